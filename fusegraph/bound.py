@@ -1,0 +1,273 @@
+"""A plan bound to the arrays it will run on: what ``fg.plan`` returns and ``compute`` runs.
+
+In: nodes over the user's arrays. Out: a cached ``Plan`` over placeholders plus the arrays; from it
+results, text, JSON and answers. This is where execution and reports meet.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import networkx as nx
+import numpy as np
+
+from fusegraph.calibrate import current_machine
+from fusegraph.cost import Cost, Traffic
+from fusegraph.execute import run_plan
+from fusegraph.fuse import Decision
+from fusegraph.graph import Node, make, placeholder, to_dot, to_networkx, topological
+from fusegraph.kernel import Kernel
+from fusegraph.options import Options
+from fusegraph.plan import Plan, build_plan
+from fusegraph.report import records, text
+from fusegraph.report.profile import Profile, profile_plan
+from fusegraph.views import array_order
+
+CACHED_PLANS = 256
+CACHED_NODES = 4096  # a larger graph is planned each time: its key would cost more memory than it saves
+
+
+class MemoryLimitError(MemoryError):
+    """A plan may need more memory than ``memory_limit`` allows. ``plan`` can still be printed."""
+
+    def __init__(self, plan: BoundPlan) -> None:
+        self.plan = plan
+        super().__init__(
+            f"kernel {plan.plan.peak_kernel} brings the plan to {plan.peak_bytes:,} bytes, and "
+            f"memory_limit is {plan.plan.options.memory_limit:,}; raise the limit, compute in parts, "
+            "or print the plan to see which values are stored"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A graph with its arrays taken out: ``key`` tells whether two graphs can share a plan."""
+
+    nodes: list[Node]
+    roots: tuple[Node, ...]
+    key: tuple[Any, ...]
+    arrays: list[np.ndarray[Any, Any]]
+
+
+def take_apart(roots: tuple[Node, ...]) -> Graph:
+    """Walk the graph once: its arrays, and a key that equal graphs over other arrays share."""
+    nodes = topological(roots)
+    number: dict[Node, int] = {}
+    key: list[Any] = []
+    arrays: list[np.ndarray[Any, Any]] = []
+    for node in nodes:
+        number[node] = len(number)
+        if node.inputs:
+            key.append((node.op.name, node.params, *[number[i] for i in node.inputs]))
+        elif node.op.name == "const":
+            key.append((node.dtype.char, node.data.tobytes()))
+        else:
+            array = node.data
+            arrays.append(array)
+            key.append((array.dtype.str, array.shape, array_order(array)))
+    key.append(tuple(number[root] for root in roots))
+    return Graph(nodes, roots, tuple(key), arrays)
+
+
+def over_placeholders(graph: Graph) -> tuple[tuple[Node, ...], dict[Node, Node]]:
+    """The same graph over placeholders, and old node to new node."""
+    image: dict[Node, Node] = {}
+    slots = 0
+    for node in graph.nodes:
+        if node.inputs:
+            inputs = tuple(image[i] for i in node.inputs)
+            new = make(node.op, inputs, node.params, node.shape, node.dtype)
+            new.source = node.source
+        elif node.kind == "input":
+            new = placeholder(slots, node.shape, node.dtype, array_order(node.data))
+            slots += 1
+        else:
+            new = node
+        image[node] = new
+    return tuple(image[root] for root in graph.roots), image
+
+
+class PlanCache:
+    """Plans by graph key and options, least recently used out first; thread-safe."""
+
+    def __init__(self, bound: int = CACHED_PLANS) -> None:
+        self.bound = bound
+        self.hits = self.misses = 0
+        self._plans: OrderedDict[tuple[Any, ...], Plan] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, graph: Graph, options: Options) -> Plan:
+        small = len(graph.nodes) <= CACHED_NODES
+        key = (graph.key, options.engine, options.fuse, options.exact, options.threads,
+               options.verify, options.trace_source, id(options.machine))  # fmt: skip
+        with self._lock:
+            plan = self._plans.get(key) if small else None
+            if plan is not None:
+                self.hits += 1
+                self._plans.move_to_end(key)
+                return plan
+            self.misses += 1
+        outputs, _ = over_placeholders(graph)
+        plan = build_plan(outputs, options, options.machine or current_machine())
+        if small:
+            with self._lock:
+                self._plans[key] = plan
+                while len(self._plans) > self.bound:
+                    self._plans.popitem(last=False)
+        return plan
+
+    def plans(self) -> list[Plan]:
+        """What is cached, least recently used first."""
+        with self._lock:
+            return list(self._plans.values())
+
+    def clear(self) -> None:
+        with self._lock:
+            self._plans.clear()
+            self.hits = self.misses = 0
+
+
+PLANS = PlanCache()
+
+
+def bind(roots: Sequence[Node], options: Options) -> BoundPlan:
+    """Plan for ``roots``."""
+    graph = take_apart(tuple(roots))
+    return BoundPlan(PLANS.get(graph, options), graph, options)
+
+
+class BoundPlan:
+    """A plan and the arrays it will run on.
+
+    Printing it shows what fused, what did not and why, bytes before and after, and which limit binds
+    each kernel. Everything printed is a record: ``kernels``, ``traffic``, ``decisions``, ``to_dict()``.
+    """
+
+    def __init__(self, plan: Plan, graph: Graph, options: Options) -> None:
+        self.plan = plan
+        self.graph = graph
+        self.options = options
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """The kernels, in the order they run."""
+        return self.plan.kernels
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        """Every edge between two operations: fused, or stored and why."""
+        return self.plan.decisions
+
+    @property
+    def traffic(self) -> Traffic:
+        """Modelled cost with fusion off (``before``) and of this plan (``after``)."""
+        return self.plan.traffic
+
+    @property
+    def cost(self) -> Cost:
+        """Modelled cost of this plan."""
+        return self.plan.traffic.after
+
+    @property
+    def peak_bytes(self) -> int:
+        """Upper bound of memory held beside the inputs while the plan runs."""
+        return self.plan.peak_bytes
+
+    @property
+    def seconds(self) -> float:
+        """Predicted time."""
+        return self.plan.seconds
+
+    def run(
+        self, into: Sequence[np.ndarray[Any, Any] | None] = ()
+    ) -> list[np.ndarray[Any, Any]]:
+        """Run on the bound arrays; one array a result.
+
+        Raises
+        ------
+        MemoryLimitError
+            ``peak_bytes`` exceeds the option ``memory_limit``; nothing has run.
+        """
+        limit = self.options.memory_limit
+        if limit is not None and self.peak_bytes > limit:
+            raise MemoryLimitError(self)
+        return run_plan(self.plan, self.graph.arrays, into)
+
+    @cached_property
+    def _image(self) -> dict[Node, Node]:
+        """Node of the user's graph to node of the plan, where it still exists."""
+        _, placed = over_placeholders(self.graph)
+        image = self.plan.rewritten.image
+        return {old: image[new] for old, new in placed.items() if new in image}
+
+    def find(self, value: Node | str) -> Node | None:
+        """The plan's node for a node of the user's graph, or for a name that the plan prints."""
+        if isinstance(value, str):
+            for node, name in self.plan.names.items():
+                if name == value:
+                    return node
+            for kernel in self.kernels:
+                if kernel.name == value:
+                    return kernel.region.outputs[0]
+            raise KeyError(f"the plan has no value or kernel named {value!r}")
+        return self._image.get(value)
+
+    def explain(self, stage: str = "planned") -> str:
+        """Text of one stage: ``graph``, ``rewritten``, ``fused`` or ``planned``."""
+        return text.explain(self.plan, stage)
+
+    def to_networkx(self, level: str = "graph") -> nx.MultiDiGraph[Any]:
+        """The rewritten graph, or (``level="kernels"``) the graph of kernels, as a MultiDiGraph."""
+        if level == "kernels":
+            return records.kernel_graph(self.plan)
+        if level != "graph":
+            raise ValueError(f"level={level!r}: choose graph or kernels")
+        return to_networkx(self.plan.outputs, self.plan.kernel_of)
+
+    def to_dot(self, level: str = "graph") -> str:
+        """Graphviz text; kernels are clusters."""
+        if level == "kernels":
+            return records.kernel_dot(self.plan)
+        return to_dot(self.to_networkx(level))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The whole plan as plain data."""
+        return records.plan_record(self.plan)
+
+    def to_json(self, indent: int | None = 2) -> str:
+        return json.dumps(self.to_dict(), indent=indent)
+
+    def profile(self, repeats: int = 5) -> Profile:
+        """Run ``repeats`` times and show predicted beside measured time of each kernel."""
+        return profile_plan(self.plan, self.graph.arrays, repeats)
+
+    def why(self, a: Any, b: Any) -> Any:
+        """Why two values are, or are not, in one kernel.
+
+        Parameters
+        ----------
+        a, b : Tensor or str
+            Tensors of the planned graph, or names that the plan prints.
+        """
+        return records.why(self.plan, self._named(a), self._named(b))
+
+    def _named(self, value: Any) -> Node:
+        node = self.find(value if isinstance(value, str) else value.node)
+        if node is None:
+            raise KeyError(f"{value!r} is not in the plan: it was rewritten away, or never part of it")
+        return node
+
+    def __str__(self) -> str:
+        return text.plan_text(self.plan)
+
+    def __repr__(self) -> str:
+        return f"<Plan: {self.plan.op_count} ops in {len(self.kernels)} kernels; print it>"
+
+    def _repr_html_(self) -> str:
+        return text.plan_html(self.plan)

@@ -1,0 +1,11 @@
+"""Engines: what evaluates the body of a kernel. One table; a new engine is one entry."""
+
+from fusegraph.engines.base import Engine
+from fusegraph.engines.blocks import NumpyEngine
+from fusegraph.engines.numexpr import NumexprEngine
+
+FALLBACK = "numpy"  # accepts every element-wise node
+
+ELEMENTWISE_ENGINES: dict[str, Engine] = {
+    engine.name: engine for engine in (NumpyEngine(), NumexprEngine())
+}

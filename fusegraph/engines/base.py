@@ -1,0 +1,69 @@
+"""What an engine is: the interface, and the records that pass through it.
+
+An engine evaluates the body of a kernel; the schedule runs the loop around it. ``refuses`` speaks for
+one node, ``limit`` for a region while it grows, ``estimate`` in seconds, ``compile`` gives the body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from fusegraph.graph import Node, Shape
+from fusegraph.machine import Machine
+
+Array = Any  # numpy.ndarray of any dtype: the hot path does not look
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Region:
+    """Nodes that run in one pass.
+
+    ``nodes`` are in topological order; ``inputs`` are the values it reads (constants are part of the
+    body); ``outputs`` those of its nodes that are stored. All nodes have the iteration space ``shape``.
+    """
+
+    nodes: tuple[Node, ...]
+    inputs: tuple[Node, ...]
+    outputs: tuple[Node, ...]
+    shape: Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Size of a region while it grows: what the limits of engines are about."""
+
+    inputs: int
+    constants: int
+    outputs: int
+    live: int  # upper bound of values alive at once, inputs included
+
+
+class Body(Protocol):
+    """A compiled region."""
+
+    scratch_bytes: int  # temporaries per element of a block
+
+    def run(self, inputs: Sequence[Array], outputs: Sequence[Array], threads: int) -> None:
+        """Evaluate over whole operands (one block) into ``outputs``."""
+
+
+class Engine(Protocol):
+    """Evaluates bodies. ``blocked`` engines are called block by block; others loop by themselves."""
+
+    name: str
+    blocked: bool
+    multi_output: bool
+
+    def refuses(self, node: Node) -> str | None:
+        """Why this engine cannot evaluate ``node``, or None."""
+
+    def limit(self, extent: Extent) -> str | None:
+        """Which limit a region of this extent breaks, or None."""
+
+    def nanoseconds(self, node: Node, machine: Machine) -> float:
+        """Nanoseconds per element of one node on one thread, operands in cache."""
+
+    def compile(self, region: Region) -> Any:
+        """The body for ``region``."""

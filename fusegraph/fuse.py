@@ -1,0 +1,418 @@
+"""The fusion pass: which nodes share one pass over memory, and why the others do not.
+
+In: the outputs of a graph and the engines allowed. Out: units in an order that can run (a ``Region``
+or a single node each) and a ``Decision`` for every edge whose value is stored.
+
+Nodes are taken consumers first, and a producer joins the region of its consumers. Every unit has a
+level: along an edge that stays cut the level falls, so two units of one level have no path between
+them, and a node may join a region when that keeps the rule (the region may be lifted while nothing
+that feeds it is in the way). This keeps regions convex and the pass linear in the graph. Legality is
+a ladder of early returns; the first rung that fails is the recorded reason.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from fusegraph.engines import ELEMENTWISE_ENGINES, FALLBACK
+from fusegraph.engines.base import Engine, Extent, Region
+from fusegraph.graph import GraphError, Node, Shape, consumers, topological
+
+
+class Reason(StrEnum):
+    """Why a value is stored instead of staying in a kernel: the closed list."""
+
+    FUSION_OFF = "fusion-off"  # options(fuse=False)
+    KIND = "kind"  # producer or consumer is no element-wise op
+    VIEW = "view"  # a view that could not be pushed to the leaves stands between them
+    SHAPE = "shape"  # the iteration spaces differ: fusing would compute the producer again
+    ENGINE = "engine"  # the two need different engines
+    LIMIT = "limit"  # an engine's limit was reached
+    CONVEX = "convex"  # a path leaves the region and comes back
+    FUSED = "fused"  # the value stays in the kernel
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decision:
+    """What happened to one edge of the graph, and why; ``bytes`` cross memory because of it."""
+
+    producer: Node
+    consumer: Node
+    fused: bool
+    reason: Reason
+    detail: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Unit:
+    """One thing to run: a region of element-wise nodes, or one node that is a kernel by itself."""
+
+    region: Region
+    engines: tuple[str, ...]  # element-wise engines that can run it; () for other kinds
+
+    @property
+    def elementwise(self) -> bool:
+        return bool(self.engines)
+
+
+@dataclass(frozen=True, slots=True)
+class Fused:
+    units: tuple[Unit, ...]
+    decisions: tuple[Decision, ...]
+    refusals: dict[Node, str]  # nodes that the named engine refused, and its reason
+
+
+def fuse(
+    outputs: Sequence[Node], engine: str, enabled: bool = True, exact: bool = False
+) -> Fused:
+    """Cut the graph below ``outputs`` into units.
+
+    Parameters
+    ----------
+    outputs : sequence of Node
+    engine : str
+        ``auto`` or the name of an element-wise engine: the engines that a region may need.
+    enabled : bool
+        False keeps every node a kernel of its own.
+    exact : bool
+        Only engines whose results are NumPy's bits.
+    """
+    return _Pass(outputs, engine, enabled, exact).run()
+
+
+@dataclass(slots=True, eq=False)
+class _Growing:
+    """A region while it grows. ``merged`` points to the region that took it over."""
+
+    level: int
+    shape: Shape
+    engines: frozenset[str]
+    members: list[Node] = field(default_factory=list)
+    # Values its members read and that are not members (yet): going against the edges, this is also
+    # the set of values alive at this point of the program, so its peak bounds the registers needed.
+    frontier: set[Node] = field(default_factory=set)
+    constants: set[Node] = field(default_factory=set)
+    outputs: int = 0
+    live: int = 0
+    floor: float = math.inf  # lowest level of a unit that feeds it
+    merged: _Growing | None = None
+
+    def extent_with(self, node: Node, stored: bool) -> Extent:
+        """The extent if ``node`` joined. A frontier value may end as an input, so it counts as one."""
+        fresh = {i for i in node.inputs if i not in self.frontier and i not in self.constants}
+        constants = sum(i.kind == "const" for i in fresh)
+        alive = len(self.frontier) - (node in self.frontier) + len(fresh) - constants
+        return Extent(
+            inputs=alive,
+            constants=len(self.constants) + constants,
+            outputs=self.outputs + stored,
+            live=max(self.live, alive + 1),
+        )
+
+
+def _resolved(region: _Growing) -> _Growing:
+    while region.merged is not None:
+        region = region.merged
+    return region
+
+
+def _merge_extent(a: _Growing, b: _Growing) -> Extent:
+    return Extent(
+        len(a.frontier | b.frontier),
+        len(a.constants | b.constants),
+        a.outputs + b.outputs,
+        a.live + b.live,
+    )
+
+
+class _Pass:
+    def __init__(self, outputs: Sequence[Node], engine: str, enabled: bool, exact: bool) -> None:
+        self.enabled = enabled
+        self.exact = exact
+        self.outputs = set(outputs)
+        self.order = topological(outputs)
+        self.consumers = consumers(self.order)
+        self.candidates = _candidates(engine)
+        self.refusals: dict[Node, str] = {}
+        self.region_of: dict[Node, _Growing] = {}
+        self.level: dict[Node, int] = {}  # of nodes in no region
+        self.why: dict[tuple[Node, _Growing], tuple[Reason, str]] = {}
+
+    def run(self) -> Fused:
+        for node in reversed(self.order):
+            if node.kind == "elementwise":
+                self.place(node)
+            else:
+                self.place_alone(node)
+        units = self.units()
+        return Fused(tuple(units), tuple(self.decisions()), self.refusals)
+
+    # --- levels -----------------------------------------------------------------------------------
+
+    def unit_level(self, node: Node) -> int:
+        region = self.region_of.get(node)
+        return self.level[node] if region is None else _resolved(region).level
+
+    def above_consumers(self, node: Node, inside: _Growing | None = None) -> int:
+        """Lowest level that is above every consumer of ``node`` outside of ``inside``."""
+        levels = [
+            self.unit_level(c)
+            for c in self.consumers[node]
+            if inside is None or self.region(c) is not inside
+        ]
+        return max(levels, default=-1) + 1
+
+    def region(self, node: Node) -> _Growing | None:
+        found = self.region_of.get(node)
+        return None if found is None else _resolved(found)
+
+    def feed(self, node: Node, level: int) -> None:
+        """Tell the regions that read ``node`` that a unit of ``level`` feeds them."""
+        for consumer in self.consumers[node]:
+            region = self.region(consumer)
+            if region is not None and region is not self.region(node):
+                region.floor = min(region.floor, level)
+
+    # --- placing ----------------------------------------------------------------------------------
+
+    def place_alone(self, node: Node) -> None:
+        """A node that is no element-wise op: a unit of its own."""
+        if node.kind != "const":
+            self.join_siblings(node)
+            self.level[node] = self.above_consumers(node)
+            self.feed(node, self.level[node])
+
+    def place(self, node: Node) -> None:
+        """An element-wise node: into the first region of its consumers that may take it."""
+        engines = self.engines_for(node)
+        self.join_siblings(node)
+        for region in self.consumer_regions(node):
+            failed = self.refusal_to_join(node, engines, region)
+            if failed is None:
+                self.join(node, engines, region)
+                break
+            self.why[node, region] = failed
+        else:
+            self.add(node, _Growing(self.above_consumers(node), node.shape, engines))
+        self.feed(node, self.unit_level(node))
+
+    def consumer_regions(self, node: Node) -> list[_Growing]:
+        """The regions that read ``node``, the latest to run last."""
+        regions = dict.fromkeys(self.region(c) for c in self.consumers[node])
+        return sorted((r for r in regions if r is not None), key=lambda r: -r.level)
+
+    def engines_for(self, node: Node) -> frozenset[str]:
+        """The engines that accept a node: those asked for, or the fallback with the reason."""
+        accepted = set()
+        for engine in self.candidates:
+            reason = engine.refuses(node)
+            if reason is None and self.exact and node.op.ulp and engine.name != FALLBACK:
+                reason = f"{engine.name}'s {node.op.name} is not bit-identical to NumPy's"
+            if reason is None:
+                accepted.add(engine.name)
+            else:
+                self.refusals[node] = reason
+        return frozenset(accepted or {FALLBACK})
+
+    def refusal_to_join(
+        self, node: Node, engines: frozenset[str], region: _Growing
+    ) -> tuple[Reason, str] | None:
+        """The ladder for a node and a region that reads it: why it may not join, or None."""
+        if not self.enabled:
+            return Reason.FUSION_OFF, "fusion is off"
+        if node.shape != region.shape:
+            times = math.prod(region.shape) // max(1, node.size)
+            return Reason.SHAPE, (
+                f"{list(node.shape)} is broadcast to {list(region.shape)}: fusing would compute "
+                f"each element {times} times"
+            )
+        common = engines & region.engines
+        if not common:
+            names = "/".join(sorted(region.engines))
+            detail = self.refusals.get(node) or f"the consumer runs on {names} only"
+            return Reason.ENGINE, detail
+        needed = self.above_consumers(node, inside=region)
+        if region.level < needed and region.floor <= needed:
+            return Reason.CONVEX, "another kernel between them needs the value first"
+        extent = region.extent_with(node, stored=self.is_stored(node, region))
+        return _limited(common, extent)
+
+    def is_stored(self, node: Node, region: _Growing) -> bool:
+        """Is the value of a member needed outside of its region?"""
+        return node in self.outputs or any(
+            self.region(c) is not region for c in self.consumers[node]
+        )
+
+    def join(self, node: Node, engines: frozenset[str], region: _Growing) -> None:
+        region.level = max(region.level, self.above_consumers(node, inside=region))
+        region.engines &= engines
+        stored = self.is_stored(node, region)
+        extent = region.extent_with(node, stored)
+        region.engines = _able(region.engines, extent)
+        self.add(node, region)
+
+    def add(self, node: Node, region: _Growing) -> None:
+        self.region_of[node] = region
+        region.members.append(node)
+        region.outputs += self.is_stored(node, region)
+        region.frontier.discard(node)
+        for operand in node.inputs:
+            (region.constants if operand.kind == "const" else region.frontier).add(operand)
+        region.live = max(region.live, len(region.frontier) + 1)
+
+    # --- regions that read one value --------------------------------------------------------------
+
+    def join_siblings(self, node: Node) -> None:
+        """Regions that read one stored value share the pass, where that saves reading it again."""
+        if not self.enabled or len(self.consumers[node]) < 2:
+            return
+        regions = [r for r in self.consumer_regions(node) if r.shape == node.shape]
+        for home, region in itertools.pairwise(regions):
+            home = _resolved(home)
+            if self.merge_refusal(home, region) is None:
+                self.merge(home, region)
+
+    def merge_refusal(self, home: _Growing, other: _Growing) -> tuple[Reason, str] | None:
+        """The ladder for two regions; ``home`` has the higher level."""
+        if home is other:
+            return None
+        if home.shape != other.shape:
+            return Reason.SHAPE, f"{list(other.shape)} beside {list(home.shape)}"
+        if not home.engines & other.engines:
+            return Reason.ENGINE, "the two kernels need different engines"
+        top = max(home.level, other.level)
+        if any(r.level < top and r.floor <= top for r in (home, other)):
+            return Reason.CONVEX, "another kernel between them needs the value first"
+        return _limited(home.engines & other.engines, _merge_extent(home, other))
+
+    def merge(self, home: _Growing, other: _Growing) -> None:
+        extent = _merge_extent(home, other)
+        home.engines = _able(home.engines & other.engines, extent)
+        home.level = max(home.level, other.level)
+        home.floor = min(home.floor, other.floor)
+        home.live = extent.live
+        small, large = sorted((home.members, other.members), key=len)
+        large.extend(small)
+        home.members = large
+        home.frontier |= other.frontier
+        home.constants |= other.constants
+        home.outputs = extent.outputs
+        other.merged = home
+
+    # --- results ----------------------------------------------------------------------------------
+
+    def units(self) -> list[Unit]:
+        """Units in an order that can run: depth first over the cut graph, producers first."""
+        position = {node: at for at, node in enumerate(self.order)}
+        unit_of: dict[Node, Unit] = {}
+        built: dict[_Growing, Unit] = {}
+        for node in self.order:
+            region = self.region(node)
+            if region is not None:
+                if region not in built:
+                    built[region] = self.finish(region, position)
+                unit_of[node] = built[region]
+            elif node.kind not in ("input", "const", "view"):
+                unit_of[node] = Unit(_single(node), ())
+        return _ordered(self.outputs_in_order(), unit_of)
+
+    def outputs_in_order(self) -> list[Node]:
+        return [node for node in self.order if node in self.outputs]
+
+    def finish(self, region: _Growing, position: dict[Node, int]) -> Unit:
+        members = sorted(region.members, key=position.__getitem__)
+        inside = set(members)
+        reads = dict.fromkeys(
+            i for n in members for i in n.inputs if i not in inside and i.kind != "const"
+        )
+        stored = tuple(n for n in members if self.is_stored(n, region))
+        engines = tuple(sorted(region.engines))
+        if not engines:
+            raise GraphError(f"no engine is left for the region of {members[-1]}")
+        return Unit(Region(tuple(members), tuple(reads), stored, region.shape), engines)
+
+    def decisions(self) -> list[Decision]:
+        found = []
+        for producer in self.order:
+            if producer.kind in ("input", "const", "view"):
+                continue
+            home = self.region(producer)
+            for consumer in self.consumers[producer]:
+                inside = home is not None and self.region(consumer) is home
+                reason, detail = (
+                    (Reason.FUSED, "") if inside else self.cut_reason(producer, consumer)
+                )
+                moved = 0 if inside else producer.nbytes
+                found.append(Decision(producer, consumer, inside, reason, detail, moved))
+        return found
+
+    def cut_reason(self, producer: Node, consumer: Node) -> tuple[Reason, str]:
+        if not self.enabled:
+            return Reason.FUSION_OFF, "fusion is off"
+        if consumer.kind == "view":
+            return Reason.VIEW, f"{consumer.op.name} shows a stored value"
+        for node in (producer, consumer):
+            if node.kind != "elementwise":
+                return Reason.KIND, f"{node.op.name} is a kernel of its own"
+        region = self.region(consumer)
+        assert region is not None
+        return (
+            self.why.get((producer, region))
+            or self.refusal_to_join(producer, self.region_engines(producer), region)
+            or (Reason.CONVEX, "the value is stored for another kernel")
+        )
+
+    def region_engines(self, node: Node) -> frozenset[str]:
+        region = self.region(node)
+        return frozenset() if region is None else region.engines
+
+
+def _candidates(engine: str) -> list[Engine]:
+    if engine == "auto":
+        return list(ELEMENTWISE_ENGINES.values())
+    return [ELEMENTWISE_ENGINES[engine]]
+
+
+def _able(engines: frozenset[str], extent: Extent) -> frozenset[str]:
+    return frozenset(e for e in engines if ELEMENTWISE_ENGINES[e].limit(extent) is None)
+
+
+def _limited(engines: frozenset[str], extent: Extent) -> tuple[Reason, str] | None:
+    reasons = [ELEMENTWISE_ENGINES[e].limit(extent) for e in sorted(engines)]
+    if any(reason is None for reason in reasons):
+        return None
+    return Reason.LIMIT, "; ".join(str(reason) for reason in reasons)
+
+
+def _single(node: Node) -> Region:
+    reads = node.inputs  # a library call takes its operands by position, constants included
+    return Region((node,), reads, (node,), node.shape)
+
+
+def _ordered(outputs: list[Node], unit_of: dict[Node, Unit]) -> list[Unit]:
+    """Units reachable from ``outputs``, producers first, without recursion."""
+    done: dict[Unit, None] = {}
+    stack: list[Node | Unit] = list(reversed(outputs))
+    opened: set[Unit] = set()
+    while stack:
+        top = stack.pop()
+        if isinstance(top, Node):
+            while top.kind == "view":
+                top = top.inputs[0]
+            unit = unit_of.get(top)
+            if unit is None or unit in done:
+                continue
+            if unit in opened:
+                continue
+            opened.add(unit)
+            stack.append(unit)
+            stack.extend(reversed(unit.region.inputs))
+        else:
+            done[top] = None
+    return list(done)
+

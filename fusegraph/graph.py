@@ -1,0 +1,219 @@
+"""The graph: interned, immutable nodes, and what can be asked of them.
+
+In: ops, arrays and scalars. Out: ``Node`` (equal nodes are the same object, so common
+sub-expressions vanish when they are built), traversals, ``verify`` and a networkx view. Nothing here
+recurses: a chain of a million nodes builds, is walked and is freed.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import weakref
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import networkx as nx
+import numpy as np
+
+from fusegraph.ops import OPS, Op
+
+Shape = tuple[int, ...]
+DType = np.dtype[Any]
+
+
+class Node:
+    """One value of the graph; compared by identity, because equal nodes are interned.
+
+    Attributes
+    ----------
+    op : Op
+        The row of the op table.
+    inputs : tuple of Node
+    params : tuple
+        What else tells this node from another: axes, slices, a dtype.
+    shape : tuple of int
+    dtype : numpy.dtype
+    data : numpy.ndarray or None
+        The array of an ``input`` or ``const`` node; None for a placeholder.
+    source : str
+        ``file:line`` of the user's call, when sources are traced.
+    """
+
+    __slots__ = ("__weakref__", "data", "dtype", "inputs", "op", "params", "shape", "source")
+
+    def __init__(
+        self, op: Op, inputs: tuple[Node, ...], params: tuple[Any, ...], shape: Shape, dtype: DType
+    ) -> None:
+        self.op = op
+        self.inputs = inputs
+        self.params = params
+        self.shape = shape
+        self.dtype = dtype
+        self.data: Any = None
+        self.source = ""
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the value when it is stored."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def kind(self) -> str:
+        return self.op.kind
+
+    def __repr__(self) -> str:
+        return f"{self.op.name}:{self.dtype}{list(self.shape)}"
+
+
+_interned: weakref.WeakValueDictionary[tuple[Any, ...], Node] = weakref.WeakValueDictionary()
+_interning = threading.Lock()
+
+
+def _intern(key: tuple[Any, ...], node: Node) -> Node:
+    with _interning:
+        found = _interned.get(key)
+        if found is None:
+            _interned[key] = found = node
+    return found
+
+
+def make(
+    op: Op, inputs: tuple[Node, ...], params: tuple[Any, ...], shape: Shape, dtype: DType
+) -> Node:
+    """The node for ``op`` over ``inputs``; the same object whenever the arguments are equal.
+
+    The key holds the inputs by ``id``: the node keeps them alive, and a key dies with its node.
+    """
+    key = (op.name, params, dtype.char, shape, *map(id, inputs))
+    found = _interned.get(key)
+    return _intern(key, Node(op, inputs, params, shape, dtype)) if found is None else found
+
+
+def const(value: Any, dtype: DType) -> Node:
+    """A scalar constant. Keyed by dtype and bytes: 1, 1.0 and True differ, and so do 0.0 and -0.0."""
+    with np.errstate(over="ignore"):
+        data = np.asarray(value, dtype)
+    key = ("const", dtype.char, data.tobytes())
+    found = _interned.get(key)
+    if found is None:
+        node = Node(OPS["const"], (), (), (), dtype)
+        data.flags.writeable = False
+        node.data = data
+        found = _intern(key, node)
+    return found
+
+
+def leaf(array: np.ndarray[Any, Any]) -> Node:
+    """An array of the user's: shared, never written, held for as long as the node lives."""
+    key = ("leaf", id(array))
+    found = _interned.get(key)
+    if found is None:
+        node = Node(OPS["input"], (), (), array.shape, array.dtype.newbyteorder("="))
+        node.data = array
+        found = _intern(key, node)
+    return found
+
+
+def placeholder(slot: int, shape: Shape, dtype: DType, layout: tuple[Any, ...]) -> Node:
+    """Stands for the ``slot``-th array of a run, so that a plan holds no arrays."""
+    return make(OPS["input"], (), (slot, layout), shape, dtype)
+
+
+def topological(outputs: Iterable[Node]) -> list[Node]:
+    """Every node below ``outputs``, producers first, in an order that depends on the graph alone."""
+    order: list[Node] = []
+    done: set[Node] = set()
+    stack = list(outputs)[::-1]
+    while stack:
+        node = stack[-1]
+        if node in done:
+            stack.pop()
+            continue
+        pending = [i for i in node.inputs if i not in done]
+        if pending:
+            stack.extend(reversed(pending))
+        else:
+            done.add(node)
+            order.append(node)
+            stack.pop()
+    return order
+
+
+def consumers(nodes: Sequence[Node]) -> dict[Node, list[Node]]:
+    """For each node its consumers, once each, in the order of ``nodes``."""
+    found: dict[Node, list[Node]] = {node: [] for node in nodes}
+    for node in nodes:
+        for operand in dict.fromkeys(node.inputs):
+            found[operand].append(node)
+    return found
+
+
+class GraphError(Exception):
+    """A stage broke an invariant of the graph: a fault of fusegraph, not of the user."""
+
+
+def verify(outputs: Sequence[Node]) -> None:
+    """Check shapes and arity of every node below ``outputs``.
+
+    Raises
+    ------
+    GraphError
+        Naming the node and the broken rule.
+    """
+    for node in topological(outputs):
+        if node.op.arity not in (-1, len(node.inputs)):
+            raise GraphError(f"{node}: {len(node.inputs)} inputs, the row says {node.op.arity}")
+        if node.kind == "elementwise":
+            shape = np.broadcast_shapes(*(i.shape for i in node.inputs))
+            if shape != node.shape:
+                raise GraphError(f"{node}: its inputs broadcast to {shape}")
+        if node.kind in ("input", "const") and node.inputs:
+            raise GraphError(f"{node}: a leaf with inputs")
+
+
+def to_networkx(
+    outputs: Sequence[Node], kernel_of: dict[Node, str] | None = None
+) -> nx.MultiDiGraph[Any]:
+    """The graph for analysis: a MultiDiGraph, because ``x * x`` has two edges from one node.
+
+    Nodes are numbered in topological order and carry ``op, shape, dtype, kernel, source``; edges
+    carry ``operand``, the position of the argument.
+    """
+    graph: nx.MultiDiGraph[Any] = nx.MultiDiGraph()
+    number: dict[Node, int] = {}
+    for node in topological(outputs):
+        number[node] = len(number)
+        graph.add_node(
+            number[node],
+            op=node.op.name,
+            shape=node.shape,
+            dtype=str(node.dtype),
+            kernel=(kernel_of or {}).get(node, ""),
+            source=node.source,
+        )
+        for position, operand in enumerate(node.inputs):
+            graph.add_edge(number[operand], number[node], operand=position)
+    return graph
+
+
+def to_dot(graph: nx.MultiDiGraph[Any]) -> str:
+    """Graphviz text of a graph from ``to_networkx``; nodes of one kernel share a cluster."""
+    lines = ["digraph fusegraph {", "  node [shape=box];"]
+    clusters: dict[str, list[str]] = {}
+    for number, facts in graph.nodes(data=True):
+        label = f"{facts['op']}\\n{facts['dtype']} {list(facts['shape'])}"
+        clusters.setdefault(facts["kernel"], []).append(f'n{number} [label="{label}"];')
+    for kernel, members in clusters.items():
+        if kernel:
+            lines.append(f'  subgraph "cluster_{kernel}" {{ label="{kernel}";')
+        lines += [f"  {'  ' if kernel else ''}{member}" for member in members]
+        if kernel:
+            lines.append("  }")
+    lines += [f"  n{a} -> n{b};" for a, b in graph.edges()]
+    return "\n".join([*lines, "}"])

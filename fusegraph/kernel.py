@@ -1,0 +1,292 @@
+"""Kernels: a region with a schedule, an engine and a predicted time.
+
+In: a unit of the fusion pass and what the plan knows (names, memory orders, options, machine). Out: a
+``Kernel``. Engines of one unit are compared by predicted seconds; the least wins and the plan says by
+how much.
+
+The time model: ``launch + max(compute, bytes / bandwidth of the level that holds the working set)``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fusegraph.cost import Cost, kernel_cost
+from fusegraph.engines import ELEMENTWISE_ENGINES
+from fusegraph.engines.base import Engine, Region
+from fusegraph.engines.library import library_call
+from fusegraph.engines.products import plan_product
+from fusegraph.expression import expression
+from fusegraph.fuse import Decision, Fused, Unit
+from fusegraph.graph import Node
+from fusegraph.machine import Machine
+from fusegraph.options import Options
+from fusegraph.views import Order
+
+SMALLEST_BLOCK = 2048  # elements; below this the calls cost more than the arithmetic
+LARGEST_BLOCK = 65536  # elements; beyond this scratch leaves L2 whatever the region
+L2_SHARE = 0.75  # of L2 for operands, results and scratch of one block
+WORTH_A_THREAD = 100e-6  # seconds; waking a thread costs 12 us quiet and 65 us busy
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kernel:
+    """One pass over memory.
+
+    Attributes
+    ----------
+    name : str
+        ``k0, k1, ...`` in the order they run.
+    region : Region
+    engine : str
+        What evaluates the body: ``numexpr``, ``numpy``, ``blas``, ``tiles``.
+    schedule : str
+        How the loop runs: ``flat``, ``strided``, ``whole``, ``tiles``.
+    reads, writes : tuple of str
+        Names of the values that cross memory.
+    cost : Cost
+    seconds : float
+        Predicted.
+    bound : str
+        The term of the time model that binds: ``compute``, ``launch``, or a level of memory.
+    choice : str
+        Why this engine.
+    decisions : tuple of Decision
+        Edges into this kernel that stayed cut.
+    order : tuple of int
+        Axes of the iteration space from slowest to fastest.
+    block : int
+        Elements of a block (blocked engines), or the tile of a product.
+    threads : int
+    scratch_bytes : int
+        Temporaries of all threads.
+    body : object
+        The compiled region.
+    """
+
+    name: str
+    region: Region
+    engine: str
+    schedule: str
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    cost: Cost
+    seconds: float
+    bound: str
+    choice: str
+    decisions: tuple[Decision, ...]
+    order: tuple[int, ...]
+    block: int
+    threads: int
+    scratch_bytes: int
+    body: Any
+
+    @property
+    def ops(self) -> tuple[str, ...]:
+        """Names of the operations, in the order they run."""
+        return tuple(node.op.name for node in self.region.nodes)
+
+    @property
+    def expression(self) -> str:
+        """What it computes, in numexpr's spelling, whichever engine runs it."""
+        names = dict(zip(self.region.inputs, self.reads, strict=True))
+        names.update(zip(self.region.outputs, self.writes, strict=True))
+        return expression(self.region, names)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """``file:line`` of the operations, where sources are traced."""
+        return tuple(dict.fromkeys(n.source for n in self.region.nodes if n.source))
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Seconds of a kernel, and the term that binds."""
+
+    seconds: float
+    bound: str
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What all kernels of one plan share."""
+
+    names: Mapping[Node, str]
+    orders: Mapping[Node, Order]
+    options: Options
+    machine: Machine
+    fused: Fused
+
+
+def make_kernel(
+    name: str, unit: Unit, first_touch: int, decisions: tuple[Decision, ...], setting: Setting
+) -> Kernel:
+    """The kernel for a unit: an engine and a schedule that the cost model finds fastest."""
+    build = _elementwise if unit.elementwise else _single_call
+    return build(name, unit, first_touch, decisions, setting)
+
+
+# --- element-wise regions -------------------------------------------------------------------------
+
+
+def _elementwise(
+    name: str, unit: Unit, first_touch: int, decisions: tuple[Decision, ...], setting: Setting
+) -> Kernel:
+    region = unit.region
+    cost = kernel_cost(region.nodes, region.inputs, region.outputs, first_touch=first_touch)
+    order, schedule = iteration_order(region, setting.orders)
+    tried = []
+    for engine_name in unit.engines:
+        engine = ELEMENTWISE_ENGINES[engine_name]
+        tried.append((_predict(engine, region, cost, setting), engine))
+    tried.sort(key=lambda pair: pair[0].seconds)
+    prediction, engine = tried[0]
+    body = engine.compile(region)
+    threads = _threads(engine, region, setting)
+    block = _block_length(region, body.scratch_bytes, setting.machine, threads)
+    concurrent = threads if engine.blocked else 0
+    return Kernel(
+        name=name,
+        region=region,
+        engine=engine.name,
+        schedule=schedule,
+        reads=tuple(setting.names[v] for v in region.inputs),
+        writes=tuple(setting.names[v] for v in region.outputs),
+        cost=cost,
+        seconds=prediction.seconds,
+        bound=prediction.bound,
+        choice=_choice(tried, region, setting),
+        decisions=decisions,
+        order=order,
+        block=block,
+        threads=threads,
+        scratch_bytes=body.scratch_bytes * min(block, _size(region)) * concurrent,
+        body=body,
+    )
+
+
+def _size(region: Region) -> int:
+    return math.prod(region.shape)
+
+
+def iteration_order(
+    region: Region, orders: Mapping[Node, Order]
+) -> tuple[tuple[int, ...], str]:
+    """Axis order of the loop, and its schedule.
+
+    ``flat`` where every operand is a scalar or dense in one common order: the loop runs over one
+    axis. ``strided`` otherwise: blocks of the iteration space, in the order the result is stored.
+    """
+    result = orders[region.outputs[0]]
+    assert result is not None
+    flat = all(
+        not value.shape or (value.shape == region.shape and orders[value] == result)
+        for value in (*region.inputs, *region.outputs)
+    )
+    return result, "flat" if flat else "strided"
+
+
+def _compute_seconds(engine: Engine, region: Region, machine: Machine) -> float:
+    """Seconds of arithmetic on one thread."""
+    return sum(engine.nanoseconds(n, machine) for n in region.nodes) * _size(region) * 1e-9
+
+
+def _threads(engine: Engine, region: Region, setting: Setting) -> int:
+    seconds = _compute_seconds(engine, region, setting.machine)
+    return setting.options.thread_count if seconds > WORTH_A_THREAD else 1
+
+
+def _predict(engine: Engine, region: Region, cost: Cost, setting: Setting) -> Prediction:
+    machine = setting.machine
+    threads = _threads(engine, region, setting)
+    compute = _compute_seconds(engine, region, machine) / threads
+    # Between calls of a block the interpreter's lock changes hands: steps do not run in parallel.
+    blocks = max(1, _size(region) // (LARGEST_BLOCK // 2)) if engine.blocked else 0
+    compute += machine.step.get(engine.name, 0.0) * blocks * len(region.nodes)
+    return predict(machine, compute, cost.bytes_moved, machine.launch[engine.name], threads)
+
+
+def predict(
+    machine: Machine, compute: float, moved: int, launch: float, threads: int
+) -> Prediction:
+    """The time model over seconds of compute and bytes moved."""
+    level, bandwidth = machine.bandwidth(moved, threads)
+    memory = moved / bandwidth
+    bound = "compute" if compute >= memory else level
+    if launch > max(compute, memory):
+        bound = "launch"
+    return Prediction(launch + max(compute, memory), bound)
+
+
+def _block_length(region: Region, scratch: int, machine: Machine, threads: int) -> int:
+    """Elements of a block: what one block touches stays within a share of L2."""
+    streams = sum(
+        value.dtype.itemsize for value in (*region.inputs, *region.outputs) if value.shape
+    )
+    fits = int(machine.l2_bytes * L2_SHARE) // max(1, streams + scratch)
+    fits = min(LARGEST_BLOCK, max(SMALLEST_BLOCK, fits // 1024 * 1024))
+    # Enough blocks that no thread waits long for the last one.
+    share = -(-_size(region) // (threads * 2 if threads > 1 else 1))
+    return max(SMALLEST_BLOCK, min(fits, -(-share // 1024) * 1024))
+
+
+def _choice(tried: list[tuple[Prediction, Engine]], region: Region, setting: Setting) -> str:
+    """Why the first of ``tried`` was taken."""
+    asked = setting.options.engine
+    best = tried[0][1].name
+    if asked not in ("auto", best):
+        refused = next((setting.fused.refusals[n] for n in region.nodes if n in setting.fused.refusals), "")
+        return refused or f"{asked} cannot run it"
+    if asked != "auto":
+        return "asked for"
+    if len(tried) == 1:
+        refused = next((setting.fused.refusals[n] for n in region.nodes if n in setting.fused.refusals), "")
+        return refused or "the only engine that can run it"
+    other = tried[1]
+    return f"{other[1].name} would take {other[0].seconds / max(tried[0][0].seconds, 1e-12):.1f}x as long"
+
+
+# --- one call: products, reductions, joins --------------------------------------------------------
+
+
+def _single_call(
+    name: str, unit: Unit, first_touch: int, decisions: tuple[Decision, ...], setting: Setting
+) -> Kernel:
+    region = unit.region
+    node = region.nodes[0]
+    machine, options = setting.machine, setting.options
+    reread = scratch = tile = 0
+    threads = 1
+    if node.kind == "matmul":
+        product = plan_product(node, setting.orders, machine, options.thread_count, options.engine, options.exact)
+        engine, schedule, choice, body = product.engine, product.schedule, product.why, product.body
+        compute, tile, threads = product.seconds, product.tile, product.threads
+        reread, scratch = product.bytes_reread, product.scratch_bytes
+    else:
+        engine, schedule, choice = "numpy", "whole", f"{node.op.name} is one call of NumPy"
+        body = library_call(node)
+        work = max([node, *node.inputs], key=lambda n: n.size)
+        compute = machine.ns("numpy", node.op.name, work.dtype.name, node.op.flop_class) * work.size * 1e-9
+    cost = kernel_cost(region.nodes, region.inputs, region.outputs, reread, first_touch)
+    prediction = predict(machine, compute, cost.bytes_moved, machine.launch["numpy"], threads)
+    return Kernel(
+        name=name,
+        region=region,
+        engine=engine,
+        schedule=schedule,
+        reads=tuple(setting.names.get(v, str(v.data)) for v in region.inputs),
+        writes=tuple(setting.names[v] for v in region.outputs),
+        cost=cost,
+        seconds=prediction.seconds,
+        bound=prediction.bound,
+        choice=choice,
+        decisions=decisions,
+        order=tuple(range(len(node.shape))),
+        block=tile,
+        threads=threads,
+        scratch_bytes=scratch,
+        body=body,
+    )

@@ -1,0 +1,173 @@
+"""The machine: caches, bandwidths and nanoseconds per element, as a record.
+
+In: a cache file, or the defaults shipped with the package. Out: ``Machine``. What it holds is measured
+by ``calibrate``; nothing is timed here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FORMAT = 1  # of the cache file; another number means: measure again
+CLASS_COST = {  # of an op that was not measured, in costs of an addition of the same dtype
+    "move": 1.0, "add": 1.0, "multiply": 1.0, "compare": 1.0, "select": 2.0,
+    "divide": 4.0, "sqrt": 4.0, "transcendental": 40.0,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the time model knows of a machine.
+
+    ``nanoseconds`` maps ``"engine op dtype"`` to ns per element on one thread with operands in
+    cache; ``launch`` maps an engine to seconds per kernel, ``step`` to seconds per op and block.
+    ``gigaflops`` maps a dtype to GFLOP/s of one thread in a matrix product.
+    """
+
+    name: str
+    cores: int
+    l1_bytes: int
+    l2_bytes: int
+    l3_bytes: int
+    cache_bandwidth: float  # bytes per second and thread, operands in L2
+    l3_bandwidth: float  # bytes per second and thread, operands in L3
+    memory_bandwidth: float  # bytes per second, all threads
+    launch: dict[str, float] = field(default_factory=dict)
+    step: dict[str, float] = field(default_factory=dict)
+    nanoseconds: dict[str, float] = field(default_factory=dict)
+    gigaflops: dict[str, float] = field(default_factory=dict)
+    measured: bool = False  # False: the defaults shipped with the package
+
+    def ns(self, engine: str, op: str, dtype: str, flop_class: str) -> float:
+        """Nanoseconds per element of an op; an op that was not measured goes by its class."""
+        found = self.nanoseconds.get(f"{engine} {op} {dtype}")
+        if found is not None:
+            return found
+        add = self.nanoseconds.get(f"{engine} add {dtype}")
+        if add is None:  # ns of an addition scale with the width of the element
+            add = self.nanoseconds[f"{engine} add float32"] * np.dtype(dtype).itemsize / 4
+        return add * CLASS_COST[flop_class]
+
+    def bandwidth(self, working_set: int, threads: int) -> tuple[str, float]:
+        """The level that holds ``working_set`` bytes, and its bytes per second."""
+        if working_set <= self.l2_bytes:
+            return "L2", self.cache_bandwidth
+        if working_set <= self.l3_bytes // 2:
+            return "L3", self.l3_bandwidth * threads
+        return "memory", self.memory_bandwidth
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def fingerprint() -> str:
+    """What a measurement belongs to: processor, core count and the versions that run kernels."""
+    import_versions = (np.__version__, _numexpr_version())
+    return "/".join(
+        (platform.machine(), _cpu_name(), str(available_cores()), *import_versions)
+    )
+
+
+def _numexpr_version() -> str:
+    from importlib.metadata import version
+
+    return version("numexpr")
+
+
+@lru_cache(maxsize=1)
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown"
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@lru_cache(maxsize=1)
+def default_machine() -> Machine:
+    """The profile shipped with the package, for a machine that was not measured."""
+    text = resources.files("fusegraph").joinpath("machine.json").read_text()
+    return _from_dict(json.loads(text))
+
+
+def _from_dict(facts: dict[str, Any]) -> Machine:
+    machine = Machine(**facts)
+    numbers = [*machine.launch.values(), *machine.step.values(), *machine.nanoseconds.values(),
+               *machine.gigaflops.values(), machine.memory_bandwidth, machine.l3_bandwidth,
+               machine.cache_bandwidth, machine.cores, machine.l1_bytes, machine.l2_bytes,
+               machine.l3_bytes]  # fmt: skip
+    if not all(isinstance(n, (int, float)) and 0 < n < float("inf") for n in numbers):
+        raise ValueError("a machine profile holds a number that is not positive and finite")
+    return machine
+
+
+def cache_file() -> Path:
+    """Where the measured profile of this machine is kept."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("fusegraph") / "machine.json"
+
+
+def load(path: Path) -> Machine | None:
+    """The profile in ``path``; None where it is missing, damaged, or of another machine."""
+    try:
+        stored = json.loads(path.read_text())
+        if stored["format"] != FORMAT or stored["fingerprint"] != fingerprint():
+            return None
+        return _from_dict(stored["machine"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def save(machine: Machine, path: Path) -> None:
+    """Write a profile; a reader never sees half a file. A cache that cannot be written is no error."""
+    text = json.dumps(
+        {"format": FORMAT, "fingerprint": fingerprint(), "machine": machine.to_dict()}, indent=1
+    )
+    partial = path.with_suffix(f".{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(text)
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+
+
+def with_caches(machine: Machine) -> Machine:
+    """``machine`` with the cache sizes that the system reports, where it reports them."""
+    sizes = {}
+    root = Path("/sys/devices/system/cpu/cpu0/cache")
+    for index in root.glob("index*"):
+        try:
+            level = int((index / "level").read_text())
+            kind = (index / "type").read_text().strip()
+            text = (index / "size").read_text().strip()
+        except (OSError, ValueError):
+            continue
+        if kind != "Instruction":
+            unit = {"K": 1024, "M": 1024**2}.get(text[-1], 1)
+            sizes[level] = int(text.rstrip("KM")) * unit
+    return replace(
+        machine,
+        l1_bytes=sizes.get(1, machine.l1_bytes),
+        l2_bytes=sizes.get(2, machine.l2_bytes),
+        l3_bytes=sizes.get(3, machine.l3_bytes),
+    )

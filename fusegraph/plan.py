@@ -1,0 +1,369 @@
+"""The plan: kernels in order, with schedule, engine, buffers and predicted time. All decisions end here.
+
+In: the outputs of a graph over placeholders, options, a machine. Out: a ``Plan`` that holds no array
+and can run on any arrays of the placeholders' shapes, dtypes and layouts.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from fusegraph.cost import Cost, Traffic, base, kernel_cost, total
+from fusegraph.engines.base import Region
+from fusegraph.fuse import Decision, Fused, Unit, fuse
+from fusegraph.graph import GraphError, Node, make, topological, verify
+from fusegraph.kernel import Kernel, Setting, make_kernel
+from fusegraph.machine import Machine
+from fusegraph.ops import OPS
+from fusegraph.options import Options
+from fusegraph.rewrite import Rewritten, rewrite
+from fusegraph.views import Order, array_order, order_through
+
+OVERHEAD = 64 * 1024  # bytes of Python objects that a run may hold: measured at most 20 KiB
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing the executor does: see ``source`` through a view, or run ``kernel``.
+
+    ``inputs`` and ``outputs`` are slots of the run's value list; ``drop`` the slots whose values are
+    not needed any more when the step is done.
+    """
+
+    kernel: Kernel | None
+    view: Node | None
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    drop: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """Memory of one kernel: bytes mapped afresh for its outputs, and bytes held while it runs."""
+
+    first_touch: int
+    held: int
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What will run, and why.
+
+    Attributes
+    ----------
+    graph : tuple of Node
+        The outputs as the user wrote them, over placeholders.
+    rewritten : Rewritten
+    fused : Fused
+    kernels : tuple of Kernel
+        In the order they run.
+    steps : tuple of Step
+    slots : dict
+        Where each value of a run stands in its value list; placeholders come first.
+    names : dict
+        Value to name: ``v0, v1, ...`` for inputs, ``t0, t1, ...`` for stored values.
+    peak_bytes : int
+        Upper bound of memory that a run holds beside its inputs: results, intermediates, scratch.
+    """
+
+    graph: tuple[Node, ...]
+    rewritten: Rewritten
+    fused: Fused
+    kernels: tuple[Kernel, ...]
+    steps: tuple[Step, ...]
+    slots: dict[Node, int]
+    names: dict[Node, str]
+    peak_bytes: int
+    peak_kernel: str
+    options: Options
+    machine: Machine
+
+    @property
+    def outputs(self) -> tuple[Node, ...]:
+        return self.rewritten.outputs
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        """Every edge between two operations: fused, or stored and why."""
+        return self.fused.decisions
+
+    @property
+    def seconds(self) -> float:
+        """Predicted time of all kernels."""
+        return sum(kernel.seconds for kernel in self.kernels)
+
+    @cached_property
+    def output_slots(self) -> tuple[int, ...]:
+        return tuple(self.slots[node] for node in self.outputs)
+
+    @cached_property
+    def width(self) -> int:
+        """Length of a run's value list."""
+        return 1 + max(self.slots.values(), default=-1)
+
+    @cached_property
+    def constants(self) -> tuple[tuple[int, Any], ...]:
+        """Slots of the constants that views or library calls read, and their values."""
+        return tuple((s, n.data) for n, s in self.slots.items() if n.kind == "const")
+
+    @cached_property
+    def op_count(self) -> int:
+        """Operations of the graph as written; inputs, constants and views are none."""
+        return sum(n.kind not in ("input", "const", "view") for n in topological(self.graph))
+
+    @cached_property
+    def traffic(self) -> Traffic:
+        """Cost with fusion off (the graph as written, an op a kernel) and of this plan."""
+        return Traffic(unfused_cost(self.graph), total(k.cost for k in self.kernels))
+
+    @cached_property
+    def kernel_of(self) -> dict[Node, str]:
+        """The kernel that computes each node of the rewritten graph."""
+        return {node: k.name for k in self.kernels for node in k.region.nodes}
+
+
+def build_plan(outputs: Sequence[Node], options: Options, machine: Machine) -> Plan:
+    """Plan the graph below ``outputs``, whose inputs are placeholders."""
+    graph = tuple(outputs)
+    rewritten = (
+        rewrite(graph, options.moves_last_bits)
+        if options.fuse
+        else Rewritten(graph, (), {n: n for n in graph})
+    )
+    rewritten = rewritten.mapped(store_in_order(rewritten.outputs))
+    fused = fuse(rewritten.outputs, options.engine, options.fuse, options.exact)
+    if options.verify:
+        verify(graph)
+        verify(rewritten.outputs)
+        verify_units(fused.units)
+    names = value_names(rewritten.outputs, fused.units)
+    orders = value_orders(rewritten.outputs)
+    buffers = plan_buffers(fused.units, rewritten.outputs)
+    setting = Setting(names, orders, options, machine, fused)
+    cuts = cuts_by_unit(fused)
+    kernels = tuple(
+        make_kernel(f"k{at}", unit, buffer.first_touch, cuts.get(unit, ()), setting)
+        for at, (unit, buffer) in enumerate(zip(fused.units, buffers, strict=True))
+    )
+    steps, slots = lay_out(kernels, rewritten.outputs)
+    held = [b.held + k.scratch_bytes for b, k in zip(buffers, kernels, strict=True)]
+    at = held.index(max(held)) if held else 0
+    return Plan(
+        graph=graph,
+        rewritten=rewritten,
+        fused=fused,
+        kernels=kernels,
+        steps=steps,
+        slots=slots,
+        names=names,
+        peak_bytes=(held[at] if held else 0) + OVERHEAD,
+        peak_kernel=kernels[at].name if kernels else "",
+        options=options,
+        machine=machine,
+    )
+
+
+# --- order in memory ------------------------------------------------------------------------------
+
+
+def value_orders(outputs: Sequence[Node]) -> dict[Node, Order]:
+    """Axis order in memory of every value: a kernel writes in the order its operands share, else C."""
+    orders: dict[Node, Order] = {}
+    for node in topological(outputs):
+        row_major: Order = tuple(range(len(node.shape)))
+        if node.kind == "input":
+            orders[node] = array_order(node.data) if node.data is not None else node.params[1]
+        elif node.kind == "view":
+            source = node.inputs[0]
+            orders[node] = order_through(node.op.name, node.params, orders[source], source.shape)
+        elif node.kind == "elementwise" and node.params != COPY:
+            found = {orders[i] for i in node.inputs if i.shape == node.shape and i.kind != "const"}
+            orders[node] = found.pop() or row_major if len(found) == 1 else row_major
+        else:
+            orders[node] = row_major
+    return orders
+
+
+COPY = ("C",)  # parameter of an astype node that stores its operand in C order
+
+
+def store_in_order(outputs: Sequence[Node]) -> dict[Node, Node]:
+    """Insert the copies that cannot be avoided; old node to new node.
+
+    A reshape of a value that is not in C order copies it, and a result that is a constant seen
+    through views needs memory of its own. Both become kernels, so that the plan shows their bytes.
+    """
+    order = topological(outputs)
+    orders = value_orders(outputs)
+    image: dict[Node, Node] = {}
+    for node in order:
+        inputs = tuple(image[i] for i in node.inputs)
+        if node.op.name == "reshape" and orders[node] is None:
+            inputs = (copy_of(inputs[0]),)
+        same = all(a is b for a, b in zip(inputs, node.inputs, strict=True))
+        if same:
+            image[node] = node
+        else:
+            image[node] = make(node.op, inputs, node.params, node.shape, node.dtype)
+            image[node].source = node.source
+    for node in dict.fromkeys(outputs):
+        if base(image[node]).kind == "const":
+            image[node] = copy_of(image[node])
+    return image
+
+
+def copy_of(node: Node) -> Node:
+    return make(OPS["astype"], (node,), COPY, node.shape, node.dtype)
+
+
+# --- buffers and slots ----------------------------------------------------------------------------
+
+
+def plan_buffers(units: Sequence[Unit], outputs: Sequence[Node]) -> list[Buffer]:
+    """Memory of each unit, in the order they run: what a pool that reuses released buffers maps."""
+    last_use: dict[Node, int] = {}
+    for at, unit in enumerate(units):
+        for value in (*unit.region.inputs, *unit.region.outputs):
+            last_use[base(value)] = at
+    kept = {base(node) for node in outputs}
+    dying: dict[int, list[Node]] = {}
+    for value, at in last_use.items():
+        if value.kind not in ("input", "const") and value not in kept:
+            dying.setdefault(at, []).append(value)
+    free: dict[int, int] = {}  # bytes of a released buffer -> how many
+    held = 0
+    found = []
+    for at, unit in enumerate(units):
+        fresh = 0
+        for value in unit.region.outputs:
+            held += value.nbytes
+            if free.get(value.nbytes):
+                free[value.nbytes] -= 1
+            else:
+                fresh += value.nbytes
+        found.append(Buffer(fresh, held))
+        for value in dying.get(at, ()):
+            held -= value.nbytes
+            free[value.nbytes] = free.get(value.nbytes, 0) + 1
+    return found
+
+
+def lay_out(
+    kernels: Sequence[Kernel], outputs: Sequence[Node]
+) -> tuple[tuple[Step, ...], dict[Node, int]]:
+    """Steps of a run over a value list that starts with the placeholders, by slot number."""
+    order = topological(outputs)
+    slots = {node: node.params[0] for node in order if node.kind == "input"}
+    fresh = itertools.count(1 + max(slots.values(), default=-1))
+    shown_constants = {base(n) for n in order if n.kind != "elementwise" for n in (n, *n.inputs)}
+    slots.update({n: next(fresh) for n in order if n.kind == "const" and n in shown_constants})
+    raw: list[tuple[Kernel | None, Node | None, tuple[Node, ...], tuple[Node, ...]]] = []
+
+    def show(node: Node) -> None:
+        """Steps for the views between a stored value and ``node``."""
+        chain = []
+        while node.kind == "view" and node not in slots:
+            chain.append(node)
+            node = node.inputs[0]
+        for view in reversed(chain):
+            slots[view] = next(fresh)
+            raw.append((None, view, view.inputs, (view,)))
+
+    for kernel in kernels:
+        for value in kernel.region.inputs:
+            show(value)
+        slots.update({value: next(fresh) for value in kernel.region.outputs})
+        raw.append((kernel, None, kernel.region.inputs, kernel.region.outputs))
+    for node in outputs:
+        show(node)
+    return _with_drops(raw, slots, set(outputs)), slots
+
+
+def _with_drops(raw: list[Any], slots: dict[Node, int], kept: set[Node]) -> tuple[Step, ...]:
+    last = {value: at for at, (_, _, ins, outs) in enumerate(raw) for value in (*ins, *outs)}
+    drops: dict[int, list[int]] = {}
+    for value, at in last.items():
+        if value not in kept and value.kind != "const":
+            drops.setdefault(at, []).append(slots[value])
+    return tuple(
+        Step(
+            kernel,
+            view,
+            tuple(slots[v] for v in ins),
+            tuple(slots[v] for v in outs),
+            tuple(drops.get(at, ())),
+        )
+        for at, (kernel, view, ins, outs) in enumerate(raw)
+    )
+
+
+def cuts_by_unit(fused: Fused) -> dict[Unit, tuple[Decision, ...]]:
+    """The edges into each unit that stayed cut."""
+    unit_of = {node: unit for unit in fused.units for node in unit.region.nodes}
+    found: dict[Unit, list[Decision]] = {}
+    for decision in fused.decisions:
+        if not decision.fused and decision.consumer in unit_of:
+            found.setdefault(unit_of[decision.consumer], []).append(decision)
+    return {unit: tuple(cuts) for unit, cuts in found.items()}
+
+
+# --- names, costs, checks -------------------------------------------------------------------------
+
+
+def value_names(outputs: Sequence[Node], units: Sequence[Unit]) -> dict[Node, str]:
+    """``v0, v1, ...`` for inputs by slot, ``t0, t1, ...`` for stored values in the order they run."""
+    names: dict[Node, str] = {}
+    for unit in units:
+        for value in unit.region.outputs:
+            names[value] = f"t{len(names)}"
+    for node in topological(outputs):
+        if node.kind == "input":
+            names[node] = f"v{node.params[0]}"
+        elif node.kind == "view":
+            source = node.inputs[0]
+            inner = names[source] if source in names else str(source.data)
+            names[node] = f"{inner}.{node.op.name}"
+    return names
+
+
+def unfused_cost(outputs: Sequence[Node]) -> Cost:
+    """Cost of the graph with fusion off: every op a kernel, through the same ``kernel_cost``."""
+    units = fuse(outputs, "numpy", enabled=False).units
+    buffers = plan_buffers(units, outputs)
+    return total(
+        kernel_cost(
+            unit.region.nodes,
+            unit.region.inputs,
+            unit.region.outputs,
+            first_touch=buffer.first_touch,
+        )
+        for unit, buffer in zip(units, buffers, strict=True)
+    )
+
+
+def verify_units(units: Sequence[Unit]) -> None:
+    """Every unit reads only what ran before it, and a node runs once: then regions are convex."""
+    from_units: set[Node] = set()
+    for unit in units:
+        verify_region(unit.region, from_units)
+        from_units.update(unit.region.outputs)
+
+
+def verify_region(region: Region, stored: set[Node]) -> None:
+    inside = set(region.nodes)
+    for value in region.inputs:
+        source = base(value)
+        if source.kind not in ("input", "const") and source not in stored:
+            raise GraphError(f"{source} is read before it is computed")
+        if source in inside:
+            raise GraphError(f"{source} is read by the region that computes it")
+    known = set(region.inputs)
+    for node in region.nodes:
+        missing = [i for i in node.inputs if i not in known and i.kind != "const"]
+        if missing:
+            raise GraphError(f"{node} comes before its operand {missing[0]}")
+        known.add(node)

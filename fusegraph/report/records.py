@@ -1,0 +1,4 @@
+"""Records."""
+from __future__ import annotations
+from typing import Any
+def plan_record(plan: Any) -> Any: ...

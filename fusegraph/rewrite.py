@@ -1,0 +1,327 @@
+"""Rewriting: the same values from fewer, cheaper or better placed nodes.
+
+In: the outputs of a graph. Out: the outputs of a new graph, and which rules fired. One driver walks
+producers first; a rule is a function from a node to a node or None. Rules of class ``exact`` keep
+every bit, NaN, infinities and signed zeros included; rules of class ``ulp`` may move the last bits by
+the stated bound and are left out where bits are promised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fusegraph.graph import GraphError, Node, const, make, topological
+from fusegraph.ops import OPS
+from fusegraph.views import Params, View, apply_view, operand_views, view_shape
+
+MAX_ROUNDS = 16  # a rule set that still fires on one node after this many rounds does not converge
+MAX_POWER = 4  # x**4 as (x*x)*(x*x) stays within 2 ulp of the rounded power
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    name: str
+    ops: tuple[str, ...]  # rows whose nodes it looks at; () for all element-wise rows
+    apply: Callable[[Node], Node | None]
+    numeric: str = "exact"  # "exact" or "ulp"
+
+
+@dataclass(frozen=True, slots=True)
+class Fired:
+    """One application of a rule, shown by ``explain("rewritten")``."""
+
+    rule: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    outputs: tuple[Node, ...]
+    fired: tuple[Fired, ...]
+    image: dict[Node, Node]  # node of the old graph -> what stands for it, where it still exists
+
+    def mapped(self, step: dict[Node, Node]) -> Rewritten:
+        """The same after a further step that replaced nodes."""
+        image = {old: step[new] for old, new in self.image.items() if new in step}
+        return Rewritten(tuple(step[o] for o in self.outputs), self.fired, image)
+
+
+def rewrite(outputs: Sequence[Node], ulp: bool) -> Rewritten:
+    """Rewrite the graph below ``outputs``; with ``ulp`` also by rules that move the last bits."""
+    return _Driver(outputs, ulp).run()
+
+
+# --- rules ----------------------------------------------------------------------------------------
+
+
+def _same(node: Node, operand: Node) -> Node | None:
+    """``operand``, if it can stand for ``node``: same dtype, same shape."""
+    return operand if (operand.dtype, operand.shape) == (node.dtype, node.shape) else None
+
+
+def _is_const(node: Node, value: float) -> bool:
+    if node.kind != "const" or node.dtype.kind == "c" or node.data != value:
+        return False  # complex: (inf + 0j) * (1 + 0j) is not its operand
+    # 0.0 == -0.0, but adding the one is an identity and adding the other is not
+    return value != 0 or bool(np.signbit(node.data)) == bool(np.signbit(value))
+
+
+def _fold(node: Node) -> Node | None:
+    # op(c1, c2) -> c3
+    if any(i.kind != "const" for i in node.inputs):
+        return None
+    value = np.empty((), node.dtype)
+    with np.errstate(all="ignore"):
+        try:
+            node.op.function(*(i.data for i in node.inputs), value)
+        except (ValueError, ImportError):
+            return None  # integers to negative powers: NumPy raises when the value is asked for
+    return const(value, node.dtype)
+
+
+def _neutral_right(value: float) -> Callable[[Node], Node | None]:
+    # x op value -> x
+    return lambda n: _same(n, n.inputs[0]) if _is_const(n.inputs[1], value) else None
+
+
+def _neutral_either(value: float) -> Callable[[Node], Node | None]:
+    # x op value -> x, value op x -> x
+    def apply(node: Node) -> Node | None:
+        a, b = node.inputs
+        if _is_const(b, value):
+            return _same(node, a)
+        return _same(node, b) if _is_const(a, value) else None
+
+    return apply
+
+
+def _add_zero(node: Node) -> Node | None:
+    # x + 0 -> x for integers; x + -0.0 -> x for floats (x + 0.0 turns -0.0 into 0.0)
+    return _neutral_either(-0.0 if node.dtype.kind == "f" else 0)(node)
+
+
+def _twice(node: Node) -> Node | None:
+    # f(f(x)) -> x
+    inner = node.inputs[0]
+    return _same(node, inner.inputs[0]) if inner.op is node.op else None
+
+
+def _idempotent(node: Node) -> Node | None:
+    # f(f(x)) -> f(x)
+    inner = node.inputs[0]
+    return _same(node, inner) if inner.op is node.op else None
+
+
+def _identity(node: Node) -> Node | None:
+    # f(x) -> x
+    return _same(node, node.inputs[0])
+
+
+def _cast_back(node: Node) -> Node | None:
+    # astype(astype(x, wider), dtype of x) -> x
+    inner = node.inputs[0]
+    if inner.op is not node.op:
+        return None
+    x = inner.inputs[0]
+    return _same(node, x) if np.can_cast(x.dtype, inner.dtype, "safe") else None
+
+
+def _same_branches(node: Node) -> Node | None:
+    # where(c, x, x) -> x
+    _, x, y = node.inputs
+    return _same(node, x) if x is y else None
+
+
+def _drop_broadcast(node: Node) -> Node | None:
+    # x + broadcast(c) -> x + c, where the other operands already have the shape
+    if not any(i.op.name == "broadcast" for i in node.inputs):
+        return None
+    inputs = list(node.inputs)
+    for at, operand in enumerate(inputs):
+        if operand.op.name == "broadcast":
+            trial = [*inputs[:at], operand.inputs[0], *inputs[at + 1 :]]
+            if np.broadcast_shapes(*(i.shape for i in trial)) == node.shape:
+                inputs = trial
+    if all(a is b for a, b in zip(inputs, node.inputs, strict=True)):
+        return None
+    return make(node.op, tuple(inputs), node.params, node.shape, node.dtype)
+
+
+def _small_power(node: Node) -> Node | None:
+    # x**3 -> x*x*x; at most 2 ulp for floats, exact for integers
+    x, exponent = node.inputs
+    if exponent.kind != "const" or x.kind == "const" or x.dtype != node.dtype:
+        return None
+    power = exponent.data.item()
+    if isinstance(power, complex) or power not in (2, 3, MAX_POWER) or x.shape != node.shape:
+        return None
+    if x.dtype.kind not in "iuf":
+        return None
+
+    def times(a: Node, b: Node) -> Node:
+        return make(OPS["multiply"], (a, b), (), node.shape, node.dtype)
+
+    squared = times(x, x)
+    return {2: squared, 3: times(squared, x), MAX_POWER: times(squared, squared)}[int(power)]
+
+
+def _small_integer_power(node: Node) -> Node | None:
+    return _small_power(node) if node.dtype.kind in "iu" else None
+
+
+RULES: tuple[Rule, ...] = (
+    Rule("fold-constants", (), _fold),
+    Rule("drop-broadcast", (), _drop_broadcast),
+    Rule("multiply-by-one", ("multiply",), _neutral_either(1)),
+    Rule("divide-by-one", ("divide",), _neutral_right(1)),
+    Rule("power-of-one", ("pow",), _neutral_right(1)),
+    Rule("add-zero", ("add",), _add_zero),
+    Rule("subtract-zero", ("subtract",), _neutral_right(0.0)),
+    Rule("double-negation", ("negative", "bitwise_invert"), _twice),
+    Rule("double-conjugate", ("conj",), _twice),
+    Rule("idempotent", ("abs", "floor", "ceil", "trunc", "rint"), _idempotent),
+    Rule("positive", ("positive",), _identity),
+    Rule("cast-to-same", ("astype",), _identity),
+    Rule("cast-back", ("astype",), _cast_back),
+    Rule("same-branches", ("where",), _same_branches),
+    Rule("integer-power", ("pow",), _small_integer_power),
+    Rule("small-power", ("pow",), _small_power, "ulp"),
+)
+
+
+def rules_for(name: str, ulp: bool) -> tuple[Rule, ...]:
+    """The rules that look at a row, in order."""
+    return tuple(
+        r for r in RULES if (not r.ops or name in r.ops) and (ulp or r.numeric == "exact")
+    )
+
+
+# --- the driver -----------------------------------------------------------------------------------
+
+Key = tuple[Node, tuple[View, ...]]
+"""A node of the old graph seen through views, innermost first: what a new node stands for."""
+
+
+class _Driver:
+    def __init__(self, outputs: Sequence[Node], ulp: bool) -> None:
+        self.outputs = outputs
+        self.rules = {name: rules_for(name, ulp) for name, op in OPS.items() if op.kind == "elementwise"}
+        self.uses: dict[Node, int] = {}
+        for node in topological(outputs):
+            for operand in node.inputs:
+                self.uses[operand] = self.uses.get(operand, 0) + 1
+        for node in outputs:
+            self.uses[node] = self.uses.get(node, 0) + 1
+        self.done: dict[Key, Node] = {}
+        self.fired: list[Fired] = []
+
+    def run(self) -> Rewritten:
+        for output in self.outputs:
+            self.build((output, ()))
+        new = tuple(self.done[output, ()] for output in self.outputs)
+        image = {node: built for (node, _), built in self.done.items()}
+        return Rewritten(new, tuple(self.fired), image)
+
+    def build(self, root: Key) -> None:
+        done, stack = self.done, [root]
+        while stack:
+            key = stack[-1]
+            if key in done:
+                stack.pop()
+                continue
+            parts, rest = self.parts(key)
+            pending = [part for part in parts if part not in done]
+            if pending:
+                stack.extend(reversed(pending))
+            else:
+                done[key] = self.assemble(key, [done[p] for p in parts], rest)
+                stack.pop()
+
+    def parts(self, key: Key) -> tuple[list[Key], tuple[View, ...]]:
+        """What ``key`` is made of, and the views that stay outside of it."""
+        node, views = key
+        if node.kind == "view":
+            return [(node.inputs[0], _compose((node.op.name, node.params), views))], ()
+        if not views:
+            return [(i, ()) for i in node.inputs], ()
+        if node.kind == "elementwise" and self.uses[node] == 1:
+            pushed, rest = _push(node, views)
+            if len(rest) < len(views):
+                return pushed, rest
+        return [(node, ())], views
+
+    def assemble(self, key: Key, parts: list[Node], rest: tuple[View, ...]) -> Node:
+        node, views = key
+        if node.kind == "view":
+            return parts[0]
+        if views and len(rest) == len(views):
+            return _apply(parts[0], views)
+        inside = views[: len(views) - len(rest)]
+        shape = node.shape
+        for name, params in inside:
+            shape = view_shape(name, params, shape)
+            self.note(f"push-{name}", node, f"{node.op.name} over {list(shape)}")
+        if shape == node.shape and all(a is b for a, b in zip(parts, node.inputs, strict=True)):
+            new = node
+        else:
+            new = make(node.op, tuple(parts), node.params, shape, node.dtype)
+            new.source = new.source or node.source
+        return _apply(self.simplify(new) if node.kind == "elementwise" else new, rest)
+
+    def simplify(self, node: Node) -> Node:
+        for _ in range(MAX_ROUNDS):
+            if node.kind != "elementwise":
+                return node
+            for rule in self.rules[node.op.name]:
+                better = rule.apply(node)
+                if better is not None:
+                    self.note(rule.name, node, repr(better))
+                    better.source = better.source or node.source
+                    node = better
+                    break
+            else:
+                return node
+        raise GraphError(f"rewriting {node} does not converge: {self.fired[-3:]}")
+
+    def note(self, rule: str, before: Node, after: str) -> None:
+        self.fired.append(Fired(rule, repr(before), after))
+
+
+def _compose(first: View, views: tuple[View, ...]) -> tuple[View, ...]:
+    """``first`` and then ``views``, with neighbours of one kind joined where one view does for two."""
+    if not views or views[0][0] != first[0]:
+        return (first, *views)
+    name, params = views[0]
+    if name == "permute":
+        joined: Params = tuple(first[1][a] for a in params)
+        return ((name, joined), *views[1:])
+    return views if name in ("reshape", "broadcast") else (first, *views)
+
+
+def _push(node: Node, views: tuple[View, ...]) -> tuple[list[Key], tuple[View, ...]]:
+    """Push the longest possible prefix of ``views`` through an element-wise node."""
+    operands: list[tuple[View, ...]] = [() for _ in node.inputs]
+    shapes = [i.shape for i in node.inputs]
+    out = node.shape
+    for at, (name, params) in enumerate(views):
+        steps = [operand_views(name, params, out, shape) for shape in shapes]
+        if any(step is None for step in steps):
+            break
+        for n, step in enumerate(steps):
+            for view in step or ():
+                operands[n] += (view,)
+                shapes[n] = view_shape(*view, shapes[n])
+        out = view_shape(name, params, out)
+    else:
+        at = len(views)
+    return list(zip(node.inputs, operands, strict=True)), views[at:]
+
+
+def _apply(node: Node, views: tuple[View, ...]) -> Node:
+    for name, params in views:
+        node = apply_view(name, params, node)
+    return node

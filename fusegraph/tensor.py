@@ -1,0 +1,695 @@
+"""Tensor: the lazy array. Operators and NumPy's protocols come from the op table.
+
+In: arrays, scalars, lists. Out: nodes, with shape, dtype and errors settled while the expression is
+built; arrays, when a value is asked for.
+"""
+
+from __future__ import annotations
+
+import operator
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fusegraph.bound import BoundPlan, bind
+from fusegraph.cost import Traffic
+from fusegraph.graph import DType, Node, Shape, const, leaf, make, topological
+from fusegraph.ops import DTYPES, OPS, UFUNCS, Op, resolve
+from fusegraph.options import Options, current_options
+from fusegraph.views import apply_view
+
+Array = np.ndarray[Any, Any]
+PACKAGE = str(Path(__file__).parent)
+ARRAY_FUNCTIONS: dict[Any, Callable[..., Any]] = {}
+"""NumPy function -> what serves it on Tensors; filled where the functions are defined."""
+
+
+class Tensor:
+    """A lazy array: a handle on a node of the expression graph.
+
+    Nothing runs until a value is needed (``compute``, ``np.asarray``, ``float``, ``bool``,
+    ``tolist``). Arrays are shared, not copied, and never written; writing to one before computing
+    changes what is computed. In-place syntax (``t += 1``, ``t[0] = 1``) points the handle at a new
+    node and leaves the array alone.
+
+    Parameters
+    ----------
+    value : array_like or Tensor
+    """
+
+    __slots__ = ("__weakref__", "node")
+    __hash__ = object.__hash__
+    __array_priority__ = 1000.0
+
+    node: Node
+
+    def __init__(self, value: Any) -> None:
+        self.node = as_node(value)
+
+    # --- what is known without computing ----------------------------------------------------------
+
+    @property
+    def shape(self) -> Shape:
+        return self.node.shape
+
+    @property
+    def dtype(self) -> DType:
+        return self.node.dtype
+
+    @property
+    def ndim(self) -> int:
+        return len(self.node.shape)
+
+    @property
+    def size(self) -> int:
+        return self.node.size
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the value when it is stored."""
+        return self.node.nbytes
+
+    @property
+    def pending(self) -> int:
+        """Operations that computing this tensor would run, before rewriting."""
+        return sum(n.kind not in ("input", "const", "view") for n in topological([self.node]))
+
+    def __repr__(self) -> str:
+        pending = self.pending
+        state = "computed" if not pending else f"{pending} op{'s' * (pending > 1)} pending"
+        return f"Tensor({self.dtype}{list(self.shape)}, {state})"
+
+    def _repr_html_(self) -> str:
+        return self.plan()._repr_html_()
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len() of a 0-d Tensor")
+        return self.shape[0]
+
+    # --- computing --------------------------------------------------------------------------------
+
+    def compute(self, out: Array | None = None, **changes: Any) -> Array:
+        """Run the plan; the result is kept, so what is built on this tensor later does not rerun it.
+
+        Parameters
+        ----------
+        out : numpy.ndarray, optional
+            Where to write the result: same shape and dtype, no overlap with an input.
+        **changes
+            Options for this call, see :class:`fusegraph.options.Options`.
+
+        Returns
+        -------
+        numpy.ndarray
+        """
+        options = current_options(**changes)
+        if out is not None:
+            return compute_into(self, out, options)
+        if self.node.data is not None and self.node.kind == "input":
+            return as_computed(self.node)
+        return compute_nodes([self], options)[0]
+
+    def plan(self, **changes: Any) -> BoundPlan:
+        """The plan for this tensor, with ``changes`` of options; nothing runs."""
+        return bind([self.node], current_options(**changes))
+
+    def traffic(self, **changes: Any) -> Traffic:
+        """Modelled bytes before and after fusion: short for ``plan().traffic``."""
+        return self.plan(**changes).traffic
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        array = self.compute()
+        return np.array(array, dtype=dtype, copy=copy)
+
+    def item(self) -> Any:
+        """The value of a one-element tensor as a Python scalar."""
+        return self.compute().item()
+
+    def tolist(self) -> Any:
+        return self.compute().tolist()
+
+    def __bool__(self) -> bool:
+        return bool(self.compute())
+
+    def __float__(self) -> float:
+        return float(self.compute())
+
+    def __int__(self) -> int:
+        return int(self.compute())
+
+    def __complex__(self) -> complex:
+        return complex(self.compute())
+
+    def __index__(self) -> int:
+        return operator.index(self.compute())
+
+    def __reduce__(self) -> Any:
+        return Tensor, (np.array(self.compute()),)
+
+    # --- indexing ---------------------------------------------------------------------------------
+
+    def __getitem__(self, key: Any) -> Tensor:
+        expanded, kept = index_params(key, self.shape)
+        node = apply_view("slice", kept, self.node)
+        return wrap(apply_view("expand", expanded, node))
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if _is_mask(key, self.shape):
+            chosen = elementwise(OPS["where"], Tensor(key), value, self)
+            self._become(chosen)
+            return
+        expanded, kept = index_params(key, self.shape)
+        target = self[key]
+        part = elementwise(OPS["astype"], value, params=(), dtype=self.dtype)
+        try:
+            fits = np.broadcast_shapes(part.shape, target.shape) == target.shape
+        except ValueError:
+            fits = False
+        if not fits:
+            raise ValueError(
+                f"setitem: {list(part.shape)} does not fit the selection {list(target.shape)}"
+            )
+        if expanded:
+            part = wrap(apply_view("squeeze", _trailing(expanded, part, target), part.node))
+        inputs = (self.node, part.node)
+        self.node = make(OPS["assign"], inputs, (("key", kept),), self.shape, self.dtype)
+
+    def _become(self, result: Tensor) -> None:
+        """In-place syntax: the handle shows ``result``, in this tensor's shape and dtype."""
+        if result.shape != self.shape:
+            raise ValueError(
+                f"in-place: the result has shape {list(result.shape)}, the tensor {list(self.shape)}; "
+                "write t = t op value"
+            )
+        if not np.can_cast(result.dtype, self.dtype, "same_kind"):
+            raise TypeError(
+                f"in-place: {result.dtype} does not go into {self.dtype}; write t = t op value"
+            )
+        self.node = cast(result, self.dtype).node
+
+    # --- NumPy's protocols ------------------------------------------------------------------------
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **keywords: Any) -> Any:
+        out = keywords.pop("out", None)
+        if method == "reduce" and ufunc in REDUCE_OF:
+            keywords.setdefault("axis", 0)
+            result = ARRAY_FUNCTIONS[REDUCE_OF[ufunc]](*inputs, **keywords)
+        else:
+            op = UFUNCS.get(ufunc) or _erf_row(ufunc)
+            if op is None or method != "__call__" or set(keywords) - {"dtype", "casting"}:
+                detail = "" if method == "__call__" else f".{method}"
+                extra = f" with {', '.join(keywords)}" if keywords else ""
+                raise TypeError(
+                    f"{ufunc.__name__}{detail}{extra} has no lazy form; call np.asarray(t) first"
+                )
+            result = apply(op, *inputs, **keywords)
+        return result if out is None else _store(result, out[0])
+
+    def __array_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> Any:
+        served = ARRAY_FUNCTIONS.get(function)
+        if served is None:
+            name = f"{function.__module__}.{function.__name__}"
+            raise TypeError(f"{name} has no lazy form; call np.asarray(t) first")
+        return served(*args, **keywords)
+
+    # --- operators: attached from the op table below ----------------------------------------------
+
+    if TYPE_CHECKING:
+
+        def __add__(self, other: Any) -> Tensor: ...
+        def __radd__(self, other: Any) -> Tensor: ...
+        def __sub__(self, other: Any) -> Tensor: ...
+        def __rsub__(self, other: Any) -> Tensor: ...
+        def __mul__(self, other: Any) -> Tensor: ...
+        def __rmul__(self, other: Any) -> Tensor: ...
+        def __truediv__(self, other: Any) -> Tensor: ...
+        def __rtruediv__(self, other: Any) -> Tensor: ...
+        def __floordiv__(self, other: Any) -> Tensor: ...
+        def __mod__(self, other: Any) -> Tensor: ...
+        def __matmul__(self, other: Any) -> Tensor: ...
+        def __rmatmul__(self, other: Any) -> Tensor: ...
+        def __neg__(self) -> Tensor: ...
+        def __lt__(self, other: Any) -> Tensor: ...
+        def __le__(self, other: Any) -> Tensor: ...
+        def __gt__(self, other: Any) -> Tensor: ...
+        def __ge__(self, other: Any) -> Tensor: ...
+        def __getattr__(self, name: str) -> Any: ...
+
+    def __pow__(self, other: Any) -> Tensor:
+        return power(self, other)
+
+    def __rpow__(self, other: Any) -> Tensor:
+        return elementwise(OPS["pow"], other, self)
+
+    def __ipow__(self, other: Any) -> Tensor:
+        self._become(power(self, other))
+        return self
+
+
+# --- values to nodes ------------------------------------------------------------------------------
+
+
+def wrap(node: Node) -> Tensor:
+    """A handle on a node that exists."""
+    tensor = Tensor.__new__(Tensor)
+    tensor.node = node
+    return tensor
+
+
+def as_node(value: Any, dtype: Any = None) -> Node:
+    """The node of a value: a tensor's own, a leaf for an array, a constant for a scalar."""
+    if isinstance(value, Tensor):
+        return value.node
+    if isinstance(value, Node):
+        return value
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError("asarray: a masked array would lose its mask; use .filled(value) first")
+    if isinstance(value, (bool, int, float, complex, np.generic)):
+        array = _checked(np.asarray(value, dtype))
+        return const(array, array.dtype)
+    if type(value) is np.ndarray:
+        return leaf(_checked(value))
+    if isinstance(value, (list, tuple)) and _holds_tensor(value):
+        return ARRAY_FUNCTIONS[np.stack]([Tensor(v) for v in value]).node  # type: ignore[no-any-return]
+    try:
+        array = np.asarray(value, dtype)
+    except ValueError as error:
+        raise ValueError(
+            f"asarray: the list is ragged or holds what no array can hold ({error}); "
+            "give rows of one length"
+        ) from error
+    return leaf(_checked(array))
+
+
+def _holds_tensor(value: Any) -> bool:
+    return any(
+        isinstance(v, Tensor) or (isinstance(v, (list, tuple)) and _holds_tensor(v)) for v in value
+    )
+
+
+def _checked(array: Array) -> Array:
+    if array.dtype not in DTYPES:
+        held = ", ".join(str(d) for d in DTYPES)
+        raise TypeError(
+            f"asarray: dtype {array.dtype} is not supported; cast to one of {held} first"
+        )
+    return array
+
+
+def _dtype(dtype: Any) -> DType:
+    """A dtype given by a user, checked."""
+    found = np.dtype(dtype).newbyteorder("=")
+    if found not in DTYPES:
+        raise TypeError(f"dtype {found} is not supported; choose one of {', '.join(map(str, DTYPES))}")
+    return found
+
+
+_WEAK = (int, float, complex)
+
+
+def elementwise(op: Op, *operands: Any, params: tuple[Any, ...] = (), dtype: Any = None) -> Tensor:
+    """The tensor of an element-wise op over tensors, arrays and scalars.
+
+    Python's ints, floats and complex numbers are weak: they take the dtype of the other operands
+    (NEP 50).
+
+    Raises
+    ------
+    TypeError
+        NumPy has no loop for these dtypes.
+    ValueError
+        The shapes do not broadcast.
+    OverflowError
+        A Python integer does not fit the dtype it would take.
+    """
+    nodes: list[Any] = []
+    kinds: list[Any] = []
+    for value in operands:
+        if isinstance(value, Tensor):
+            nodes.append(value.node)
+            kinds.append(value.node.dtype)
+        elif type(value) in _WEAK:
+            nodes.append(value)
+            kinds.append(type(value))
+        else:
+            node = as_node(value)
+            nodes.append(node)
+            kinds.append(node.dtype)
+    if all(isinstance(kind, type) for kind in kinds):
+        nodes = [as_node(value) for value in nodes]
+        kinds = [node.dtype for node in nodes]
+    if dtype is not None:  # astype: the parameter is the result
+        return _built(op, (as_node(nodes[0]),), params, dtype)
+    loops, result = resolve(op.name, tuple(kinds))
+    for at, kind in enumerate(kinds):
+        if isinstance(kind, type):  # (a dtype equals the Python type it comes from)
+            fitting = weak_constant(op, nodes[at], loops[at], nodes, at)
+            if fitting is None:
+                return _always(op, nodes, at)
+            nodes[at] = fitting
+    return _built(op, tuple(nodes), params, result)
+
+
+def _built(op: Op, nodes: tuple[Node, ...], params: tuple[Any, ...], dtype: DType) -> Tensor:
+    shape = nodes[0].shape
+    for node in nodes[1:]:
+        if node.shape != shape:
+            if not node.shape:
+                continue
+            shape = broadcast(op.name, nodes) if shape else node.shape
+    made = make(op, nodes, params, shape, dtype)
+    if current_options().trace_source and not made.source:
+        made.source = user_line()
+    return wrap(made)
+
+
+def broadcast(name: str, nodes: tuple[Node, ...]) -> Shape:
+    """Common shape of operands.
+
+    Raises
+    ------
+    ValueError
+        Naming the op, the shapes and the remedy.
+    """
+    try:
+        return np.broadcast_shapes(*(node.shape for node in nodes))
+    except ValueError:
+        shapes = " and ".join(f"{n.dtype}{list(n.shape)}" for n in nodes)
+        raise ValueError(
+            f"{name}: shapes of {shapes} do not broadcast; sizes must be equal or 1, counted from "
+            "the last axis (insert axes with t[:, None])"
+        ) from None
+
+
+def weak_constant(op: Op, value: Any, dtype: DType, nodes: list[Any], at: int) -> Node | None:
+    """A Python scalar in the dtype of the loop; None for a comparison that its range decides."""
+    if type(value) is int and dtype.kind in "iu":
+        info = np.iinfo(dtype)
+        if not info.min <= value <= info.max:
+            if op.flop_class == "compare" and op.method:
+                return None
+            raise OverflowError(
+                f"{op.name}: Python integer {value} does not fit {dtype}; cast the other operand with "
+                ".astype(...), or give a NumPy scalar"
+            )
+    return const(value, dtype)
+
+
+def _always(op: Op, nodes: list[Any], at: int) -> Tensor:
+    """A comparison with an integer beyond the dtype's range: the same answer for every element."""
+    other = nodes[1 - at]
+    probe = np.zeros((), other.dtype).item()
+    pair = (nodes[at], probe) if at == 0 else (probe, nodes[at])
+    answer = const(getattr(operator, op.method)(*pair), np.dtype(bool))
+    return wrap(apply_view("broadcast", other.shape, answer))
+
+
+def apply(op: Op, *operands: Any, dtype: Any = None, casting: str = "same_kind") -> Tensor:
+    """A row over operands, with NumPy's ``dtype=`` keyword: operands are cast before."""
+    if dtype is not None:
+        wanted = _dtype(dtype)
+        operands = tuple(cast(Tensor(o), wanted) for o in operands)
+    if op.kind == "matmul":
+        return matmul(*operands)
+    return elementwise(op, *operands)
+
+
+def cast(x: Tensor, dtype: Any) -> Tensor:
+    """``x`` in another dtype, by NumPy's rules for unsafe casts."""
+    wanted = _dtype(dtype)
+    if x.dtype == wanted:
+        return x
+    return elementwise(OPS["astype"], x, dtype=wanted)
+
+
+def power(x: Any, exponent: Any) -> Tensor:
+    """``x ** exponent``: NumPy's operator, which squares, inverts and roots without ``pow``."""
+    if type(exponent) in (int, float) and isinstance(x, Tensor) and x.dtype.kind in "fc":
+        shortcut = {2: "square", -1: "reciprocal", 0.5: "sqrt"}.get(exponent)
+        if shortcut is not None:
+            return elementwise(OPS[shortcut], x)
+    if type(exponent) is int and exponent < 0 and isinstance(x, Tensor) and x.dtype.kind in "iu":
+        raise ValueError(
+            f"pow: {x.dtype} to the negative power {exponent} is no integer; cast to a float dtype first"
+        )
+    return elementwise(OPS["pow"], x, exponent)
+
+
+def matmul(a: Any, b: Any, tile_size: int | None = None) -> Tensor:
+    """Matrix product, with NumPy's rules for vectors, batches and broadcasting.
+
+    Parameters
+    ----------
+    a, b : array_like
+        ``(..., M, K)`` and ``(..., K, N)``; a vector is a row on the left, a column on the right.
+    tile_size : int, optional
+        Ask for the tiled path, with tiles of this many rows and columns.
+
+    Raises
+    ------
+    ValueError
+        The inner dimensions differ, an operand is a scalar, or ``tile_size`` is not positive.
+    """
+    left, right = as_node(a), as_node(b)
+    if tile_size is not None:
+        tile_size = checked_tile(tile_size)
+    if not left.shape or not right.shape:
+        raise ValueError(
+            f"matmul: operands need at least one axis, got {left.dtype}{list(left.shape)} and "
+            f"{right.dtype}{list(right.shape)}; use * for scalars"
+        )
+    rows = left.shape[-1]
+    inner = right.shape[-2] if len(right.shape) > 1 else right.shape[0]
+    if rows != inner:
+        axis = -2 if len(right.shape) > 1 else -1
+        raise ValueError(
+            f"Matrix multiplication shape mismatch: {left.shape} @ {right.shape}. "
+            f"Inner dimensions must match: a.shape[-1]={rows} != b.shape[{axis}]={inner}"
+        )
+    try:
+        batch = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
+    except ValueError:
+        raise ValueError(
+            f"matmul: batch axes of {left.shape} and {right.shape} do not broadcast"
+        ) from None
+    shape = (*batch, *left.shape[-2:-1], *(right.shape[-1:] if len(right.shape) > 1 else ()))
+    _, dtype = resolve("matmul", (left.dtype, right.dtype))
+    params = () if tile_size is None else (("tile_size", tile_size),)
+    made = make(OPS["matmul"], (left, right), params, shape, dtype)
+    if current_options().trace_source and not made.source:
+        made.source = user_line()
+    return wrap(made)
+
+
+def checked_tile(tile_size: Any) -> int:
+    """``tile_size`` as a positive integer.
+
+    Raises
+    ------
+    ValueError
+        It is not one.
+    """
+    if isinstance(tile_size, bool) or not isinstance(tile_size, (int, np.integer)) or tile_size < 1:
+        raise ValueError(f"Tile size must be at least 1 and an integer, got {tile_size!r}")
+    return int(tile_size)
+
+
+def user_line() -> str:
+    """``file:line`` of the nearest caller outside of this package."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        frame = frame.f_back
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+
+
+# --- indexing -------------------------------------------------------------------------------------
+
+
+def index_params(key: Any, shape: Shape) -> tuple[tuple[int, ...], tuple[Any, ...]]:
+    """Parameters of the ``expand`` and the ``slice`` view that basic indexing stands for.
+
+    Raises
+    ------
+    TypeError
+        The key is not made of ints, slices, ``...`` and ``None``.
+    IndexError
+        Too many indices, or one out of range.
+    """
+    keys = list(key) if isinstance(key, tuple) else [key]
+    for k in keys:
+        if not (k is None or k is Ellipsis or isinstance(k, (int, np.integer, slice))) or isinstance(k, bool):
+            raise TypeError(
+                f"index of type {type(k).__name__} has no lazy form; index with ints, slices, ... and "
+                "None, or call np.asarray(t)[...]"
+            )
+    taken = sum(k is not None and k is not Ellipsis for k in keys)
+    if taken > len(shape) or sum(k is Ellipsis for k in keys) > 1:
+        raise IndexError(f"index {key!r} has more axes than shape {list(shape)}")
+    missing = [slice(None)] * (len(shape) - taken)
+    at = next((n for n, k in enumerate(keys) if k is Ellipsis), None)
+    keys = [*keys, *missing] if at is None else [*keys[:at], *missing, *keys[at + 1 :]]
+    kept: list[Any] = []
+    expanded: list[int] = []
+    position = 0
+    for k in keys:
+        if k is None:
+            expanded.append(position)
+            position += 1
+            continue
+        size = shape[len(kept)]
+        if isinstance(k, slice):
+            kept.append(_slice_key(k, size))
+            position += 1
+        else:
+            if not -size <= k < size:
+                raise IndexError(f"index {k} is out of range for axis {len(kept)} of {list(shape)}")
+            kept.append(int(k) % size)
+    return tuple(expanded), tuple(kept)
+
+
+def _slice_key(key: slice, size: int) -> tuple[int, int | None, int]:
+    start, stop, step = key.indices(size)
+    count = len(range(start, stop, step))
+    if not count:
+        return (0, 0, 1)
+    last = start + (count - 1) * step + (1 if step > 0 else -1)
+    return (start, None if last < 0 else last, step)
+
+
+def _is_mask(key: Any, shape: Shape) -> bool:
+    dtype = getattr(key, "dtype", None)
+    return dtype == np.dtype(bool) and getattr(key, "shape", None) == shape
+
+
+def _trailing(expanded: tuple[int, ...], part: Tensor, target: Tensor) -> tuple[int, ...]:
+    """Axes of ``part`` that stand for axes inserted by ``None`` in the key."""
+    offset = target.ndim - part.ndim
+    return tuple(a - offset for a in expanded if a >= offset)
+
+
+# --- computing ------------------------------------------------------------------------------------
+
+
+def as_computed(node: Node) -> Array:
+    """The array of a leaf; a constant as a fresh 0-d array."""
+    return node.data if node.kind == "input" else np.array(node.data)  # type: ignore[no-any-return]
+
+
+def compute_nodes(tensors: list[Tensor], options: Options) -> list[Array]:
+    """Run one plan for several tensors; each becomes a leaf that holds its result."""
+    pending = [t for t in tensors if not (t.node.kind == "input")]
+    if pending:
+        roots = list(dict.fromkeys(t.node for t in pending))
+        results = dict(zip(roots, bind(roots, options).run(), strict=True))
+        for tensor in pending:
+            array = results[tensor.node]
+            tensor.node = leaf(array)
+    return [as_computed(t.node) for t in tensors]
+
+
+def compute_into(tensor: Tensor, out: Array, options: Options) -> Array:
+    """Run the plan of ``tensor`` into ``out``.
+
+    Raises
+    ------
+    ValueError
+        ``out`` has another shape, or overlaps an input.
+    TypeError
+        ``out`` is no writable array of the right dtype.
+    """
+    node = tensor.node
+    if not isinstance(out, np.ndarray) or not out.flags.writeable:
+        raise TypeError(f"out: give a writable numpy.ndarray, got {type(out).__name__}")
+    if out.shape != node.shape:
+        raise ValueError(f"out: shape {list(out.shape)}, the result has {list(node.shape)}")
+    if out.dtype != node.dtype:
+        raise TypeError(f"out: dtype {out.dtype}, the result has {node.dtype}; use .astype(...)")
+    bound = bind([node], options)
+    for array in bound.graph.arrays:
+        if np.may_share_memory(array, out):
+            raise ValueError(
+                f"out: it overlaps an input {array.dtype}{list(array.shape)}; compute into a fresh "
+                "array and copy"
+            )
+    (result,) = bound.run([out])
+    if result is not out:  # the result is a view of an input, which no kernel writes
+        np.copyto(out, result)
+    return out
+
+
+def _store(result: Tensor, out: Any) -> Any:
+    """``out=`` of a ufunc: a tensor is pointed at the result, an array is written."""
+    if isinstance(out, Tensor):
+        out._become(result)
+        return out
+    if not np.can_cast(result.dtype, out.dtype, "same_kind"):
+        raise TypeError(f"out: dtype {out.dtype} cannot hold {result.dtype}")
+    return compute_into(cast(result, out.dtype), out, current_options())
+
+
+def _erf_row(ufunc: Any) -> Op | None:
+    return OPS["erf"] if getattr(ufunc, "__name__", "") == "erf" else None
+
+
+# --- operators from the table ---------------------------------------------------------------------
+
+REDUCE_OF = {
+    np.add: np.sum, np.multiply: np.prod, np.maximum: np.max, np.minimum: np.min,
+    np.logical_and: np.all, np.logical_or: np.any,
+}  # fmt: skip
+
+
+def _attach_operators() -> None:
+    for op in OPS.values():
+        if not op.method or op.name == "pow":
+            continue
+        name = op.method
+        if op.arity == 1:
+            setattr(Tensor, f"__{name}__", _unary(op))
+        else:
+            setattr(Tensor, f"__{name}__", _binary(op))
+            if op.flop_class != "compare":
+                setattr(Tensor, f"__r{name}__", _reflected(op))
+                setattr(Tensor, f"__i{name}__", _in_place(op))
+
+
+def _understood(value: Any) -> bool:
+    return isinstance(value, (Tensor, np.ndarray, np.generic, bool, int, float, complex, list))
+
+
+def _unary(op: Op) -> Any:
+    return lambda self: elementwise(op, self)
+
+
+def _binary(op: Op) -> Any:
+    def method(self: Tensor, other: Any) -> Any:
+        return apply(op, self, other) if _understood(other) else NotImplemented
+
+    return method
+
+
+def _reflected(op: Op) -> Any:
+    def method(self: Tensor, other: Any) -> Any:
+        return apply(op, other, self) if _understood(other) else NotImplemented
+
+    return method
+
+
+def _in_place(op: Op) -> Any:
+    def method(self: Tensor, other: Any) -> Any:
+        self._become(apply(op, self, other))
+        return self
+
+    return method
+
+
+_attach_operators()

@@ -1,0 +1,126 @@
+"""Workers: a few threads that take tasks from a common counter.
+
+In: a task over an index. Out: nothing; an exception of any task is raised in the caller. The caller
+works too, so one thread means no hand-over at all. An interrupted caller waits until every worker has
+let go of its arrays.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from threadpoolctl import ThreadpoolController
+
+Task = Callable[[int], None]
+_starting = threading.Lock()
+_executor: ThreadPoolExecutor | None = None
+
+
+def _threads() -> ThreadPoolExecutor:
+    global _executor
+    with _starting:
+        if _executor is None:
+            _executor = ThreadPoolExecutor(
+                max_workers=os.cpu_count() or 1, thread_name_prefix="fusegraph"
+            )
+        return _executor
+
+
+def _after_fork() -> None:
+    """A forked child has none of its parent's threads."""
+    global _executor, _starting
+    _executor, _starting = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def run_tasks(make_task: Callable[[], Task], count: int, threads: int) -> None:
+    """Run ``task(0) ... task(count - 1)``, on up to ``threads`` threads, the caller's included.
+
+    ``make_task`` is called once on each thread: what it closes over is that thread's own.
+    """
+    threads = min(threads, count)
+    if threads <= 1:
+        task = make_task()
+        for index in range(count):
+            task(index)
+        return
+    indices = itertools.count()
+    stop = threading.Event()
+
+    def work() -> None:
+        try:
+            task = make_task()
+            while not stop.is_set() and (index := next(indices)) < count:
+                task(index)
+        except BaseException:
+            stop.set()
+            raise
+
+    helpers: list[Future[None]] = [_threads().submit(work) for _ in range(threads - 1)]
+    try:
+        work()
+    finally:
+        _release(helpers, stop)
+
+
+def _release(helpers: list[Future[None]], stop: threading.Event) -> None:
+    """Wait for every helper, also when interrupted again meanwhile; then raise what one raised."""
+    interrupted: BaseException | None = None
+    for helper in helpers:
+        if helper.cancel():
+            continue
+        while not helper.done():
+            try:
+                helper.exception()
+            except KeyboardInterrupt as error:
+                interrupted = error
+                stop.set()
+    if interrupted is not None:
+        raise interrupted
+    for helper in helpers:
+        if not helper.cancelled():
+            helper.result()
+
+
+class BlasThreads:
+    """Bounds the threads of every BLAS in the process while products run.
+
+    The bound of a BLAS library is a property of the process: the first caller sets it, the last one
+    restores it, and callers in between share the smallest bound asked for.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._controller: ThreadpoolController | None = None
+        self._active: list[int] = []
+        self._outer: list[tuple[object, int]] = []
+
+    def enter(self, bound: int) -> None:
+        with self._lock:
+            if self._controller is None:
+                self._controller = ThreadpoolController().select(user_api="blas")
+            if not self._active:
+                self._outer = [(lib, lib.num_threads) for lib in self._controller.lib_controllers]
+            self._active.append(bound)
+            self._apply()
+
+    def leave(self, bound: int) -> None:
+        with self._lock:
+            self._active.remove(bound)
+            self._apply()
+
+    def _apply(self) -> None:
+        for library, outer in self._outer:
+            wanted = min([outer, *self._active])
+            if library.num_threads != wanted:  # type: ignore[attr-defined]
+                library.set_num_threads(wanted)  # type: ignore[attr-defined]
+
+
+BLAS_THREADS = BlasThreads()
