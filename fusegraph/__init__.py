@@ -1,3 +1,87 @@
-"""fusegraph"""
-from fusegraph.tensor import Tensor, elementwise
-def asarray(x): return Tensor(x)
+"""fusegraph: a fusion compiler for NumPy.
+
+Write array code on a lazy ``Tensor``; element-wise chains run as single kernels, matrix products go to
+BLAS or tiles, and the plan says what fused, what did not and why.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fusegraph import acceleration as acceleration
+from fusegraph.bound import PLANS as _PLANS
+from fusegraph.bound import BoundPlan as BoundPlan
+from fusegraph.bound import MemoryLimitError as MemoryLimitError
+from fusegraph.bound import bind as _bind
+from fusegraph.buffers import POOL as _POOL
+from fusegraph.calibrate import current_machine
+from fusegraph.compare import compare as compare
+from fusegraph.cost import Cost as Cost
+from fusegraph.cost import Traffic as Traffic
+from fusegraph.fuse import Decision as Decision
+from fusegraph.fuse import Reason as Reason
+from fusegraph.jit import jit as jit
+from fusegraph.machine import Machine as Machine
+from fusegraph.namespace import FUNCTIONS as _FUNCTIONS
+from fusegraph.namespace import compute as compute
+from fusegraph.options import Options as Options
+from fusegraph.options import current_options as _current_options
+from fusegraph.options import options as options
+from fusegraph.plan import Plan as Plan
+from fusegraph.tensor import Tensor as Tensor
+
+__version__ = "0.1.0"
+globals().update(_FUNCTIONS)
+
+if TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any: ...
+
+
+def asarray(value: Any, dtype: Any = None) -> Tensor:
+    """A lazy tensor over an array (shared, never written), a scalar or a nested list.
+
+    Raises
+    ------
+    TypeError
+        The dtype is not one of NumPy's bool, integer, float16/32/64 and complex64/128 types.
+    ValueError
+        The list is ragged.
+    """
+    tensor = value if isinstance(value, Tensor) else Tensor(value)
+    return tensor if dtype is None else _FUNCTIONS["astype"](tensor, dtype)
+
+
+def plan(*tensors: Any, **changes: Any) -> BoundPlan:
+    """The plan for computing tensors together; nothing runs.
+
+    Parameters
+    ----------
+    *tensors : Tensor
+    **changes
+        Options for this plan, see :class:`fusegraph.options.Options`.
+    """
+    return _bind([asarray(t).node for t in tensors], _current_options(**changes))
+
+
+def machine() -> Machine:
+    """The profile of this machine: measured in under a second on first use, then kept."""
+    return current_machine()
+
+
+def cached_plans() -> list[Plan]:
+    """The plans that ``compute`` and ``plan`` keep, least recently used first."""
+    return _PLANS.plans()
+
+
+def clear_caches() -> None:
+    """Forget cached plans and pooled buffers."""
+    _PLANS.clear()
+    _POOL.clear()
+
+
+__all__ = [
+    "BoundPlan", "Cost", "Decision", "Machine", "MemoryLimitError", "Options", "Plan", "Reason",
+    "Tensor", "Traffic", "acceleration", "asarray", "cached_plans", "clear_caches", "compare",
+    "compute", "jit", "machine", "options", "plan", *sorted(_FUNCTIONS),
+]  # fmt: skip  # noqa: PLE0604

@@ -21,16 +21,19 @@ from fusegraph.calibrate import current_machine
 from fusegraph.cost import Cost, Traffic
 from fusegraph.execute import run_plan
 from fusegraph.fuse import Decision
-from fusegraph.graph import Node, make, placeholder, to_dot, to_networkx, topological
+from fusegraph.graph import Node, placeholder, to_dot, to_networkx, topological
 from fusegraph.kernel import Kernel
 from fusegraph.options import Options
 from fusegraph.plan import Plan, build_plan
+from fusegraph.profile import Profile, profile_plan
+from fusegraph.replay import replay
 from fusegraph.report import records, text
-from fusegraph.report.profile import Profile, profile_plan
 from fusegraph.views import array_order
 
 CACHED_PLANS = 256
-CACHED_NODES = 4096  # a larger graph is planned each time: its key would cost more memory than it saves
+CACHED_NODES = (
+    4096  # a larger graph is planned each time: its key would cost more memory than it saves
+)
 
 
 class MemoryLimitError(MemoryError):
@@ -75,22 +78,13 @@ def take_apart(roots: tuple[Node, ...]) -> Graph:
     return Graph(nodes, roots, tuple(key), arrays)
 
 
-def over_placeholders(graph: Graph) -> tuple[tuple[Node, ...], dict[Node, Node]]:
-    """The same graph over placeholders, and old node to new node."""
-    image: dict[Node, Node] = {}
-    slots = 0
-    for node in graph.nodes:
-        if node.inputs:
-            inputs = tuple(image[i] for i in node.inputs)
-            new = make(node.op, inputs, node.params, node.shape, node.dtype)
-            new.source = node.source
-        elif node.kind == "input":
-            new = placeholder(slots, node.shape, node.dtype, array_order(node.data))
-            slots += 1
-        else:
-            new = node
-        image[node] = new
-    return tuple(image[root] for root in graph.roots), image
+def over_placeholders(graph: Graph) -> dict[Node, Node]:
+    """The same graph over placeholders: old node to new node."""
+    leaves = [node for node in graph.nodes if node.kind == "input"]
+    return replay(graph.nodes, {
+        node: placeholder(slot, node.shape, node.dtype, array_order(node.data))
+        for slot, node in enumerate(leaves)
+    })  # fmt: skip
 
 
 class PlanCache:
@@ -104,8 +98,7 @@ class PlanCache:
 
     def get(self, graph: Graph, options: Options) -> Plan:
         small = len(graph.nodes) <= CACHED_NODES
-        key = (graph.key, options.engine, options.fuse, options.exact, options.threads,
-               options.verify, options.trace_source, id(options.machine))  # fmt: skip
+        key = (graph.key, options)
         with self._lock:
             plan = self._plans.get(key) if small else None
             if plan is not None:
@@ -113,7 +106,8 @@ class PlanCache:
                 self._plans.move_to_end(key)
                 return plan
             self.misses += 1
-        outputs, _ = over_placeholders(graph)
+        image = over_placeholders(graph)
+        outputs = [image[root] for root in graph.roots]
         plan = build_plan(outputs, options, options.machine or current_machine())
         if small:
             with self._lock:
@@ -184,9 +178,7 @@ class BoundPlan:
         """Predicted time."""
         return self.plan.seconds
 
-    def run(
-        self, into: Sequence[np.ndarray[Any, Any] | None] = ()
-    ) -> list[np.ndarray[Any, Any]]:
+    def run(self, into: Sequence[np.ndarray[Any, Any] | None] = ()) -> list[np.ndarray[Any, Any]]:
         """Run on the bound arrays; one array a result.
 
         Raises
@@ -202,7 +194,7 @@ class BoundPlan:
     @cached_property
     def _image(self) -> dict[Node, Node]:
         """Node of the user's graph to node of the plan, where it still exists."""
-        _, placed = over_placeholders(self.graph)
+        placed = over_placeholders(self.graph)
         image = self.plan.rewritten.image
         return {old: image[new] for old, new in placed.items() if new in image}
 
@@ -232,8 +224,6 @@ class BoundPlan:
 
     def to_dot(self, level: str = "graph") -> str:
         """Graphviz text; kernels are clusters."""
-        if level == "kernels":
-            return records.kernel_dot(self.plan)
         return to_dot(self.to_networkx(level))
 
     def to_dict(self) -> dict[str, Any]:
@@ -247,7 +237,7 @@ class BoundPlan:
         """Run ``repeats`` times and show predicted beside measured time of each kernel."""
         return profile_plan(self.plan, self.graph.arrays, repeats)
 
-    def why(self, a: Any, b: Any) -> Any:
+    def why(self, a: Any, b: Any) -> records.Answer:
         """Why two values are, or are not, in one kernel.
 
         Parameters
@@ -260,7 +250,9 @@ class BoundPlan:
     def _named(self, value: Any) -> Node:
         node = self.find(value if isinstance(value, str) else value.node)
         if node is None:
-            raise KeyError(f"{value!r} is not in the plan: it was rewritten away, or never part of it")
+            raise KeyError(
+                f"{value!r} is not in the plan: it was rewritten away, or never part of it"
+            )
         return node
 
     def __str__(self) -> str:

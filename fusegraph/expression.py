@@ -45,9 +45,7 @@ def expression(region: Region, names: Mapping[Node, str]) -> str:
     length = 0
     stored = set(region.outputs)
     for at, node in enumerate(region.nodes):
-        operands = [
-            constant_text(i) if i.kind == "const" else text[i] for i in node.inputs
-        ]
+        operands = [constant_text(i) if i.kind == "const" else text[i] for i in node.inputs]
         shown = node_text(node, operands)
         if node in stored:
             line = _strip(shown) if len(stored) == 1 else f"{names[node]} = {_strip(shown)}"

@@ -67,9 +67,7 @@ class Fused:
     refusals: dict[Node, str]  # nodes that the named engine refused, and its reason
 
 
-def fuse(
-    outputs: Sequence[Node], engine: str, enabled: bool = True, exact: bool = False
-) -> Fused:
+def fuse(outputs: Sequence[Node], engine: str, enabled: bool = True, exact: bool = False) -> Fused:
     """Cut the graph below ``outputs`` into units.
 
     Parameters
@@ -415,4 +413,3 @@ def _ordered(outputs: list[Node], unit_of: dict[Node, Unit]) -> list[Unit]:
         else:
             done[top] = None
     return list(done)
-

@@ -172,9 +172,7 @@ def _size(region: Region) -> int:
     return math.prod(region.shape)
 
 
-def iteration_order(
-    region: Region, orders: Mapping[Node, Order]
-) -> tuple[tuple[int, ...], str]:
+def iteration_order(region: Region, orders: Mapping[Node, Order]) -> tuple[tuple[int, ...], str]:
     """Axis order of the loop, and its schedule.
 
     ``flat`` where every operand is a scalar or dense in one common order: the loop runs over one
@@ -238,12 +236,16 @@ def _choice(tried: list[tuple[Prediction, Engine]], region: Region, setting: Set
     asked = setting.options.engine
     best = tried[0][1].name
     if asked not in ("auto", best):
-        refused = next((setting.fused.refusals[n] for n in region.nodes if n in setting.fused.refusals), "")
+        refused = next(
+            (setting.fused.refusals[n] for n in region.nodes if n in setting.fused.refusals), ""
+        )
         return refused or f"{asked} cannot run it"
     if asked != "auto":
         return "asked for"
     if len(tried) == 1:
-        refused = next((setting.fused.refusals[n] for n in region.nodes if n in setting.fused.refusals), "")
+        refused = next(
+            (setting.fused.refusals[n] for n in region.nodes if n in setting.fused.refusals), ""
+        )
         return refused or "the only engine that can run it"
     other = tried[1]
     return f"{other[1].name} would take {other[0].seconds / max(tried[0][0].seconds, 1e-12):.1f}x as long"
@@ -261,7 +263,9 @@ def _single_call(
     reread = scratch = tile = 0
     threads = 1
     if node.kind == "matmul":
-        product = plan_product(node, setting.orders, machine, options.thread_count, options.engine, options.exact)
+        product = plan_product(
+            node, setting.orders, machine, options.thread_count, options.engine, options.exact
+        )
         engine, schedule, choice, body = product.engine, product.schedule, product.why, product.body
         compute, tile, threads = product.seconds, product.tile, product.threads
         reread, scratch = product.bytes_reread, product.scratch_bytes
@@ -269,7 +273,11 @@ def _single_call(
         engine, schedule, choice = "numpy", "whole", f"{node.op.name} is one call of NumPy"
         body = library_call(node)
         work = max([node, *node.inputs], key=lambda n: n.size)
-        compute = machine.ns("numpy", node.op.name, work.dtype.name, node.op.flop_class) * work.size * 1e-9
+        compute = (
+            machine.ns("numpy", node.op.name, work.dtype.name, node.op.flop_class)
+            * work.size
+            * 1e-9
+        )
     cost = kernel_cost(region.nodes, region.inputs, region.outputs, reread, first_touch)
     prediction = predict(machine, compute, cost.bytes_moved, machine.launch["numpy"], threads)
     return Kernel(

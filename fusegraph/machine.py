@@ -24,7 +24,7 @@ CLASS_COST = {  # of an op that was not measured, in costs of an addition of the
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Machine:
     """What the time model knows of a machine.
 
@@ -72,9 +72,7 @@ class Machine:
 def fingerprint() -> str:
     """What a measurement belongs to: processor, core count and the versions that run kernels."""
     import_versions = (np.__version__, _numexpr_version())
-    return "/".join(
-        (platform.machine(), _cpu_name(), str(available_cores()), *import_versions)
-    )
+    return "/".join((platform.machine(), _cpu_name(), str(available_cores()), *import_versions))
 
 
 def _numexpr_version() -> str:

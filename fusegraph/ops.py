@@ -249,6 +249,7 @@ VIEWS: tuple[Op, ...] = (
     Op("slice", "view", 1, _slice_view),
 )
 
+
 def _assign(inputs: Any, out: Any, key: Any, casting: str) -> None:
     np.copyto(out, inputs[0])
     np.copyto(_slice_view(out, *key), inputs[1], casting=casting)
@@ -270,7 +271,9 @@ UFUNCS: dict[Any, Op] = {
 
 
 @lru_cache(maxsize=4096)
-def resolve(name: str, operands: tuple[Any, ...]) -> tuple[tuple[np.dtype[Any], ...], np.dtype[Any]]:
+def resolve(
+    name: str, operands: tuple[Any, ...]
+) -> tuple[tuple[np.dtype[Any], ...], np.dtype[Any]]:
     """Loop dtypes and result dtype of an element-wise op or matmul, by NumPy's own promotion.
 
     Parameters

@@ -195,9 +195,7 @@ RULES: tuple[Rule, ...] = (
 
 def rules_for(name: str, ulp: bool) -> tuple[Rule, ...]:
     """The rules that look at a row, in order."""
-    return tuple(
-        r for r in RULES if (not r.ops or name in r.ops) and (ulp or r.numeric == "exact")
-    )
+    return tuple(r for r in RULES if (not r.ops or name in r.ops) and (ulp or r.numeric == "exact"))
 
 
 # --- the driver -----------------------------------------------------------------------------------
@@ -209,7 +207,9 @@ Key = tuple[Node, tuple[View, ...]]
 class _Driver:
     def __init__(self, outputs: Sequence[Node], ulp: bool) -> None:
         self.outputs = outputs
-        self.rules = {name: rules_for(name, ulp) for name, op in OPS.items() if op.kind == "elementwise"}
+        self.rules = {
+            name: rules_for(name, ulp) for name, op in OPS.items() if op.kind == "elementwise"
+        }
         self.uses: dict[Node, int] = {}
         for node in topological(outputs):
             for operand in node.inputs:

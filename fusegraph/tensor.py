@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import operator
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,12 +20,25 @@ from fusegraph.cost import Traffic
 from fusegraph.graph import DType, Node, Shape, const, leaf, make, topological
 from fusegraph.ops import DTYPES, OPS, UFUNCS, Op, resolve
 from fusegraph.options import Options, current_options
+from fusegraph.replay import matmul_shape
 from fusegraph.views import apply_view
 
 Array = np.ndarray[Any, Any]
 PACKAGE = str(Path(__file__).parent)
 ARRAY_FUNCTIONS: dict[Any, Callable[..., Any]] = {}
 """NumPy function -> what serves it on Tensors; filled where the functions are defined."""
+
+
+class SizeReads(threading.local):
+    """Did code in this thread read a size? ``jit`` asks: such a trace holds for its sizes alone.
+
+    Functions of this package that follow sizes without depending on them read ``node.shape``.
+    """
+
+    seen = False
+
+
+SIZE_READS = SizeReads()
 
 
 class Tensor:
@@ -53,6 +67,7 @@ class Tensor:
 
     @property
     def shape(self) -> Shape:
+        SIZE_READS.seen = True
         return self.node.shape
 
     @property
@@ -65,11 +80,13 @@ class Tensor:
 
     @property
     def size(self) -> int:
+        SIZE_READS.seen = True
         return self.node.size
 
     @property
     def nbytes(self) -> int:
         """Bytes of the value when it is stored."""
+        SIZE_READS.seen = True
         return self.node.nbytes
 
     @property
@@ -305,11 +322,13 @@ def _checked(array: Array) -> Array:
     return array
 
 
-def _dtype(dtype: Any) -> DType:
+def checked_dtype(dtype: Any) -> DType:
     """A dtype given by a user, checked."""
     found = np.dtype(dtype).newbyteorder("=")
     if found not in DTYPES:
-        raise TypeError(f"dtype {found} is not supported; choose one of {', '.join(map(str, DTYPES))}")
+        raise TypeError(
+            f"dtype {found} is not supported; choose one of {', '.join(map(str, DTYPES))}"
+        )
     return found
 
 
@@ -416,7 +435,7 @@ def _always(op: Op, nodes: list[Any], at: int) -> Tensor:
 def apply(op: Op, *operands: Any, dtype: Any = None, casting: str = "same_kind") -> Tensor:
     """A row over operands, with NumPy's ``dtype=`` keyword: operands are cast before."""
     if dtype is not None:
-        wanted = _dtype(dtype)
+        wanted = checked_dtype(dtype)
         operands = tuple(cast(Tensor(o), wanted) for o in operands)
     if op.kind == "matmul":
         return matmul(*operands)
@@ -425,7 +444,7 @@ def apply(op: Op, *operands: Any, dtype: Any = None, casting: str = "same_kind")
 
 def cast(x: Tensor, dtype: Any) -> Tensor:
     """``x`` in another dtype, by NumPy's rules for unsafe casts."""
-    wanted = _dtype(dtype)
+    wanted = checked_dtype(dtype)
     if x.dtype == wanted:
         return x
     return elementwise(OPS["astype"], x, dtype=wanted)
@@ -467,21 +486,7 @@ def matmul(a: Any, b: Any, tile_size: int | None = None) -> Tensor:
             f"matmul: operands need at least one axis, got {left.dtype}{list(left.shape)} and "
             f"{right.dtype}{list(right.shape)}; use * for scalars"
         )
-    rows = left.shape[-1]
-    inner = right.shape[-2] if len(right.shape) > 1 else right.shape[0]
-    if rows != inner:
-        axis = -2 if len(right.shape) > 1 else -1
-        raise ValueError(
-            f"Matrix multiplication shape mismatch: {left.shape} @ {right.shape}. "
-            f"Inner dimensions must match: a.shape[-1]={rows} != b.shape[{axis}]={inner}"
-        )
-    try:
-        batch = np.broadcast_shapes(left.shape[:-2], right.shape[:-2])
-    except ValueError:
-        raise ValueError(
-            f"matmul: batch axes of {left.shape} and {right.shape} do not broadcast"
-        ) from None
-    shape = (*batch, *left.shape[-2:-1], *(right.shape[-1:] if len(right.shape) > 1 else ()))
+    shape = matmul_shape(left.shape, right.shape)
     _, dtype = resolve("matmul", (left.dtype, right.dtype))
     params = () if tile_size is None else (("tile_size", tile_size),)
     made = make(OPS["matmul"], (left, right), params, shape, dtype)
@@ -526,7 +531,9 @@ def index_params(key: Any, shape: Shape) -> tuple[tuple[int, ...], tuple[Any, ..
     """
     keys = list(key) if isinstance(key, tuple) else [key]
     for k in keys:
-        if not (k is None or k is Ellipsis or isinstance(k, (int, np.integer, slice))) or isinstance(k, bool):
+        if not (
+            k is None or k is Ellipsis or isinstance(k, (int, np.integer, slice))
+        ) or isinstance(k, bool):
             raise TypeError(
                 f"index of type {type(k).__name__} has no lazy form; index with ints, slices, ... and "
                 "None, or call np.asarray(t)[...]"

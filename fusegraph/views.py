@@ -31,9 +31,7 @@ def view_shape(name: str, params: Params, shape: Shape) -> Shape:
         return params
     if name == "expand":
         rest = iter(shape)
-        return tuple(
-            1 if a in params else next(rest) for a in range(len(shape) + len(params))
-        )
+        return tuple(1 if a in params else next(rest) for a in range(len(shape) + len(params)))
     if name == "squeeze":
         return tuple(n for a, n in enumerate(shape) if a not in params)
     kept = ((key, n) for key, n in zip(params, shape, strict=True) if not isinstance(key, int))

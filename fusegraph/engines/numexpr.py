@@ -241,4 +241,6 @@ def self_check() -> None:
     with _running:
         call(x, out=y, ex_uses_vml=False)
     if not np.array_equal(y, x * np.float32(0.1) + x):
-        raise ImportError(f"numexpr {numexpr.__version__} computes wrong results; install >= 2.14.2")
+        raise ImportError(
+            f"numexpr {numexpr.__version__} computes wrong results; install >= 2.14.2"
+        )

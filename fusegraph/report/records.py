@@ -1,4 +1,201 @@
-"""Records."""
+"""Plans as plain data: dictionaries, a graph of kernels, and the answer to "why".
+
+Everything that is printed is built from these records.
+"""
+
 from __future__ import annotations
+
+from dataclasses import asdict, dataclass
 from typing import Any
-def plan_record(plan: Any) -> Any: ...
+
+import networkx as nx
+
+from fusegraph.cost import base
+from fusegraph.fuse import Decision
+from fusegraph.graph import Node, topological
+from fusegraph.kernel import Kernel
+from fusegraph.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionRecord:
+    """A decision with the names that the plan prints."""
+
+    producer: str
+    consumer: str
+    kernel: str  # that reads the value
+    fused: bool
+    reason: str
+    detail: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Why two values are, or are not, in one kernel."""
+
+    fused: bool
+    kernels: tuple[str, str]  # where each is computed; "" for inputs and views
+    decisions: tuple[DecisionRecord, ...]  # the cut edges on the way from one to the other
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def value_name(plan: Plan, node: Node) -> str:
+    """The name of a stored value, or ``kernel:op`` of one that stays inside a kernel."""
+    found = plan.names.get(node)
+    return found or f"{plan.kernel_of.get(node, '')}:{node.op.name}"
+
+
+def decision_record(plan: Plan, decision: Decision) -> DecisionRecord:
+    return DecisionRecord(
+        producer=value_name(plan, decision.producer),
+        consumer=value_name(plan, decision.consumer),
+        kernel=plan.kernel_of.get(decision.consumer, ""),
+        fused=decision.fused,
+        reason=str(decision.reason),
+        detail=decision.detail,
+        bytes=decision.bytes,
+    )
+
+
+def kernel_record(plan: Plan, kernel: Kernel) -> dict[str, Any]:
+    return {
+        "name": kernel.name,
+        "engine": kernel.engine,
+        "choice": kernel.choice,
+        "schedule": kernel.schedule,
+        "ops": list(kernel.ops),
+        "shape": list(kernel.region.shape),
+        "reads": list(kernel.reads),
+        "writes": list(kernel.writes),
+        "cost": kernel.cost.to_dict(),
+        "bound": kernel.bound,
+        "seconds": kernel.seconds,
+        "block": kernel.block,
+        "threads": kernel.threads,
+        "scratch_bytes": kernel.scratch_bytes,
+        "expression": kernel.expression,
+        "sources": list(kernel.sources),
+        "decisions": [asdict(decision_record(plan, d)) for d in kernel.decisions],
+    }
+
+
+def value_record(plan: Plan, node: Node) -> dict[str, Any]:
+    return {"name": plan.names[node], "dtype": str(node.dtype), "shape": list(node.shape)}
+
+
+def input_nodes(plan: Plan) -> list[Node]:
+    """Placeholders of the planned graph, by slot."""
+    nodes = (n for n in topological(plan.outputs) if n.kind == "input")
+    return sorted(nodes, key=lambda n: int(n.params[0]))
+
+
+def plan_record(plan: Plan) -> dict[str, Any]:
+    """The whole plan as plain data."""
+    return {
+        "ops": plan.op_count,
+        "inputs": [value_record(plan, node) for node in input_nodes(plan)],
+        "outputs": [output_name(plan, node) for node in plan.outputs],
+        "kernels": [kernel_record(plan, kernel) for kernel in plan.kernels],
+        "rewrites": [asdict(fired) for fired in plan.rewritten.fired],
+        "not_fused": [asdict(decision_record(plan, d)) for d in plan.decisions if not d.fused],
+        "traffic": plan.traffic.to_dict(),
+        "peak_bytes": plan.peak_bytes,
+        "peak_kernel": plan.peak_kernel,
+        "seconds": plan.seconds,
+        "options": {
+            name: getattr(plan.options, name)
+            for name in ("engine", "fuse", "exact", "threads", "memory_limit")
+        },
+        "machine": plan.machine.name,
+    }
+
+
+def output_name(plan: Plan, node: Node) -> str:
+    return plan.names.get(node) or str(node.data)
+
+
+# --- the graph of kernels -------------------------------------------------------------------------
+
+
+def kernel_graph(plan: Plan) -> nx.MultiDiGraph[Any]:
+    """Kernels and inputs as nodes; an edge for each value that one writes and another reads."""
+    graph: nx.MultiDiGraph[Any] = nx.MultiDiGraph()
+    written: dict[Node, str] = {}
+    for node in input_nodes(plan):
+        name = plan.names[node]
+        graph.add_node(
+            name, op="input", shape=node.shape, dtype=str(node.dtype), kernel="", source=""
+        )
+        written[node] = name
+    for kernel in plan.kernels:
+        stored = kernel.region.outputs[0]
+        graph.add_node(
+            kernel.name,
+            op=", ".join(kernel.ops[:4]) + (", ..." if len(kernel.ops) > 4 else ""),
+            shape=stored.shape,
+            dtype=str(stored.dtype),
+            kernel=kernel.name,
+            source=", ".join(kernel.sources),
+            engine=kernel.engine,
+        )
+        for value in kernel.region.inputs:
+            if base(value) in written:
+                graph.add_edge(written[base(value)], kernel.name, value=plan.names[value])
+        written.update(dict.fromkeys(kernel.region.outputs, kernel.name))
+    return graph
+
+
+# --- why ------------------------------------------------------------------------------------------
+
+
+def why(plan: Plan, a: Node, b: Node) -> Answer:
+    """Why ``a`` and ``b`` are, or are not, in one kernel."""
+    first, second = plan.kernel_of.get(base(a), ""), plan.kernel_of.get(base(b), "")
+    names = value_name(plan, a), value_name(plan, b)
+    if first and first == second:
+        return Answer(
+            True, (first, second), (), f"{names[0]} and {names[1]} are both computed in {first}"
+        )
+    cut = _cut_between(plan, a, b) or _cut_between(plan, b, a)
+    if cut is None:
+        return Answer(False, (first, second), (), _unrelated(plan, names, first, second))
+    found = tuple(decision_record(plan, d) for d in cut)
+    lines = [
+        f"{d.producer} is stored before {d.kernel or d.consumer} reads it: {d.reason}: {d.detail}"
+        for d in found
+    ] or [f"{names[0]} or {names[1]} is an input: it is stored already"]
+    return Answer(False, (first, second), found, "\n".join(lines))
+
+
+def _unrelated(plan: Plan, names: tuple[str, str], first: str, second: str) -> str:
+    if not first or not second:
+        return f"{names[0] if not first else names[1]} is an input or a view: no kernel computes it"
+    return (
+        f"{names[0]} ({first}) and {names[1]} ({second}) do not depend on each other, "
+        "and read no value of one shape in common"
+    )
+
+
+def _cut_between(plan: Plan, a: Node, b: Node) -> list[Decision] | None:
+    """The cut edges on a path from ``a`` down to ``b``; None where there is no path."""
+    came_from: dict[Node, Node | None] = {b: None}
+    stack = [b]
+    while stack and a not in came_from:
+        node = stack.pop()
+        for operand in node.inputs:
+            if operand not in came_from:
+                came_from[operand] = node
+                stack.append(operand)
+    if a not in came_from:
+        return None
+    cuts = {(d.producer, d.consumer): d for d in plan.decisions if not d.fused}
+    found, node = [], a
+    while (consumer := came_from[node]) is not None:
+        if (node, consumer) in cuts:
+            found.append(cuts[node, consumer])
+        node = consumer
+    return found

@@ -1,5 +1,193 @@
-"""Text."""
+"""Plans as text and HTML: a header, a row a kernel, then what was not fused and why.
+
+Every figure is modelled unless it says "measured"; the text depends on the plan alone.
+"""
+
 from __future__ import annotations
-from typing import Any
-def plan_text(plan: Any) -> str:
-    return "\n".join(f"{k.name} {k.engine} {k.schedule} {k.cost.bytes_moved} {k.expression}" for k in plan.kernels)
+
+from collections import Counter
+from collections.abc import Callable
+from html import escape
+
+from tabulate import tabulate
+
+from fusegraph.expression import constant_text
+from fusegraph.graph import Node, topological
+from fusegraph.kernel import Kernel
+from fusegraph.plan import Plan
+from fusegraph.report.records import decision_record, input_nodes
+from fusegraph.report.units import bytes_text, count_text, seconds_text
+
+SHOWN = 40  # kernels, decisions or nodes; what is left out is counted
+WIDTH = 200  # characters of an expression in a row
+
+COLUMNS = (
+    "kernel", "engine", "schedule", "ops", "reads", "writes", "flops", "flop/byte", "bound", "predicted",
+)  # fmt: skip
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def header(plan: Plan) -> list[str]:
+    """What the plan does to the whole graph."""
+    before, after = plan.traffic.before, plan.traffic.after
+    saved = plan.traffic.saved_bytes / before.bytes_moved if before.bytes_moved else 0.0
+    return [
+        f"plan: {_plural(plan.op_count, 'op')} in {_plural(len(plan.kernels), 'kernel')}",
+        f"  moved      {bytes_text(before.bytes_moved)} before, {bytes_text(after.bytes_moved)} after: "
+        f"{plan.traffic.ratio:.1f}x less ({saved:.1%} saved)",
+        f"  pages      {bytes_text(before.bytes_first_touch)} mapped before, "
+        f"{bytes_text(after.bytes_first_touch)} after",
+        f"  work       {count_text(after.flops)} flops, {count_text(after.transcendentals)} of them "
+        f"transcendental; {before.arithmetic_intensity:.2f} flop/byte before, "
+        f"{after.arithmetic_intensity:.2f} after",
+        f"  peak       {bytes_text(plan.peak_bytes)} beside the inputs",
+        f"  predicted  {seconds_text(plan.seconds)} on {plan.machine.name}",
+    ]
+
+
+def kernel_row(kernel: Kernel) -> tuple[str, ...]:
+    cost = kernel.cost
+    return (
+        kernel.name, kernel.engine, kernel.schedule, f"{len(kernel.ops):,}",
+        bytes_text(cost.bytes_read), bytes_text(cost.bytes_written), count_text(cost.flops),
+        f"{cost.arithmetic_intensity:.2f}", kernel.bound, seconds_text(kernel.seconds),
+    )  # fmt: skip
+
+
+def kernel_table(plan: Plan, tablefmt: str = "plain") -> str:
+    rows = [kernel_row(k) for k in plan.kernels[:SHOWN]]
+    align = ("left", "left", "left", *["right"] * 5, "left", "right")
+    return tabulate(
+        rows, COLUMNS, tablefmt=tablefmt, colalign=align if rows else None, disable_numparse=True
+    )
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= WIDTH else f"{text[: WIDTH - 4]} ..."
+
+
+def expressions(plan: Plan) -> list[str]:
+    """What each kernel computes, and why this engine."""
+    lines = []
+    for kernel in plan.kernels[:SHOWN]:
+        target = f"{kernel.writes[0]} = " if len(kernel.writes) == 1 else ""
+        lines.append(f"  {kernel.name}: {target}{_short(kernel.expression)}")
+        lines.append(f"      {kernel.engine}: {kernel.choice}")
+        if kernel.sources:
+            lines.append(f"      from {', '.join(kernel.sources)}")
+    return [*lines, *_left_out(len(plan.kernels), "kernel")]
+
+
+def _left_out(count: int, noun: str) -> list[str]:
+    return [f"  ... and {_plural(count - SHOWN, noun)} more"] if count > SHOWN else []
+
+
+def not_fused(plan: Plan) -> list[str]:
+    """Every edge that stayed cut, with its reason."""
+    cut = [d for d in plan.decisions if not d.fused]
+    if not cut:
+        return ["not fused: nothing"]
+    lines = ["not fused:"]
+    for decision in cut[:SHOWN]:
+        d = decision_record(plan, decision)
+        to = d.kernel or d.consumer
+        lines.append(
+            f"  {d.producer} -> {to}: {d.reason}: {d.detail} ({bytes_text(d.bytes)} stored)"
+        )
+    return [*lines, *_left_out(len(cut), "edge")]
+
+
+def inputs_line(plan: Plan) -> str:
+    nodes = input_nodes(plan)
+    shown = [f"{plan.names[n]}:{n.dtype}{list(n.shape)}" for n in nodes[:SHOWN]]
+    more = f", ... {len(nodes) - SHOWN} more" if len(nodes) > SHOWN else ""
+    return f"inputs: {', '.join(shown) or 'none'}{more}"
+
+
+def plan_text(plan: Plan) -> str:
+    """The plan as ``print`` shows it."""
+    lines = [*header(plan), "", inputs_line(plan)]
+    if plan.kernels:
+        lines += ["", kernel_table(plan), "", "computes:", *expressions(plan)]
+    return "\n".join([*lines, "", *not_fused(plan)])
+
+
+def plan_html(plan: Plan) -> str:
+    """The plan as a notebook shows it."""
+    head = "<br>".join(escape(line.strip()) for line in header(plan))
+    rest = "<br>".join(escape(line) for line in [*expressions(plan), *not_fused(plan)])
+    return f"<div><p>{head}</p>{kernel_table(plan, 'html')}<p>{rest}</p></div>"
+
+
+# --- stages ---------------------------------------------------------------------------------------
+
+
+def typed_lines(outputs: tuple[Node, ...]) -> list[str]:
+    """A graph as one line a node: ``n2:float32[4] = multiply(n0, 0.5)``."""
+    order = [n for n in topological(outputs) if n.kind != "const"]
+    name = {node: f"n{at}" for at, node in enumerate(order)}
+
+    def shown(node: Node) -> str:
+        return constant_text(node) if node.kind == "const" else name[node]
+
+    lines = []
+    for node in order[:SHOWN]:
+        args = [shown(i) for i in node.inputs]
+        if node.kind == "input":
+            args.append(f"v{node.params[0]}")
+        elif node.params:
+            args += [str(p) for p in node.params]
+        source = f"  # {node.source}" if node.source else ""
+        lines.append(
+            f"  {name[node]}:{node.dtype}{list(node.shape)} = {node.op.name}({', '.join(args)}){source}"
+        )
+    return [*lines, *_left_out(len(order), "node"), f"  return {', '.join(map(shown, outputs))}"]
+
+
+def graph_text(plan: Plan) -> str:
+    return "\n".join(["graph:", *typed_lines(plan.graph)])
+
+
+def rewritten_text(plan: Plan) -> str:
+    fired = plan.rewritten.fired
+    lines = ["rewritten:", *typed_lines(plan.outputs), "rules that fired:"]
+    lines += [f"  {count}x {rule}" for rule, count in Counter(f.rule for f in fired).items()]
+    for one in fired[:SHOWN]:
+        lines.append(f"    {one.rule}: {one.before} -> {one.after}")
+    return (
+        "\n".join([*lines, *_left_out(len(fired), "rule")])
+        if fired
+        else "\n".join(lines[:-1] + ["no rule fired"])
+    )
+
+
+def fused_text(plan: Plan) -> str:
+    lines = ["fused:"]
+    for kernel in plan.kernels[:SHOWN]:
+        ops = ", ".join(kernel.ops[:SHOWN])
+        lines.append(f"  {kernel.name}{list(kernel.region.shape)}: {ops}")
+    return "\n".join([*lines, *_left_out(len(plan.kernels), "kernel"), *not_fused(plan)])
+
+
+STAGES: dict[str, Callable[[Plan], str]] = {
+    "graph": graph_text,
+    "rewritten": rewritten_text,
+    "fused": fused_text,
+    "planned": plan_text,
+}
+
+
+def explain(plan: Plan, stage: str) -> str:
+    """Text of one stage.
+
+    Raises
+    ------
+    ValueError
+        There is no such stage.
+    """
+    if stage not in STAGES:
+        raise ValueError(f"explain: stage={stage!r}: choose one of {', '.join(STAGES)}")
+    return STAGES[stage](plan)

@@ -1,0 +1,164 @@
+"""Element-wise functions: one for each row of the op table, and what is written in terms of them.
+
+In: tensors, arrays, scalars. Out: tensors. ``ROW_FUNCTIONS`` maps every row name and alias to its
+function; the rest of the module needs no row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from fusegraph.ops import ELEMENTWISE, OPS, Op
+from fusegraph.tensor import Tensor, apply, cast, elementwise
+
+_OPERANDS = {1: "x", 2: "x1, x2", 3: "condition, x, y"}
+
+
+def _row_function(op: Op) -> Callable[..., Tensor]:
+    def function(*operands: Any, dtype: Any = None) -> Tensor:
+        if len(operands) != op.arity:
+            raise TypeError(
+                f"{op.name}({_OPERANDS[op.arity]}) takes {op.arity}, got {len(operands)}"
+            )
+        return apply(op, *operands, dtype=dtype)
+
+    function.__name__ = function.__qualname__ = op.name
+    function.__module__ = __name__
+    function.__doc__ = (
+        f"{op.name}({_OPERANDS[op.arity]}, dtype=None): element-wise, with NumPy's dtype and "
+        f"broadcast shape.\n\nReads as ``{op.text.format('x1', 'x2', 'x3')}`` in plans; "
+        + ("bit-identical to NumPy." if not op.ulp else f"within {op.ulp} ulp of NumPy.")
+    )
+    return function
+
+
+ROW_FUNCTIONS: dict[str, Callable[..., Tensor]] = {
+    name: function
+    for op in ELEMENTWISE
+    if op.name not in ("astype", "where")
+    for function in [_row_function(op)]
+    for name in (op.name, *op.aliases)
+}
+
+
+def as_tensor(x: Any) -> Tensor:
+    """``x`` itself if it is a tensor, else a lazy tensor over it."""
+    return x if isinstance(x, Tensor) else Tensor(x)
+
+
+def where(condition: Any, x: Any, y: Any) -> Tensor:
+    """``x`` where ``condition`` is true, else ``y``; dtype by promotion of ``x`` and ``y``."""
+    return elementwise(OPS["where"], as_truth(condition), x, y)
+
+
+def as_truth(condition: Any) -> Tensor:
+    """A condition as bool."""
+    return cast(as_tensor(condition), bool)
+
+
+def astype(x: Any, dtype: Any, copy: bool = True) -> Tensor:
+    """``x`` in another dtype, by NumPy's rules (``copy`` is accepted and has no effect)."""
+    return cast(as_tensor(x), dtype)
+
+
+def clip(x: Any, min: Any = None, max: Any = None) -> Tensor:
+    """``x`` held between ``min`` and ``max``; None is no bound; NaN stays."""
+    result = as_tensor(x)
+    if min is not None:
+        result = elementwise(OPS["maximum"], result, min)
+    if max is not None:
+        result = elementwise(OPS["minimum"], result, max)
+    return result
+
+
+def round(x: Any, decimals: int = 0) -> Tensor:
+    """``x`` rounded to ``decimals``, halves to even, by NumPy's steps.
+
+    Raises
+    ------
+    TypeError
+        ``decimals`` is not 0 and ``x`` is complex, or negative and ``x`` holds integers.
+    """
+    x = as_tensor(x)
+    if x.dtype.kind in "biu" and decimals >= 0:
+        return x
+    if decimals and x.dtype.kind not in "f":
+        raise TypeError(f"round: decimals={decimals} needs a real float dtype, got {x.dtype}")
+    scale = float(10 ** abs(decimals))
+    rint = OPS["rint"]
+    if not decimals:
+        return elementwise(rint, x)
+    return (
+        elementwise(rint, x * scale) / scale
+        if decimals > 0
+        else elementwise(rint, x / scale) * scale
+    )
+
+
+def isclose(a: Any, b: Any, rtol: float = 1e-05, atol: float = 1e-08) -> Tensor:
+    """``|a - b| <= atol + rtol * |b|``, equal infinities included; NaN is close to nothing."""
+    a, b = as_tensor(a), as_tensor(b)
+    close = abs(a - b) <= atol + rtol * abs(b)
+    return where(ROW_FUNCTIONS["isfinite"](b), close, a == b)
+
+
+# --- activations ----------------------------------------------------------------------------------
+
+
+def _call(name: str, *operands: Any) -> Tensor:
+    return elementwise(OPS[name], *operands)
+
+
+def sigmoid(x: Any) -> Tensor:
+    """``1 / (1 + exp(-x))``."""
+    return 1 / (1 + _call("exp", -as_tensor(x)))
+
+
+def silu(x: Any) -> Tensor:
+    """``x / (1 + exp(-x))`` (Elfwing, Uchibe and Doya 2018)."""
+    x = as_tensor(x)
+    return x / (1 + _call("exp", -x))
+
+
+def relu(x: Any) -> Tensor:
+    """``maximum(x, 0)``; NaN stays."""
+    return _call("maximum", x, 0)
+
+
+def gelu(x: Any, approximate: str = "tanh") -> Tensor:
+    """Gaussian error linear unit (Hendrycks and Gimpel 2016).
+
+    Parameters
+    ----------
+    x : array_like
+    approximate : {"tanh", "none"}
+        ``tanh``: ``0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))``; ``none``: by ``erf``, which
+        needs scipy.
+    """
+    x = as_tensor(x)
+    if approximate == "tanh":
+        cube = x * x * x
+        return 0.5 * x * (1 + _call("tanh", math.sqrt(2 / math.pi) * (x + 0.044715 * cube)))
+    if approximate == "none":
+        return 0.5 * x * (1 + _call("erf", x * math.sqrt(0.5)))
+    raise ValueError(f"gelu: approximate={approximate!r}: choose 'tanh' or 'none'")
+
+
+def softplus(x: Any) -> Tensor:
+    """``log(1 + exp(x))``, as ``maximum(x, 0) + log1p(exp(-|x|))``, which does not overflow."""
+    x = as_tensor(x)
+    return _call("maximum", x, 0) + _call("log1p", _call("exp", -abs(x)))
+
+
+def mish(x: Any) -> Tensor:
+    """``x tanh(softplus(x))`` (Misra 2019)."""
+    x = as_tensor(x)
+    return x * _call("tanh", softplus(x))
+
+
+def hardswish(x: Any) -> Tensor:
+    """``x min(max(x + 3, 0), 6) / 6`` (Howard et al. 2019)."""
+    x = as_tensor(x)
+    return x * clip(x + 3, 0, 6) / 6

@@ -1,0 +1,279 @@
+"""jit: trace a function of arrays once per signature, then run its plan on arrays.
+
+In: a function of tensors. Out: a function of arrays that returns arrays. A signature is the dtypes,
+ranks, memory orders and broadcast patterns of the arguments, not their sizes: a traced graph whose
+shapes follow from its inputs is replayed for other sizes without calling the function again. A function
+that reads a size while it is traced (``x.shape[0]``, ``len(x)``, a mean, a reshape) is traced again for
+each size it meets.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fusegraph.bound import BoundPlan, Graph, MemoryLimitError
+from fusegraph.calibrate import current_machine
+from fusegraph.execute import run_plan
+from fusegraph.graph import Node, placeholder, topological
+from fusegraph.options import Options, current_options
+from fusegraph.plan import Plan, build_plan
+from fusegraph.replay import is_size_free, replay
+from fusegraph.tensor import SIZE_READS, Tensor, as_node, wrap
+from fusegraph.views import array_order
+
+CACHED_TRACES = 64  # signatures a function
+CACHED_PLANS = 128  # sizes and options a function
+
+Key = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CacheInfo:
+    """What a jit function did and holds.
+
+    ``hits`` are calls that found their plan, ``misses`` those that had to plan, ``traces`` those that
+    had to call the function. ``signatures`` tells the traced signatures as text.
+    """
+
+    hits: int
+    misses: int
+    traces: int
+    plans: int
+    maxplans: int
+    signatures: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """A traced graph: ``roots`` over placeholders, and the arrays it captured from outside."""
+
+    nodes: tuple[Node, ...]
+    roots: tuple[Node, ...]
+    captured: tuple[np.ndarray[Any, Any], ...]
+    several: bool  # the function returned a tuple or list
+    any_size: bool  # holds for every size of this signature
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A plan that only needs arrays."""
+
+    plan: Plan
+    captured: tuple[np.ndarray[Any, Any], ...]
+    several: bool
+
+
+def jit(function: Callable[..., Any] | None = None, **changes: Any) -> Any:
+    """Compile a function of arrays: ``@fg.jit``, or ``@fg.jit(engine="numpy")`` with options.
+
+    The function is called with Tensors while it is traced. Array arguments become inputs; anything
+    else (Python scalars, strings, None) is part of the signature by value. Arrays that the function
+    takes from outside are held by the trace.
+
+    Returns
+    -------
+    JitFunction
+        Takes arrays, returns an array, or a tuple of arrays where the function returns several.
+    """
+    if function is None:
+        return lambda f: JitFunction(f, changes)
+    return JitFunction(function, changes)
+
+
+class JitFunction:
+    """A function that is planned once and run often; see :func:`jit`."""
+
+    def __init__(self, function: Callable[..., Any], changes: dict[str, Any]) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.changes = changes
+        current_options(**changes)  # bad options are errors here, not at the first call
+        self._lock = threading.Lock()
+        self._ready: OrderedDict[Key, Ready] = OrderedDict()
+        self._traces: OrderedDict[Key, Trace] = OrderedDict()
+        self._hits = self._misses = self._traced = 0
+
+    def __call__(self, *args: Any, **keywords: Any) -> Any:
+        if any(type(a) is Tensor for a in args):
+            return self.function(*args, **keywords)  # inside another trace: part of it
+        options = current_options(**self.changes)
+        arrays, key = _arguments(args, keywords)
+        ready = self._ready.get((key, options))
+        if ready is None:
+            ready = self._prepare(args, keywords, arrays, key, options)
+        else:
+            self._hits += 1
+        limit = options.memory_limit
+        if limit is not None and ready.plan.peak_bytes > limit:
+            raise MemoryLimitError(self._bound(ready, arrays, options))
+        results = run_plan(ready.plan, (*arrays, *ready.captured))
+        return tuple(results) if ready.several else results[0]
+
+    def plan(self, *args: Any, **keywords: Any) -> BoundPlan:
+        """The plan that a call with these arguments would run."""
+        options = current_options(**self.changes)
+        arrays, key = _arguments(args, keywords)
+        ready = self._ready.get((key, options))
+        if ready is None:
+            ready = self._prepare(args, keywords, arrays, key, options)
+        return self._bound(ready, arrays, options)
+
+    def cache_info(self) -> CacheInfo:
+        """Hits, misses and what is cached."""
+        with self._lock:
+            shown = tuple(_signature_text(key) for key in self._traces)
+            return CacheInfo(
+                self._hits, self._misses, self._traced, len(self._ready), CACHED_PLANS, shown
+            )
+
+    def cache_clear(self) -> None:
+        """Forget traces and plans."""
+        with self._lock:
+            self._ready.clear()
+            self._traces.clear()
+            self._hits = self._misses = self._traced = 0
+
+    def _bound(self, ready: Ready, arrays: Sequence[Any], options: Options) -> BoundPlan:
+        graph = Graph(
+            list(topological(ready.plan.graph)), ready.plan.graph, (), [*arrays, *ready.captured]
+        )
+        return BoundPlan(ready.plan, graph, options)
+
+    def _prepare(
+        self, args: Any, keywords: Any, arrays: list[Any], key: Key, options: Options
+    ) -> Ready:
+        """Trace or replay, then plan."""
+        trace, replayed = self._trace_for(args, keywords, arrays, key)
+        roots = trace.roots
+        if replayed:
+            try:
+                image = replay(trace.nodes, _inputs_of(trace, arrays))
+            except ValueError:  # let the user's own line say which shapes do not fit
+                trace_function(self.function, args, keywords, arrays)
+                raise
+            roots = tuple(image[root] for root in trace.roots)
+        plan = build_plan(roots, options, options.machine or current_machine())
+        ready = Ready(plan, trace.captured, trace.several)
+        with self._lock:
+            self._misses += 1
+            self._ready[key, options] = ready
+            while len(self._ready) > CACHED_PLANS:
+                self._ready.popitem(last=False)
+        return ready
+
+    def _trace_for(
+        self, args: Any, keywords: Any, arrays: list[Any], key: Key
+    ) -> tuple[Trace, bool]:
+        """The trace for a signature, and whether it comes from other sizes."""
+        general, exact = _signature(key), key
+        with self._lock:
+            for known in (exact, general):
+                found = self._traces.get(known)
+                if found is not None:
+                    self._traces.move_to_end(known)
+                    return found, True
+        trace = trace_function(self.function, args, keywords, arrays)
+        with self._lock:
+            self._traced += 1
+            self._traces[general if trace.any_size else exact] = trace
+            while len(self._traces) > CACHED_TRACES:
+                self._traces.popitem(last=False)
+        return trace, False
+
+
+def trace_function(function: Any, args: Any, keywords: Any, arrays: list[Any]) -> Trace:
+    """Call ``function`` on tensors over placeholders and take the graph of what it returns."""
+    tensors = iter([wrap(_placeholder(slot, a)) for slot, a in enumerate(arrays)])
+    given = [next(tensors) if _is_array(a) else a for a in args]
+    named = {k: next(tensors) if _is_array(a) else a for k, a in sorted(keywords.items())}
+    before, SIZE_READS.seen = SIZE_READS.seen, False
+    try:
+        result = function(*given, **named)
+        read_sizes = SIZE_READS.seen
+    finally:
+        SIZE_READS.seen = before
+    several = isinstance(result, (tuple, list))
+    roots = tuple(as_node(r) for r in (result if several else (result,)))
+    nodes = topological(roots)
+    outside = [n for n in nodes if n.kind == "input" and n.data is not None]
+    image = replay(nodes, {
+        node: _placeholder(len(arrays) + at, node.data) for at, node in enumerate(outside)
+    })  # fmt: skip
+    return Trace(
+        nodes=tuple(image[n] for n in nodes),
+        roots=tuple(image[r] for r in roots),
+        captured=tuple(n.data for n in outside),
+        several=several,
+        any_size=not read_sizes and is_size_free(nodes),
+    )
+
+
+def _inputs_of(trace: Trace, arrays: list[Any]) -> dict[Node, Node]:
+    """Placeholders of a trace, and those for the arrays of this call."""
+    return {
+        node: _placeholder(node.params[0], arrays[node.params[0]])
+        for node in trace.nodes
+        if node.kind == "input" and node.params[0] < len(arrays)
+    }
+
+
+def _placeholder(slot: int, array: Any) -> Node:
+    return placeholder(slot, array.shape, array.dtype.newbyteorder("="), array_order(array))
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, (np.ndarray, list, np.generic))
+
+
+def _arguments(args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[list[Any], Key]:
+    """The array arguments in order, and a key of everything a plan depends on."""
+    arrays: list[Any] = []
+    key: list[Any] = []
+    for value in args:
+        _add_argument(value, arrays, key)
+    for name, value in sorted(keywords.items()):
+        key.append(name)
+        _add_argument(value, arrays, key)
+    return arrays, tuple(key)
+
+
+def _add_argument(value: Any, arrays: list[Any], key: list[Any]) -> None:
+    if type(value) is np.ndarray:
+        order = None if value.flags.c_contiguous else array_order(value) or "strided"
+        arrays.append(value)
+        key.append((value.dtype, value.shape, order))
+    elif _is_array(value):
+        array = as_node(value).data
+        arrays.append(array)
+        key.append((array.dtype, array.shape, None))
+    else:
+        # NaN equals nothing and 0.0 equals -0.0: floats go by their text
+        key.append((type(value), repr(value) if isinstance(value, (float, complex)) else value))
+
+
+def _signature(key: Key) -> Key:
+    """A key without sizes: what broadcasts (a size of 1) and what is empty stays."""
+    return ("any size", *(
+        (part[0], tuple(min(n, 2) for n in part[1]), part[2])
+        if isinstance(part, tuple) and isinstance(part[0], np.dtype) else part
+        for part in key
+    ))  # fmt: skip
+
+
+def _signature_text(key: Key) -> str:
+    general = key[:1] == ("any size",)
+    shown = []
+    for part in key[1:] if general else key:
+        if isinstance(part, tuple) and isinstance(part[0], np.dtype):
+            sizes = ["n" if general and n > 1 else str(n) for n in part[1]]
+            shown.append(f"{part[0]}[{', '.join(sizes)}]")
+        else:
+            shown.append(repr(part[1]) if isinstance(part, tuple) else str(part))
+    return ", ".join(shown)

@@ -1,0 +1,102 @@
+"""The public namespace: which functions there are, which are methods, which NumPy functions they serve.
+
+In: the modules that define functions. Out: ``FUNCTIONS``, and ``Tensor`` with its methods attached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from fusegraph import elementwise, shaping, statistics
+from fusegraph.ops import ELEMENTWISE, REDUCTIONS
+from fusegraph.tensor import ARRAY_FUNCTIONS, Tensor, compute_nodes, matmul
+from fusegraph.options import current_options
+
+_HELPERS = {"as_tensor", "as_truth", "axis_number", "axis_numbers", "as_shape", "reduce"}
+_NO_METHOD = {
+    "concat", "stack", "full", "zeros", "ones", "full_like", "zeros_like", "ones_like", "arange",
+    "linspace", "eye", "where", "isclose",
+}  # fmt: skip
+_PROPERTIES = {"real", "imag"}  # as in NumPy
+
+
+def _defined_in(module: ModuleType) -> dict[str, Callable[..., Any]]:
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if callable(value)
+        and getattr(value, "__module__", "") == module.__name__
+        and not name.startswith("_")
+        and name not in _HELPERS
+    }
+
+
+def _public() -> dict[str, Callable[..., Any]]:
+    found: dict[str, Callable[..., Any]] = dict(elementwise.ROW_FUNCTIONS)
+    for module in (elementwise, shaping, statistics):
+        found.update(_defined_in(module))
+    found["matmul"] = matmul
+    for op in (*ELEMENTWISE, *REDUCTIONS):
+        for alias in op.aliases:
+            found[alias] = found[op.name]
+    found["concatenate"] = found["concat"]
+    return found
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = _public()
+"""Every function of arrays that ``fusegraph`` exports, by name."""
+
+
+def _attach_methods() -> None:
+    for name, function in FUNCTIONS.items():
+        if name in _PROPERTIES:
+            setattr(Tensor, name, property(function))
+        elif name not in _NO_METHOD:
+            setattr(Tensor, name, _method(function))
+
+
+def _method(function: Callable[..., Any]) -> Callable[..., Any]:
+    def method(self: Tensor, *args: Any, **keywords: Any) -> Any:
+        return function(self, *args, **keywords)
+
+    method.__name__, method.__doc__ = function.__name__, function.__doc__
+    return method
+
+
+def _serve_numpy() -> None:
+    for name, function in FUNCTIONS.items():
+        served = getattr(np, name, None)
+        if callable(served) and not isinstance(served, (np.ufunc, type)):
+            ARRAY_FUNCTIONS[served] = function
+    ARRAY_FUNCTIONS[np.shape] = lambda a: a.shape
+    ARRAY_FUNCTIONS[np.ndim] = lambda a: a.ndim
+    ARRAY_FUNCTIONS[np.size] = lambda a: a.size
+    ARRAY_FUNCTIONS[np.copy] = lambda a, **_: Tensor(a)
+
+
+Tensor.T = property(lambda self: shaping.transpose(self))  # type: ignore[attr-defined]
+Tensor.mT = property(lambda self: shaping.matrix_transpose(self))  # type: ignore[attr-defined]
+_attach_methods()
+_serve_numpy()
+
+
+def compute(*tensors: Any, **changes: Any) -> Any:
+    """Compute tensors in one plan: what they share runs once.
+
+    Parameters
+    ----------
+    *tensors : Tensor
+    **changes
+        Options for this call, see :class:`fusegraph.options.Options`.
+
+    Returns
+    -------
+    numpy.ndarray or tuple of numpy.ndarray
+        One array for one tensor, a tuple for several.
+    """
+    arrays = compute_nodes([elementwise.as_tensor(t) for t in tensors], current_options(**changes))
+    return arrays[0] if len(arrays) == 1 else tuple(arrays)
