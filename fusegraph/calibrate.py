@@ -1,13 +1,193 @@
-"""Measuring this machine (placeholder: defaults)."""
+"""Measuring this machine: what the time model needs, in under a second, on first use.
+
+In: nothing. Out: a ``Machine``, kept under the user's cache directory. Every figure is the least of a
+few runs on operands in cache: what the machine can do, not what it does beside other work.
+"""
 
 from __future__ import annotations
 
-from functools import lru_cache
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
 
-from fusegraph.machine import Machine, default_machine, with_caches
+import numpy as np
+
+from fusegraph import machine as profiles
+from fusegraph.engines import ELEMENTWISE_ENGINES
+from fusegraph.engines.base import Engine, Region
+from fusegraph.engines.numexpr import one_thread
+from fusegraph.graph import Node, placeholder
+from fusegraph.graph import make as make_node
+from fusegraph.machine import Machine, available_cores
+from fusegraph.ops import ELEMENTWISE, OPS, REDUCTIONS, Op, resolve
+from fusegraph.workers import BLAS_THREADS, run_tasks
+
+RUNS = 4
+SAMPLE = 16384  # elements of a measured operand: three of them stay in L2
+MEASURED_DTYPES = ("float32", "float64")
+ALSO_INTEGERS = ("add", "multiply", "astype", "less", "where", "sum")
+FAR = 32 << 20  # bytes of an operand that no cache holds
+_measuring = threading.Lock()
+_current: list[Machine] = []
 
 
-@lru_cache(maxsize=1)
 def current_machine() -> Machine:
-    """The profile of this machine."""
-    return with_caches(default_machine())
+    """The profile of this machine: kept from before, or measured now."""
+    with _measuring:
+        if not _current:
+            path = profiles.cache_file()
+            found = profiles.load(path)
+            if found is None:
+                found = measure()
+                profiles.save(found, path)
+            _current.append(found)
+        return _current[0]
+
+
+def recalibrate() -> Machine:
+    """Measure again and keep the result."""
+    found = measure()
+    profiles.save(found, profiles.cache_file())
+    with _measuring:
+        _current[:] = [found]
+    return found
+
+
+def measure() -> Machine:
+    """Measure everything; nothing is read from or written to disk."""
+    base = profiles.with_caches(profiles.default_machine())
+    launch, step, nanoseconds = {}, {}, {}
+    with one_thread():
+        for engine in ELEMENTWISE_ENGINES.values():
+            launch[engine.name] = _launch_seconds(engine)
+            if engine.blocked:
+                step[engine.name] = _step_seconds(engine, launch[engine.name])
+            for op, dtype in _samples():
+                found = _op_nanoseconds(engine, op, dtype, launch[engine.name])
+                if found is not None:
+                    nanoseconds[f"{engine.name} {op.name} {dtype}"] = found
+    for op in REDUCTIONS:
+        for dtype in MEASURED_DTYPES:
+            nanoseconds[f"numpy {op.name} {dtype}"] = _reduction_nanoseconds(op, dtype)
+    cores = available_cores()
+    return Machine(
+        name=profiles.cpu_name(),
+        cores=cores,
+        l1_bytes=base.l1_bytes,
+        l2_bytes=base.l2_bytes,
+        l3_bytes=base.l3_bytes,
+        cache_bandwidth=copy_bandwidth(base.l2_bytes // 4, 1),
+        l3_bandwidth=copy_bandwidth(min(base.l3_bytes // 8, FAR // 8), 1),
+        memory_bandwidth=copy_bandwidth(FAR, cores),
+        launch=launch,
+        step=step,
+        nanoseconds=nanoseconds,
+        gigaflops={str(np.dtype(c)): _product_gigaflops(np.dtype(c)) for c in "fdFD"},
+        measured=True,
+    )
+
+
+def least_seconds(run: Callable[[], Any], runs: int = RUNS) -> float:
+    """Least seconds of a few runs, after one to warm up."""
+    run()
+    best = float("inf")
+    for _ in range(runs):
+        start = time.perf_counter()
+        run()
+        best = min(best, time.perf_counter() - start)
+    return max(best, 1e-9)
+
+
+# --- engines --------------------------------------------------------------------------------------
+
+
+def _samples() -> list[tuple[Op, str]]:
+    rows = [op for op in ELEMENTWISE if op.name != "erf"]  # erf: needs scipy; goes by its class
+    pairs = [(op, dtype) for op in rows for dtype in MEASURED_DTYPES]
+    names = [OPS[name] for name in ALSO_INTEGERS if OPS[name].kind == "elementwise"]
+    return pairs + [(op, dtype) for op in names for dtype in ("int32", "int64")]
+
+
+def _sample_region(op: Op, dtype: str, size: int, length: int = 1) -> Region | None:
+    """A region of ``length`` nodes of ``op``, or None where NumPy has no loop for the dtype."""
+    kinds = [np.dtype(dtype)] * op.arity
+    if op.name == "where":
+        kinds[0] = np.dtype(bool)
+    inputs = tuple(placeholder(n, (size,), kind, (0,)) for n, kind in enumerate(kinds))
+    try:
+        result = np.dtype("f8") if op.name == "astype" else resolve(op.name, tuple(kinds))[1]
+    except TypeError:
+        return None
+    nodes: list[Node] = [make_node(op, inputs, (), (size,), result)]
+    for _ in range(length - 1):
+        nodes.append(make_node(op, (nodes[-1], *inputs[1:]), (), (size,), result))
+    return Region(tuple(nodes), inputs, (nodes[-1],), (size,))
+
+
+def _operands(region: Region) -> tuple[list[Any], list[Any]]:
+    size = region.shape[0]
+    inputs = [np.linspace(0.5, 0.9, size).astype(node.dtype) for node in region.inputs]
+    return inputs, [np.empty(size, node.dtype) for node in region.outputs]
+
+
+def _body_seconds(engine: Engine, region: Region) -> float:
+    body = engine.compile(region)
+    inputs, outputs = _operands(region)
+    with np.errstate(all="ignore"):
+        return least_seconds(lambda: body.run(inputs, outputs, 1))
+
+
+def _launch_seconds(engine: Engine) -> float:
+    region = _sample_region(OPS["add"], "float32", 16)
+    assert region is not None
+    return min(_body_seconds(engine, region) for _ in range(10))
+
+
+def _step_seconds(engine: Engine, launch: float) -> float:
+    """Seconds of one more operation on next to no elements."""
+    region = _sample_region(OPS["add"], "float32", 16, length=33)
+    assert region is not None
+    return max((min(_body_seconds(engine, region) for _ in range(5)) - launch) / 32, 1e-8)
+
+
+def _op_nanoseconds(engine: Engine, op: Op, dtype: str, launch: float) -> float | None:
+    region = _sample_region(op, dtype, SAMPLE)
+    if region is None or engine.refuses(region.nodes[0]) is not None:
+        return None
+    seconds = _body_seconds(engine, region)
+    return max(seconds - launch, seconds / 10) / SAMPLE * 1e9
+
+
+def _reduction_nanoseconds(op: Op, dtype: str) -> float:
+    x = np.linspace(0.5, 0.9, SAMPLE).astype(dtype)
+    return least_seconds(lambda: op.function(x)) / SAMPLE * 1e9
+
+
+# --- memory and products --------------------------------------------------------------------------
+
+
+def copy_bandwidth(nbytes: int, threads: int) -> float:
+    """Bytes per second, read and written, of a copy of ``nbytes`` on ``threads`` threads."""
+    source, target = np.zeros(nbytes, np.uint8), np.zeros(nbytes, np.uint8)
+    part = -(-nbytes // threads)
+    spans = [slice(n * part, (n + 1) * part) for n in range(threads)]
+
+    def copy(index: int) -> None:
+        np.copyto(target[spans[index]], source[spans[index]])
+
+    seconds = least_seconds(lambda: run_tasks(lambda: copy, threads, threads), runs=3)
+    return 2 * nbytes / seconds
+
+
+def _product_gigaflops(dtype: np.dtype[Any]) -> float:
+    """GFLOP/s of one thread, counting 2*N^3 as the cost model does."""
+    size = 256 if dtype.kind == "f" else 128
+    a = np.linspace(0, 1, size * size).reshape(size, size).astype(dtype)
+    out = np.empty_like(a)
+    BLAS_THREADS.enter(1)
+    try:
+        seconds = least_seconds(lambda: np.matmul(a, a, out=out))
+    finally:
+        BLAS_THREADS.leave(1)
+    return 2 * size**3 / seconds * 1e-9

@@ -193,6 +193,9 @@ def _compute_seconds(engine: Engine, region: Region, machine: Machine) -> float:
 
 
 def _threads(engine: Engine, region: Region, setting: Setting) -> int:
+    """Threads for a kernel: one for small work; an engine with threads of its own takes the bound."""
+    if not engine.blocked:
+        return setting.options.thread_count
     seconds = _compute_seconds(engine, region, setting.machine)
     return setting.options.thread_count if seconds > WORTH_A_THREAD else 1
 

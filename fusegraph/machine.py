@@ -72,7 +72,7 @@ class Machine:
 def fingerprint() -> str:
     """What a measurement belongs to: processor, core count and the versions that run kernels."""
     import_versions = (np.__version__, _numexpr_version())
-    return "/".join((platform.machine(), _cpu_name(), str(available_cores()), *import_versions))
+    return "/".join((platform.machine(), cpu_name(), str(available_cores()), *import_versions))
 
 
 def _numexpr_version() -> str:
@@ -82,7 +82,7 @@ def _numexpr_version() -> str:
 
 
 @lru_cache(maxsize=1)
-def _cpu_name() -> str:
+def cpu_name() -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

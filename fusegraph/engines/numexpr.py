@@ -9,7 +9,8 @@ libm functions, within the stated ulps) are used: the rows say which, ``refuses`
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numexpr
@@ -113,18 +114,32 @@ class NumexprBody:
 
     def run(self, inputs: Sequence[Array], outputs: Sequence[Array], threads: int) -> None:
         """Evaluate whole operands; numexpr blocks them and spreads the blocks over ``threads``."""
-        out = outputs[0]
-        with _running:
-            before = numexpr.get_num_threads()
-            # Changing the count costs 190 us there and back; below SERIAL_BELOW it has no effect.
-            change = threads != before and out.size >= SERIAL_BELOW
-            if change:
-                numexpr.set_num_threads(min(threads, numexpr.MAX_THREADS))
-            try:
-                self.call(*inputs, out=out, ex_uses_vml=False, order="K", casting="safe")
-            finally:
-                if change:
-                    numexpr.set_num_threads(before)
+        with _running, _at_most(threads if outputs[0].size >= SERIAL_BELOW else None):
+            self.call(*inputs, out=outputs[0], ex_uses_vml=False, order="K", casting="safe")
+
+
+@contextmanager
+def _at_most(threads: int | None) -> Iterator[None]:
+    """Hold numexpr to a number of threads and give back the user's own setting.
+
+    Changing the count costs 190 us there and back, so it is left alone where it is within bounds.
+    """
+    before = numexpr.get_num_threads()
+    if threads is None or before <= threads:
+        yield
+        return
+    numexpr.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        numexpr.set_num_threads(before)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Hold numexpr to one thread over many runs, for measuring."""
+    with _at_most(1):
+        yield
 
 
 class _Assembler:
