@@ -17,6 +17,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from fusegraph.engines import ELEMENTWISE_ENGINES, FALLBACK
 from fusegraph.engines.base import Engine, Extent, Region
@@ -102,15 +103,23 @@ class _Growing:
 
     def extent_with(self, node: Node, stored: bool) -> Extent:
         """The extent if ``node`` joined. A frontier value may end as an input, so it counts as one."""
-        fresh = {i for i in node.inputs if i not in self.frontier and i not in self.constants}
-        constants = sum(i.kind == "const" for i in fresh)
-        alive = len(self.frontier) - (node in self.frontier) + len(fresh) - constants
-        return Extent(
-            inputs=alive,
-            constants=len(self.constants) + constants,
-            outputs=self.outputs + stored,
-            live=max(self.live, alive + 1),
-        )
+        alive = len(self.frontier) - (node in self.frontier)
+        constants = len(self.constants)
+        for operand in dict.fromkeys(node.inputs):
+            if operand.kind == "const":
+                constants += operand not in self.constants
+            else:
+                alive += operand not in self.frontier
+        return Extent(alive, constants, self.outputs + stored, max(self.live, alive + 1))
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """What it would mean for a node to join a region."""
+
+    level: int  # lowest level above every consumer outside of the region
+    stored: bool  # is the value needed outside of the region?
+    extent: Extent
 
 
 def _resolved(region: _Growing) -> _Growing:
@@ -137,6 +146,8 @@ class _Pass:
         self.consumers = consumers(self.order)
         self.candidates = _candidates(engine)
         self.refusals: dict[Node, str] = {}
+        # engines that accept a kind of node (op and dtypes), and why one does not
+        self.accepted: dict[Any, tuple[frozenset[str], str | None]] = {}
         self.region_of: dict[Node, _Growing] = {}
         self.level: dict[Node, int] = {}  # of nodes in no region
         self.why: dict[tuple[Node, _Growing], tuple[Reason, str]] = {}
@@ -156,14 +167,9 @@ class _Pass:
         region = self.region_of.get(node)
         return self.level[node] if region is None else _resolved(region).level
 
-    def above_consumers(self, node: Node, inside: _Growing | None = None) -> int:
-        """Lowest level that is above every consumer of ``node`` outside of ``inside``."""
-        levels = [
-            self.unit_level(c)
-            for c in self.consumers[node]
-            if inside is None or self.region(c) is not inside
-        ]
-        return max(levels, default=-1) + 1
+    def above_consumers(self, node: Node) -> int:
+        """Lowest level that is above every consumer of ``node``."""
+        return max((self.unit_level(c) for c in self.consumers[node]), default=-1) + 1
 
     def region(self, node: Node) -> _Growing | None:
         found = self.region_of.get(node)
@@ -190,14 +196,24 @@ class _Pass:
         engines = self.engines_for(node)
         self.join_siblings(node)
         for region in self.consumer_regions(node):
-            failed = self.refusal_to_join(node, engines, region)
+            offer = self.offer(node, region)
+            failed = self.refusal_to_join(node, engines, region, offer)
             if failed is None:
-                self.join(node, engines, region)
+                region.level = max(region.level, offer.level)
+                region.engines = _able(region.engines & engines, offer.extent)
+                self.add(node, region, offer.stored)
                 break
             self.why[node, region] = failed
         else:
-            self.add(node, _Growing(self.above_consumers(node), node.shape, engines))
+            self.add(node, _Growing(self.above_consumers(node), node.shape, engines), True)
         self.feed(node, self.unit_level(node))
+
+    def offer(self, node: Node, region: _Growing) -> _Offer:
+        level, stored = 0, node in self.outputs
+        for consumer in self.consumers[node]:
+            if self.region(consumer) is not region:
+                level, stored = max(level, self.unit_level(consumer) + 1), True
+        return _Offer(level, stored, region.extent_with(node, stored))
 
     def consumer_regions(self, node: Node) -> list[_Growing]:
         """The regions that read ``node``, the latest to run last."""
@@ -206,19 +222,24 @@ class _Pass:
 
     def engines_for(self, node: Node) -> frozenset[str]:
         """The engines that accept a node: those asked for, or the fallback with the reason."""
-        accepted = set()
-        for engine in self.candidates:
-            reason = engine.refuses(node)
-            if reason is None and self.exact and node.op.ulp and engine.name != FALLBACK:
-                reason = f"{engine.name}'s {node.op.name} is not bit-identical to NumPy's"
-            if reason is None:
-                accepted.add(engine.name)
-            else:
-                self.refusals[node] = reason
-        return frozenset(accepted or {FALLBACK})
+        kind = (node.op, node.dtype, *[i.dtype for i in node.inputs])
+        known = self.accepted.get(kind)
+        if known is None:
+            refusals = {e.name: self.engine_refuses(e, node) for e in self.candidates}
+            names = frozenset(name for name, reason in refusals.items() if reason is None)
+            reason = next((r for r in refusals.values() if r is not None), None)
+            known = self.accepted[kind] = (names or frozenset({FALLBACK}), reason)
+        if known[1] is not None:
+            self.refusals[node] = known[1]
+        return known[0]
+
+    def engine_refuses(self, engine: Engine, node: Node) -> str | None:
+        if self.exact and node.op.ulp and engine.name != FALLBACK:
+            return f"{engine.name}'s {node.op.name} is not bit-identical to NumPy's"
+        return engine.refuses(node)
 
     def refusal_to_join(
-        self, node: Node, engines: frozenset[str], region: _Growing
+        self, node: Node, engines: frozenset[str], region: _Growing, offer: _Offer
     ) -> tuple[Reason, str] | None:
         """The ladder for a node and a region that reads it: why it may not join, or None."""
         if not self.enabled:
@@ -234,34 +255,24 @@ class _Pass:
             names = "/".join(sorted(region.engines))
             detail = self.refusals.get(node) or f"the consumer runs on {names} only"
             return Reason.ENGINE, detail
-        needed = self.above_consumers(node, inside=region)
-        if region.level < needed and region.floor <= needed:
+        if region.level < offer.level and region.floor <= offer.level:
             return Reason.CONVEX, "another kernel between them needs the value first"
-        extent = region.extent_with(node, stored=self.is_stored(node, region))
-        return _limited(common, extent)
+        return _limited(common, offer.extent)
+
+    def add(self, node: Node, region: _Growing, stored: bool) -> None:
+        self.region_of[node] = region
+        region.members.append(node)
+        region.outputs += stored
+        region.frontier.discard(node)
+        for operand in node.inputs:
+            (region.constants if operand.kind == "const" else region.frontier).add(operand)
+        region.live = max(region.live, len(region.frontier) + 1)
 
     def is_stored(self, node: Node, region: _Growing) -> bool:
         """Is the value of a member needed outside of its region?"""
         return node in self.outputs or any(
             self.region(c) is not region for c in self.consumers[node]
         )
-
-    def join(self, node: Node, engines: frozenset[str], region: _Growing) -> None:
-        region.level = max(region.level, self.above_consumers(node, inside=region))
-        region.engines &= engines
-        stored = self.is_stored(node, region)
-        extent = region.extent_with(node, stored)
-        region.engines = _able(region.engines, extent)
-        self.add(node, region)
-
-    def add(self, node: Node, region: _Growing) -> None:
-        self.region_of[node] = region
-        region.members.append(node)
-        region.outputs += self.is_stored(node, region)
-        region.frontier.discard(node)
-        for operand in node.inputs:
-            (region.constants if operand.kind == "const" else region.frontier).add(operand)
-        region.live = max(region.live, len(region.frontier) + 1)
 
     # --- regions that read one value --------------------------------------------------------------
 
@@ -357,17 +368,13 @@ class _Pass:
         for node in (producer, consumer):
             if node.kind != "elementwise":
                 return Reason.KIND, f"{node.op.name} is a kernel of its own"
-        region = self.region(consumer)
-        assert region is not None
+        region, home = self.region(consumer), self.region(producer)
+        assert region is not None and home is not None
         return (
             self.why.get((producer, region))
-            or self.refusal_to_join(producer, self.region_engines(producer), region)
+            or self.refusal_to_join(producer, home.engines, region, self.offer(producer, region))
             or (Reason.CONVEX, "the value is stored for another kernel")
         )
-
-    def region_engines(self, node: Node) -> frozenset[str]:
-        region = self.region(node)
-        return frozenset() if region is None else region.engines
 
 
 def _candidates(engine: str) -> list[Engine]:
@@ -377,6 +384,8 @@ def _candidates(engine: str) -> list[Engine]:
 
 
 def _able(engines: frozenset[str], extent: Extent) -> frozenset[str]:
+    if all(ELEMENTWISE_ENGINES[e].limit(extent) is None for e in engines):
+        return engines
     return frozenset(e for e in engines if ELEMENTWISE_ENGINES[e].limit(extent) is None)
 
 

@@ -11,6 +11,7 @@ import math
 import threading
 import weakref
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import networkx as nx
@@ -40,12 +41,23 @@ class Node:
         ``file:line`` of the user's call, when sources are traced.
     """
 
-    __slots__ = ("__weakref__", "data", "dtype", "inputs", "op", "params", "shape", "source")
+    __slots__ = (
+        "__weakref__",
+        "data",
+        "dtype",
+        "inputs",
+        "kind",
+        "op",
+        "params",
+        "shape",
+        "source",
+    )
 
     def __init__(
         self, op: Op, inputs: tuple[Node, ...], params: tuple[Any, ...], shape: Shape, dtype: DType
     ) -> None:
         self.op = op
+        self.kind = op.kind
         self.inputs = inputs
         self.params = params
         self.shape = shape
@@ -63,23 +75,40 @@ class Node:
         """Bytes of the value when it is stored."""
         return math.prod(self.shape) * self.dtype.itemsize
 
-    @property
-    def kind(self) -> str:
-        return self.op.kind
-
     def __repr__(self) -> str:
         return f"{self.op.name}:{self.dtype}{list(self.shape)}"
 
 
-_interned: weakref.WeakValueDictionary[tuple[Any, ...], Node] = weakref.WeakValueDictionary()
+class _Entry(weakref.ref[Node]):
+    """What the table holds: a weak reference that knows its key."""
+
+    __slots__ = ("key",)
+    key: tuple[Any, ...]
+
+
+_interned: dict[tuple[Any, ...], _Entry] = {}
 _interning = threading.Lock()
 
 
+def _forget(entry: Any) -> None:
+    if _interned.get(entry.key) is entry:
+        del _interned[entry.key]
+
+
+def _find(key: tuple[Any, ...]) -> Node | None:
+    entry = _interned.get(key)
+    return None if entry is None else entry()
+
+
 def _intern(key: tuple[Any, ...], node: Node) -> Node:
+    """``node``, or the equal one that another thread entered first."""
     with _interning:
-        found = _interned.get(key)
+        found = _find(key)
         if found is None:
-            _interned[key] = found = node
+            entry = _Entry(node, _forget)
+            entry.key = key
+            _interned[key] = entry
+            return node
     return found
 
 
@@ -91,16 +120,27 @@ def make(
     The key holds the inputs by ``id``: the node keeps them alive, and a key dies with its node.
     """
     key = (op.name, params, dtype.char, shape, *map(id, inputs))
-    found = _interned.get(key)
-    return _intern(key, Node(op, inputs, params, shape, dtype)) if found is None else found
+    return _find(key) or _intern(key, Node(op, inputs, params, shape, dtype))
 
 
 def const(value: Any, dtype: DType) -> Node:
     """A scalar constant. Keyed by dtype and bytes: 1, 1.0 and True differ, and so do 0.0 and -0.0."""
+    if value.__class__ in (int, float) and value:
+        return _scalar_const(value, dtype)
+    return _make_const(value, dtype)
+
+
+@lru_cache(maxsize=1024)
+def _scalar_const(value: float, dtype: DType) -> Node:
+    """Python's numbers but zero (whose signs are equal keys), remembered: 1 and 1.0 mean the same here."""
+    return _make_const(value, dtype)
+
+
+def _make_const(value: Any, dtype: DType) -> Node:
     with np.errstate(over="ignore"):
         data = np.asarray(value, dtype)
     key = ("const", dtype.char, data.tobytes())
-    found = _interned.get(key)
+    found = _find(key)
     if found is None:
         node = Node(OPS["const"], (), (), (), dtype)
         data.flags.writeable = False
@@ -112,7 +152,7 @@ def const(value: Any, dtype: DType) -> Node:
 def leaf(array: np.ndarray[Any, Any]) -> Node:
     """An array of the user's: shared, never written, held for as long as the node lives."""
     key = ("leaf", id(array))
-    found = _interned.get(key)
+    found = _find(key)
     if found is None:
         node = Node(OPS["input"], (), (), array.shape, array.dtype.newbyteorder("="))
         node.data = array
@@ -135,10 +175,12 @@ def topological(outputs: Iterable[Node]) -> list[Node]:
         if node in done:
             stack.pop()
             continue
-        pending = [i for i in node.inputs if i not in done]
-        if pending:
-            stack.extend(reversed(pending))
-        else:
+        ready = True
+        for operand in reversed(node.inputs):
+            if operand not in done:
+                stack.append(operand)
+                ready = False
+        if ready:
             done.add(node)
             order.append(node)
             stack.pop()

@@ -111,6 +111,15 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
+class Trial:
+    """What one engine would make of a region."""
+
+    engine: Engine
+    prediction: Prediction
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
 class Setting:
     """What all kernels of one plan share."""
 
@@ -138,14 +147,10 @@ def _elementwise(
     region = unit.region
     cost = kernel_cost(region.nodes, region.inputs, region.outputs, first_touch=first_touch)
     order, schedule = iteration_order(region, setting.orders)
-    tried = []
-    for engine_name in unit.engines:
-        engine = ELEMENTWISE_ENGINES[engine_name]
-        tried.append((_predict(engine, region, cost, setting), engine))
-    tried.sort(key=lambda pair: pair[0].seconds)
-    prediction, engine = tried[0]
+    tried = [_predict(ELEMENTWISE_ENGINES[e], region, cost, setting) for e in unit.engines]
+    tried.sort(key=lambda trial: trial.prediction.seconds)
+    engine, prediction, threads = tried[0].engine, tried[0].prediction, tried[0].threads
     body = engine.compile(region)
-    threads = _threads(engine, region, setting)
     block = _block_length(region, body.scratch_bytes, setting.machine, threads)
     concurrent = threads if engine.blocked else 0
     return Kernel(
@@ -187,27 +192,32 @@ def iteration_order(region: Region, orders: Mapping[Node, Order]) -> tuple[tuple
     return result, "flat" if flat else "strided"
 
 
-def _compute_seconds(engine: Engine, region: Region, machine: Machine) -> float:
+def compute_seconds(engine: Engine, region: Region, machine: Machine) -> float:
     """Seconds of arithmetic on one thread."""
-    return sum(engine.nanoseconds(n, machine) for n in region.nodes) * _size(region) * 1e-9
+    kinds: dict[Any, tuple[Node, int]] = {}
+    for node in region.nodes:
+        kind = (node.op, node.dtype, *[i.dtype for i in node.inputs])
+        kinds[kind] = (node, kinds[kind][1] + 1) if kind in kinds else (node, 1)
+    each = sum(engine.nanoseconds(node, machine) * count for node, count in kinds.values())
+    return each * _size(region) * 1e-9
 
 
-def _threads(engine: Engine, region: Region, setting: Setting) -> int:
+def _threads(engine: Engine, compute: float, setting: Setting) -> int:
     """Threads for a kernel: one for small work; an engine with threads of its own takes the bound."""
-    if not engine.blocked:
-        return setting.options.thread_count
-    seconds = _compute_seconds(engine, region, setting.machine)
-    return setting.options.thread_count if seconds > WORTH_A_THREAD else 1
+    small = engine.blocked and compute < WORTH_A_THREAD
+    return 1 if small else setting.options.thread_count
 
 
-def _predict(engine: Engine, region: Region, cost: Cost, setting: Setting) -> Prediction:
+def _predict(engine: Engine, region: Region, cost: Cost, setting: Setting) -> Trial:
     machine = setting.machine
-    threads = _threads(engine, region, setting)
-    compute = _compute_seconds(engine, region, machine) / threads
+    compute = compute_seconds(engine, region, machine)
+    threads = _threads(engine, compute, setting)
     # Between calls of a block the interpreter's lock changes hands: steps do not run in parallel.
     blocks = max(1, _size(region) // (LARGEST_BLOCK // 2)) if engine.blocked else 0
-    compute += machine.step.get(engine.name, 0.0) * blocks * len(region.nodes)
-    return predict(machine, compute, cost.bytes_moved, machine.launch[engine.name], threads)
+    steps = machine.step.get(engine.name, 0.0) * blocks * len(region.nodes)
+    launch = machine.launch[engine.name]
+    found = predict(machine, compute / threads + steps, cost.bytes_moved, launch, threads)
+    return Trial(engine, found, threads)
 
 
 def predict(
@@ -234,24 +244,19 @@ def _block_length(region: Region, scratch: int, machine: Machine, threads: int) 
     return max(SMALLEST_BLOCK, min(fits, -(-share // 1024) * 1024))
 
 
-def _choice(tried: list[tuple[Prediction, Engine]], region: Region, setting: Setting) -> str:
+def _choice(tried: list[Trial], region: Region, setting: Setting) -> str:
     """Why the first of ``tried`` was taken."""
     asked = setting.options.engine
-    best = tried[0][1].name
-    if asked not in ("auto", best):
-        refused = next(
-            (setting.fused.refusals[n] for n in region.nodes if n in setting.fused.refusals), ""
-        )
-        return refused or f"{asked} cannot run it"
-    if asked != "auto":
+    best = tried[0]
+    if asked == best.engine.name:
         return "asked for"
     if len(tried) == 1:
-        refused = next(
-            (setting.fused.refusals[n] for n in region.nodes if n in setting.fused.refusals), ""
-        )
+        refusals = setting.fused.refusals
+        refused = next((refusals[n] for n in region.nodes if n in refusals), "")
         return refused or "the only engine that can run it"
     other = tried[1]
-    return f"{other[1].name} would take {other[0].seconds / max(tried[0][0].seconds, 1e-12):.1f}x as long"
+    times = other.prediction.seconds / best.prediction.seconds
+    return f"{other.engine.name} would take {times:.1f}x as long"
 
 
 # --- one call: products, reductions, joins --------------------------------------------------------

@@ -141,7 +141,7 @@ def build_plan(outputs: Sequence[Node], options: Options, machine: Machine) -> P
         verify(rewritten.outputs)
         verify_units(fused.units)
     names = value_names(rewritten.outputs, fused.units)
-    orders = value_orders(rewritten.outputs)
+    orders = value_orders(topological(rewritten.outputs))
     buffers = plan_buffers(fused.units, rewritten.outputs)
     setting = Setting(names, orders, options, machine, fused)
     cuts = cuts_by_unit(fused)
@@ -170,10 +170,10 @@ def build_plan(outputs: Sequence[Node], options: Options, machine: Machine) -> P
 # --- order in memory ------------------------------------------------------------------------------
 
 
-def value_orders(outputs: Sequence[Node]) -> dict[Node, Order]:
+def value_orders(nodes: Sequence[Node]) -> dict[Node, Order]:
     """Axis order in memory of every value: a kernel writes in the order its operands share, else C."""
     orders: dict[Node, Order] = {}
-    for node in topological(outputs):
+    for node in nodes:
         row_major: Order = tuple(range(len(node.shape)))
         if node.kind == "input":
             orders[node] = array_order(node.data) if node.data is not None else node.params[1]
@@ -198,7 +198,7 @@ def store_in_order(outputs: Sequence[Node]) -> dict[Node, Node]:
     through views needs memory of its own. Both become kernels, so that the plan shows their bytes.
     """
     order = topological(outputs)
-    orders = value_orders(outputs)
+    orders = value_orders(order)
     image: dict[Node, Node] = {}
     for node in order:
         inputs = tuple(image[i] for i in node.inputs)
