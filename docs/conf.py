@@ -1,0 +1,50 @@
+"""Sphinx configuration. Every code cell of every page runs when the docs are built."""
+
+from __future__ import annotations
+
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+project = "fusegraph"
+author = "the fusegraph developers"
+copyright = "2026, the fusegraph developers"
+release = version = installed_version("fusegraph")
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+]
+exclude_patterns = ["_build", "README.md"]
+html_theme = "furo"
+html_title = f"fusegraph {release}"
+
+# A cached output could come from another version of the package, so cells always run.
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 120
+nb_execution_in_temp = True
+nb_merge_streams = True
+nb_render_markdown_format = "gfm"
+
+myst_enable_extensions = ["amsmath", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+napoleon_google_docstring = False
+napoleon_numpy_docstring = True
+napoleon_use_rtype = False
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+
+
+def leave_out_missing_pages(app: Any, name: str, source: list[str]) -> None:
+    """Drop the page about the seed from the contents as long as there is none."""
+    if name == "index" and not (Path(app.srcdir) / "seed.md").exists():
+        source[0] = source[0].replace("\nseed\n", "\n")
+
+
+def setup(app: Any) -> None:
+    """Connect the handler above."""
+    app.connect("source-read", leave_out_missing_pages)
