@@ -28,7 +28,7 @@ from fusegraph.plan import Plan, build_plan
 from fusegraph.profile import Profile, profile_plan
 from fusegraph.replay import replay
 from fusegraph.report import records, text
-from fusegraph.views import array_order
+from fusegraph.views import array_order, is_mapped
 
 CACHED_PLANS = 256
 CACHED_NODES = (
@@ -73,7 +73,7 @@ def take_apart(roots: tuple[Node, ...]) -> Graph:
         else:
             array = node.data
             arrays.append(array)
-            key.append((array.dtype.str, array.shape, array_order(array)))
+            key.append((array.dtype.str, array.shape, array_order(array), is_mapped(array)))
     key.append(tuple(number[root] for root in roots))
     return Graph(nodes, roots, tuple(key), arrays)
 
@@ -82,7 +82,9 @@ def over_placeholders(graph: Graph) -> dict[Node, Node]:
     """The same graph over placeholders: old node to new node."""
     leaves = [node for node in graph.nodes if node.kind == "input"]
     return replay(graph.nodes, {
-        node: placeholder(slot, node.shape, node.dtype, array_order(node.data))
+        node: placeholder(
+            slot, node.shape, node.dtype, array_order(node.data), is_mapped(node.data)
+        )
         for slot, node in enumerate(leaves)
     })  # fmt: skip
 

@@ -160,9 +160,14 @@ def leaf(array: np.ndarray[Any, Any]) -> Node:
     return found
 
 
-def placeholder(slot: int, shape: Shape, dtype: DType, layout: tuple[Any, ...]) -> Node:
-    """Stands for the ``slot``-th array of a run, so that a plan holds no arrays."""
-    return make(OPS["input"], (), (slot, layout), shape, dtype)
+def placeholder(
+    slot: int, shape: Shape, dtype: DType, layout: tuple[Any, ...] | None, mapped: bool = False
+) -> Node:
+    """Stands for the ``slot``-th array of a run, so that a plan holds no arrays.
+
+    ``mapped``: the array lies in a file.
+    """
+    return make(OPS["input"], (), (slot, layout, mapped), shape, dtype)
 
 
 def topological(outputs: Iterable[Node]) -> list[Node]:

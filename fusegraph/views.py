@@ -90,6 +90,16 @@ def array_order(array: np.ndarray[Any, Any]) -> Order:
     return order if array.transpose(order).flags.c_contiguous else None
 
 
+def is_mapped(array: np.ndarray[Any, Any]) -> bool:
+    """Does the array, or what it is a view of, lie in a file (``numpy.memmap``)?"""
+    owner: Any = array
+    while isinstance(owner, np.ndarray):
+        if isinstance(owner, np.memmap):
+            return True
+        owner = owner.base
+    return False
+
+
 def order_through(name: str, params: Params, order: Order, shape: Shape) -> Order:
     """Axis order of a dense value after a view of it (``reshape`` of anything but C order: None)."""
     if order is None:

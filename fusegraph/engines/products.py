@@ -1,28 +1,86 @@
 """Matrix products: BLAS where it serves, tiles where it cannot or where tiling wins.
 
-In: a matmul node and the memory orders of its operands. Out: a ``Product``: the path, why, and the call
-that computes it.
+In: a matmul node and the memory orders of its operands. Out: a ``Product``: the path, why, and the
+call that computes it. The path and the way the work is divided follow from shapes, dtypes, layouts
+and the machine, never from the thread count: neither do results.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from fusegraph.graph import Node
+from fusegraph.engines.base import Array
+from fusegraph.engines.tiles import (
+    TASK_COLUMNS,
+    Arithmetic,
+    IntegerArithmetic,
+    arithmetic_for,
+    compute_itemsize,
+    reread_bytes,
+    run_tiles,
+    tile_for_cache,
+)
+from fusegraph.graph import DType, Node, Shape
 from fusegraph.machine import Machine
-from fusegraph.workers import BLAS_THREADS
+from fusegraph.workers import BLAS_THREADS, Task, run_tasks
+
+MAPPED_BUDGET = 64 * 2**20  # bytes of an operand mapped from a file beyond which tiles read it
+# A panel: large enough that BLAS packs it as well as the whole (1024**3 float32 on two busy cores:
+# panels of 64 rows 33 ms, of 128 26, of 256 25, one threaded call 20 to 44) and that handing it to
+# a thread costs nothing.
+PANEL_ROWS = 256
+PANEL_COLUMNS = 512
+PANEL_PRODUCTS = 2**22  # multiply-adds of a panel at least
+# OpenBLAS runs products up to these sizes (multiply-adds) on the calling thread whatever its bound
+# is, so the 10 us that setting the bound costs are saved.
+SERIAL_MATRIX = 2**18
+SERIAL_VECTOR = 2**13
+# Nanoseconds per multiply-add of NumPy's own loops, up to 64 x 64; beyond the caches up to four
+# times that. The loop over truth values stops at the first True: this is where nothing is True.
+LIBRARY_NANOSECONDS = {"f": 5.2, "i": 0.75, "u": 0.75, "b": 0.5}
+TILES_LAUNCH = 40e-6  # seconds: bounding BLAS, scratch, the first task
+TILE_CALLS = 8e-6  # seconds of Python per product of two tiles and BLAS call in it
+PACK_NANOSECONDS = 1.0  # per element packed
+
+Body = Callable[[list[Array], Array], None]
+Key = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Product:
+    """How a matrix product runs.
+
+    Attributes
+    ----------
+    engine : str
+        ``blas``, ``tiles``, or ``numpy`` for NumPy's own loop.
+    schedule : str
+        ``whole`` or ``tiles``.
+    why : str
+        Why this path.
+    body : callable
+        ``body(inputs, out)``.
+    seconds : float
+        Predicted compute time on ``threads`` threads.
+    threads : int
+    tile : int
+        Rows and columns of a tile; 0 where nothing is tiled.
+    bytes_reread : int
+        What tiling reads again, see :func:`fusegraph.engines.tiles.reread_bytes`.
+    scratch_bytes : int
+        Upper bound of temporaries of all threads.
+    """
+
     engine: str
     schedule: str
     why: str
-    body: Callable[[list[Any], Any], None]
+    body: Body
     seconds: float
     threads: int
     tile: int = 0
@@ -30,19 +88,338 @@ class Product:
     scratch_bytes: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Extents:
+    """Sizes of a product: ``batch`` times ``(rows, inner) @ (inner, columns)``."""
+
+    batch: Shape
+    rows: int
+    inner: int
+    columns: int
+
+    @property
+    def each(self) -> int:
+        """Multiply-adds of one matrix."""
+        return self.rows * self.inner * self.columns
+
+    @property
+    def products(self) -> int:
+        """Multiply-adds."""
+        return math.prod(self.batch) * self.each
+
+
+def extents_of(node: Node) -> Extents:
+    """Sizes of a matmul node; a vector is a row on the left, a column on the right."""
+    left, right = (i.shape for i in node.inputs)
+    batch = np.broadcast_shapes(left[:-2], right[:-2])
+    rows = left[-2] if len(left) > 1 else 1
+    columns = right[-1] if len(right) > 1 else 1
+    return Extents(batch, rows, left[-1], columns)
+
+
+# --- planning -------------------------------------------------------------------------------------
+
+
 def plan_product(
     node: Node, orders: Mapping[Node, Any], machine: Machine, threads: int, engine: str, exact: bool
 ) -> Product:
-    """The path for a product."""
-    flops = 2 * node.size * node.inputs[0].shape[-1]
-    rate = machine.gigaflops.get(node.dtype.name, machine.gigaflops["float32"]) * 1e9
+    """The path for a product.
 
-    def body(inputs: list[Any], out: Any) -> None:
-        BLAS_THREADS.enter(threads)
+    Parameters
+    ----------
+    node : Node
+        A matmul; its parameters may hold ``("tile_size", n)``.
+    orders : mapping
+        Memory order of each value, None where it is not dense.
+    machine : Machine
+    threads : int
+        Upper bound, BLAS included.
+    engine : str
+        ``numpy`` keeps floats to NumPy's own matmul, whole. Integers are exact on every path.
+    exact : bool
+        The same.
+    """
+    extents = extents_of(node)
+    integral = node.dtype.kind in "iub"
+    if (exact or engine == "numpy") and not integral:
+        why = "NumPy's own matmul: bit-identical"
+        return _whole(node, extents, machine, threads, "blas", why)
+    asked = dict(node.params).get("tile_size")
+    if asked is not None:
+        return _tiled(node, extents, machine, threads, asked, f"tile_size={asked} asked for")
+    if integral or node.dtype == np.float16:
+        return _without_blas(node, extents, machine, threads)
+    reason = _against_blas(node, orders)
+    if reason is not None and extents.products > SERIAL_MATRIX:
+        tile = tile_for_cache(machine.l2_bytes, node.dtype.itemsize)
+        return _tiled(node, extents, machine, threads, tile, reason)
+    return _panelled(node, extents, machine, threads)
+
+
+def _without_blas(node: Node, extents: Extents, machine: Machine, threads: int) -> Product:
+    """A dtype that BLAS does not have: tiles, or NumPy's loop where it is predicted faster."""
+    tile = tile_for_cache(machine.l2_bytes, compute_itemsize(node.dtype))
+    why = f"BLAS has no {node.dtype}"
+    tiled = _tiled(node, extents, machine, threads, tile, why)
+    library = _whole(node, extents, machine, 1, "numpy", why)
+    fast, slow = sorted((tiled, library), key=lambda product: product.seconds)
+    other = "NumPy's loop" if fast is tiled else "tiles"
+    ratio = slow.seconds / max(fast.seconds, 1e-12)
+    return replace(fast, why=f"{why}; {other} would take {ratio:.1f}x as long")
+
+
+def _whole(
+    node: Node, extents: Extents, machine: Machine, threads: int, engine: str, why: str
+) -> Product:
+    """One call of NumPy's matmul."""
+    bounded = not _serial(extents)
+    seconds = _library_seconds(node, extents, machine, threads)
+
+    def body(inputs: list[Array], out: Array) -> None:
+        with np.errstate(all="ignore"):
+            if not bounded:
+                np.matmul(inputs[0], inputs[1], out=out)
+                return
+            BLAS_THREADS.enter(threads)
+            try:
+                np.matmul(inputs[0], inputs[1], out=out)
+            finally:
+                BLAS_THREADS.leave(threads)
+
+    return Product(engine, "whole", why, body, seconds, threads, scratch_bytes=_cast_bytes(node))
+
+
+def _library_seconds(node: Node, extents: Extents, machine: Machine, threads: int) -> float:
+    if node.dtype.kind in "iub" or node.dtype == np.float16:
+        return extents.products * LIBRARY_NANOSECONDS[node.dtype.kind] * 1e-9
+    return _blas_seconds(node.dtype, extents, machine, 1 if _serial(extents) else threads)
+
+
+def _blas_seconds(dtype: DType, extents: Extents, machine: Machine, threads: int) -> float:
+    rate = machine.gigaflops.get(dtype.name, machine.gigaflops["float32"]) * 1e9
+    return 2 * extents.products / (rate * threads)
+
+
+def _cast_bytes(node: Node) -> int:
+    """Operands of another dtype are cast as a whole before BLAS reads them."""
+    return sum(i.size * node.dtype.itemsize for i in node.inputs if i.dtype != node.dtype)
+
+
+def _serial(extents: Extents) -> bool:
+    limit = SERIAL_MATRIX if min(extents.rows, extents.columns) > 1 else SERIAL_VECTOR
+    return extents.each <= limit
+
+
+# --- can BLAS take the operands as they lie? ------------------------------------------------------
+
+
+def _against_blas(node: Node, orders: Mapping[Node, Any]) -> str | None:
+    """Why BLAS should not be handed the operands whole, or None."""
+    for side, operand in zip(("left", "right"), node.inputs, strict=True):
+        source = operand
+        while source.kind == "view":
+            source = source.inputs[0]
+        mapped = source.kind == "input" and len(source.params) > 2 and source.params[2]
+        if mapped and operand.nbytes > MAPPED_BUDGET:
+            return f"the {side} operand is mapped from a file and has {operand.nbytes:,} bytes"
+        if not _blas_takes(operand, orders):
+            return f"BLAS would copy the {side} operand because of its strides"
+    return None
+
+
+def _blas_takes(operand: Node, orders: Mapping[Node, Any]) -> bool:
+    strides = strides_of(operand, orders)
+    if strides is None:
+        return False
+    item = operand.dtype.itemsize
+    if len(operand.shape) == 1:
+        return strides[0] >= item or operand.shape[0] < 2
+    (rows, columns), (down, along) = operand.shape[-2:], strides[-2:]
+    if rows == 1 or columns == 1:
+        step = along if rows == 1 else down
+        return step >= item or rows == columns
+    return (along == item and down >= columns * item) or (down == item and along >= rows * item)
+
+
+def strides_of(node: Node, orders: Mapping[Node, Any]) -> Shape | None:
+    """Strides in bytes that a value will have when the plan runs; None where they are not known.
+
+    Views are applied to an array that has the strides of their source and is never read.
+    """
+    views = []
+    while node.kind == "view":
+        views.append(node)
+        node = node.inputs[0]
+    order = orders.get(node, tuple(range(len(node.shape))))
+    if order is None:
+        return None
+    strides = [0] * len(order)
+    step = node.dtype.itemsize
+    for axis in reversed(order):
+        strides[axis] = step
+        step *= max(1, node.shape[axis])
+    ghost = np.lib.stride_tricks.as_strided(np.empty(1, node.dtype), node.shape, strides)
+    for view in reversed(views):
+        if view.op.name == "reshape" and not ghost.flags.c_contiguous:
+            return None  # might copy, and there is nothing to copy from
+        ghost = view.op.function(ghost, *view.params)
+    return ghost.strides
+
+
+# --- BLAS, panel by panel -------------------------------------------------------------------------
+
+
+def _panelled(node: Node, extents: Extents, machine: Machine, threads: int) -> Product:
+    """BLAS over panels of a size that depends on the shapes alone, each panel on one thread.
+
+    A threaded BLAS spins while it waits: beside other work 15 ms were measured for a 256 x 256
+    product that takes 0.4 on one thread.
+    """
+    dtype = node.dtype
+    why = "contiguous operands"
+    panels = panel_keys(extents)
+    if len(panels) == 1:
+        return _whole(node, extents, machine, 1, "blas", why)
+    threads = min(threads, len(panels))
+
+    def body(inputs: list[Array], out: Array) -> None:
+        left, right, out = _matrices([np.asarray(i, dtype) for i in inputs], out)
+
+        def make_task() -> Task:
+            def task(index: int) -> None:
+                batch, rows, columns = panels[index]
+                with np.errstate(all="ignore"):
+                    np.matmul(
+                        left[(*batch, rows, slice(None))],
+                        right[(*batch, slice(None), columns)],
+                        out=out[(*batch, rows, columns)],
+                    )
+
+            return task
+
+        BLAS_THREADS.enter(1)
         try:
-            with np.errstate(all="ignore"):
-                np.matmul(*inputs, out=out)
+            run_tasks(make_task, len(panels), threads)
         finally:
-            BLAS_THREADS.leave(threads)
+            BLAS_THREADS.leave(1)
 
-    return Product("blas", "whole", "contiguous operands", body, flops / (rate * threads), threads)
+    return Product(
+        engine="blas",
+        schedule="whole",
+        why=f"{why}, {len(panels)} panels",
+        body=body,
+        seconds=_blas_seconds(dtype, extents, machine, threads),
+        threads=threads,
+        scratch_bytes=_cast_bytes(node),
+    )
+
+
+def panel_keys(extents: Extents) -> list[tuple[Key, slice, slice]]:
+    """Slices of batch, rows and columns of every panel."""
+    if extents.each < PANEL_PRODUCTS:
+        fit = max(1, PANEL_PRODUCTS // max(1, extents.each))
+        whole = slice(None)
+        return [(key, whole, whole) for key in _batch_blocks(extents.batch, fit)]
+    height = _panel_side(PANEL_ROWS, extents.inner * extents.columns)
+    width = extents.columns
+    if extents.rows <= height:
+        width = _panel_side(PANEL_COLUMNS, extents.inner * extents.rows)
+    return list(
+        itertools.product(
+            np.ndindex(extents.batch),
+            [slice(at, at + height) for at in range(0, extents.rows, height)],
+            [slice(at, at + width) for at in range(0, extents.columns, width)],
+        )
+    )
+
+
+def _panel_side(least: int, products_a_line: int) -> int:
+    """Lines of a panel: a multiple of ``least`` with at least ``PANEL_PRODUCTS`` multiply-adds."""
+    needed = -(-PANEL_PRODUCTS // max(1, products_a_line))
+    return least * max(1, -(-needed // least))
+
+
+def _batch_blocks(batch: Shape, count: int) -> Iterator[Key]:
+    """Slices of blocks of about ``count`` matrices: whole last axes, a part of one, ones before."""
+    block = []
+    for size in reversed(batch):
+        block.append(max(1, min(size, count)))
+        count //= max(1, size)
+    steps = reversed(block)
+    axes = (
+        [slice(at, at + step) for at in range(0, size, step)]
+        for size, step in zip(batch, steps, strict=True)
+    )
+    return itertools.product(*axes)
+
+
+def _matrices(inputs: list[Array], out: Array) -> tuple[Array, Array, Array]:
+    """Operands and result as stacks of matrices with the result's batch axes; nothing is copied."""
+    left, right = inputs
+    if right.ndim == 1:
+        right, out = right[:, None], out[..., None]
+    if left.ndim == 1:
+        left, out = left[None, :], out[..., None, :]
+    batch = out.shape[:-2]
+    if left.shape[:-2] != batch:
+        left = np.broadcast_to(left, batch + left.shape[-2:])
+    if right.shape[:-2] != batch:
+        right = np.broadcast_to(right, batch + right.shape[-2:])
+    return left, right, out
+
+
+# --- tiles ----------------------------------------------------------------------------------------
+
+
+def _tiled(
+    node: Node, extents: Extents, machine: Machine, threads: int, tile: int, why: str
+) -> Product:
+    """The blocked product, with what it costs."""
+    arithmetic = arithmetic_for(node.dtype)
+    rows_of_tiles = -(-extents.rows // tile)
+    tasks = math.prod(extents.batch) * rows_of_tiles * -(-extents.columns // (tile * TASK_COLUMNS))
+    threads = max(1, min(threads, tasks))
+    side = min(tile, max(extents.rows, extents.inner, extents.columns, 1))
+    left, right = (i.nbytes for i in node.inputs)
+
+    def body(inputs: list[Array], out: Array) -> None:
+        left, right, out = _matrices(inputs, out)
+        run_tiles(left, right, out, tile, arithmetic, threads)
+
+    return Product(
+        engine="tiles",
+        schedule="tiles",
+        why=why,
+        body=body,
+        seconds=_tile_seconds(node.dtype, extents, machine, threads, tile, arithmetic),
+        threads=threads,
+        tile=tile,
+        bytes_reread=reread_bytes(extents.rows, extents.columns, left, right, tile),
+        scratch_bytes=threads * side * side * arithmetic.scratch_per_element,
+    )
+
+
+def _tile_seconds(
+    dtype: DType,
+    extents: Extents,
+    machine: Machine,
+    threads: int,
+    tile: int,
+    arithmetic: Arithmetic,
+) -> float:
+    """GEMMs, packing and the calls, which take turns: the interpreter runs one thread at a time."""
+    calls = 1
+    compute = dtype.name
+    if isinstance(arithmetic, IntegerArithmetic):
+        calls = len(arithmetic.weights)
+        compute = "float64"
+    elif dtype.itemsize < 4:
+        compute = "float32"
+    rate = machine.gigaflops.get(compute, machine.gigaflops["float32"]) * 1e9
+    high, deep, wide = (
+        max(1, -(-n // tile)) for n in (extents.rows, extents.inner, extents.columns)
+    )
+    matrices = math.prod(extents.batch)
+    packed = extents.inner * (extents.columns * high + extents.rows * -(-wide // TASK_COLUMNS))
+    parallel = calls * (2 * extents.products / rate + matrices * packed * PACK_NANOSECONDS * 1e-9)
+    return TILES_LAUNCH + parallel / threads + matrices * high * deep * wide * calls * TILE_CALLS
