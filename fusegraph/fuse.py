@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -81,7 +81,14 @@ def fuse(outputs: Sequence[Node], engine: str, enabled: bool = True, exact: bool
     exact : bool
         Only engines whose results are NumPy's bits.
     """
-    return _Pass(outputs, engine, enabled, exact).run()
+    if not enabled:
+        return _apart(outputs, engine, exact)
+    return _Pass(outputs, engine, exact).run()
+
+
+def single_regions(outputs: Sequence[Node]) -> list[Region]:
+    """Every operation below ``outputs`` as a region of its own, producers first: fusion off."""
+    return [_single(n) for n in topological(outputs) if n.kind not in ("input", "const", "view")]
 
 
 @dataclass(slots=True, eq=False)
@@ -137,17 +144,41 @@ def _merge_extent(a: _Growing, b: _Growing) -> Extent:
     )
 
 
-class _Pass:
-    def __init__(self, outputs: Sequence[Node], engine: str, enabled: bool, exact: bool) -> None:
-        self.enabled = enabled
+class _Acceptance:
+    """Which engines accept a node, and why one does not; asked once a kind (op and dtypes)."""
+
+    def __init__(self, engine: str, exact: bool) -> None:
+        names = ELEMENTWISE_ENGINES if engine == "auto" else (engine,)
+        self.candidates = [ELEMENTWISE_ENGINES[name] for name in names]
         self.exact = exact
+        self.refusals: dict[Node, str] = {}
+        self.accepted: dict[Any, tuple[frozenset[str], str | None]] = {}
+
+    def engines_for(self, node: Node) -> frozenset[str]:
+        """The engines that accept a node: those asked for, or the fallback with the reason."""
+        kind = (node.op, node.dtype, *[i.dtype for i in node.inputs])
+        known = self.accepted.get(kind)
+        if known is None:
+            refusals = {e.name: self.engine_refuses(e, node) for e in self.candidates}
+            names = frozenset(name for name, reason in refusals.items() if reason is None)
+            reason = next((r for r in refusals.values() if r is not None), None)
+            known = self.accepted[kind] = (names or frozenset({FALLBACK}), reason)
+        if known[1] is not None:
+            self.refusals[node] = known[1]
+        return known[0]
+
+    def engine_refuses(self, engine: Engine, node: Node) -> str | None:
+        if self.exact and node.op.ulp and engine.name != FALLBACK:
+            return f"{engine.name}'s {node.op.name} is not bit-identical to NumPy's"
+        return engine.refuses(node)
+
+
+class _Pass:
+    def __init__(self, outputs: Sequence[Node], engine: str, exact: bool) -> None:
         self.outputs = set(outputs)
         self.order = topological(outputs)
         self.consumers = consumers(self.order)
-        self.candidates = _candidates(engine)
-        self.refusals: dict[Node, str] = {}
-        # engines that accept a kind of node (op and dtypes), and why one does not
-        self.accepted: dict[Any, tuple[frozenset[str], str | None]] = {}
+        self.acceptance = _Acceptance(engine, exact)
         self.region_of: dict[Node, _Growing] = {}
         self.level: dict[Node, int] = {}  # of nodes in no region
         self.why: dict[tuple[Node, _Growing], tuple[Reason, str]] = {}
@@ -159,7 +190,7 @@ class _Pass:
             else:
                 self.place_alone(node)
         units = self.units()
-        return Fused(tuple(units), tuple(self.decisions()), self.refusals)
+        return Fused(tuple(units), tuple(self.decisions()), self.acceptance.refusals)
 
     # --- levels -----------------------------------------------------------------------------------
 
@@ -193,7 +224,7 @@ class _Pass:
 
     def place(self, node: Node) -> None:
         """An element-wise node: into the first region of its consumers that may take it."""
-        engines = self.engines_for(node)
+        engines = self.acceptance.engines_for(node)
         self.join_siblings(node)
         for region in self.consumer_regions(node):
             offer = self.offer(node, region)
@@ -220,30 +251,10 @@ class _Pass:
         regions = dict.fromkeys(self.region(c) for c in self.consumers[node])
         return sorted((r for r in regions if r is not None), key=lambda r: -r.level)
 
-    def engines_for(self, node: Node) -> frozenset[str]:
-        """The engines that accept a node: those asked for, or the fallback with the reason."""
-        kind = (node.op, node.dtype, *[i.dtype for i in node.inputs])
-        known = self.accepted.get(kind)
-        if known is None:
-            refusals = {e.name: self.engine_refuses(e, node) for e in self.candidates}
-            names = frozenset(name for name, reason in refusals.items() if reason is None)
-            reason = next((r for r in refusals.values() if r is not None), None)
-            known = self.accepted[kind] = (names or frozenset({FALLBACK}), reason)
-        if known[1] is not None:
-            self.refusals[node] = known[1]
-        return known[0]
-
-    def engine_refuses(self, engine: Engine, node: Node) -> str | None:
-        if self.exact and node.op.ulp and engine.name != FALLBACK:
-            return f"{engine.name}'s {node.op.name} is not bit-identical to NumPy's"
-        return engine.refuses(node)
-
     def refusal_to_join(
         self, node: Node, engines: frozenset[str], region: _Growing, offer: _Offer
     ) -> tuple[Reason, str] | None:
         """The ladder for a node and a region that reads it: why it may not join, or None."""
-        if not self.enabled:
-            return Reason.FUSION_OFF, "fusion is off"
         if node.shape != region.shape:
             times = math.prod(region.shape) // max(1, node.size)
             return Reason.SHAPE, (
@@ -253,9 +264,12 @@ class _Pass:
         common = engines & region.engines
         if not common:
             names = "/".join(sorted(region.engines))
-            detail = self.refusals.get(node) or f"the consumer runs on {names} only"
+            detail = self.acceptance.refusals.get(node) or f"the consumer runs on {names} only"
             return Reason.ENGINE, detail
         if region.level < offer.level and region.floor <= offer.level:
+            views = [c.op.name for c in self.consumers[node] if c.kind == "view"]
+            if views:
+                return Reason.VIEW, f"it is read through {views[0]} too, which shows a stored value"
             return Reason.CONVEX, "another kernel between them needs the value first"
         return _limited(common, offer.extent)
 
@@ -278,7 +292,7 @@ class _Pass:
 
     def join_siblings(self, node: Node) -> None:
         """Regions that read one stored value share the pass, where that saves reading it again."""
-        if not self.enabled or len(self.consumers[node]) < 2:
+        if len(self.consumers[node]) < 2:
             return
         regions = [r for r in self.consumer_regions(node) if r.shape == node.shape]
         for home, region in itertools.pairwise(regions):
@@ -347,27 +361,24 @@ class _Pass:
 
     def decisions(self) -> list[Decision]:
         found = []
-        for producer in self.order:
-            if producer.kind in ("input", "const", "view"):
-                continue
+        for producer, consumer in value_edges(self.order, self.consumers):
             home = self.region(producer)
-            for consumer in self.consumers[producer]:
-                inside = home is not None and self.region(consumer) is home
-                reason, detail = (
-                    (Reason.FUSED, "") if inside else self.cut_reason(producer, consumer)
-                )
-                moved = 0 if inside else producer.nbytes
-                found.append(Decision(producer, consumer, inside, reason, detail, moved))
+            inside = home is not None and self.region(consumer) is home
+            reason, detail = (Reason.FUSED, "") if inside else self.cut_reason(producer, consumer)
+            moved = 0 if inside else producer.nbytes
+            found.append(Decision(producer, consumer, inside, reason, detail, moved))
         return found
 
     def cut_reason(self, producer: Node, consumer: Node) -> tuple[Reason, str]:
-        if not self.enabled:
-            return Reason.FUSION_OFF, "fusion is off"
-        if consumer.kind == "view":
-            return Reason.VIEW, f"{consumer.op.name} shows a stored value"
         for node in (producer, consumer):
             if node.kind != "elementwise":
                 return Reason.KIND, f"{node.op.name} is a kernel of its own"
+        if producer not in consumer.inputs:
+            names = " and ".join(i.op.name for i in consumer.inputs if i.kind == "view")
+            return (
+                Reason.VIEW,
+                f"it is read through {names}, which could not be moved to the leaves",
+            )
         region, home = self.region(consumer), self.region(producer)
         assert region is not None and home is not None
         return (
@@ -377,10 +388,38 @@ class _Pass:
         )
 
 
-def _candidates(engine: str) -> list[Engine]:
-    if engine == "auto":
-        return list(ELEMENTWISE_ENGINES.values())
-    return [ELEMENTWISE_ENGINES[engine]]
+def _apart(outputs: Sequence[Node], engine: str, exact: bool) -> Fused:
+    """Fusion off: every operation a unit, every value stored."""
+    acceptance = _Acceptance(engine, exact)
+    units = [
+        Unit(region, tuple(sorted(acceptance.engines_for(region.nodes[0]))))
+        if region.nodes[0].kind == "elementwise"
+        else Unit(region, ())
+        for region in single_regions(outputs)
+    ]
+    order = topological(outputs)
+    decisions = [
+        Decision(a, b, False, Reason.FUSION_OFF, "fusion is off", a.nbytes)
+        for a, b in value_edges(order, consumers(order))
+    ]
+    return Fused(tuple(units), tuple(decisions), acceptance.refusals)
+
+
+def value_edges(
+    order: Sequence[Node], readers: dict[Node, list[Node]]
+) -> Iterator[tuple[Node, Node]]:
+    """Pairs of an operation and an operation that reads its value, directly or through views."""
+    for producer in order:
+        if producer.kind in ("input", "const", "view"):
+            continue
+        pending, seen = readers[producer][::-1], set()
+        while pending:
+            consumer = pending.pop()
+            if consumer.kind == "view":
+                pending.extend(reversed(readers[consumer]))
+            elif consumer not in seen:
+                seen.add(consumer)
+                yield producer, consumer
 
 
 def _able(engines: frozenset[str], extent: Extent) -> frozenset[str]:
@@ -398,6 +437,8 @@ def _limited(engines: frozenset[str], extent: Extent) -> tuple[Reason, str] | No
 
 def _single(node: Node) -> Region:
     reads = node.inputs  # a library call takes its operands by position, constants included
+    if node.kind == "elementwise":
+        reads = tuple(i for i in dict.fromkeys(reads) if i.kind != "const")
     return Region((node,), reads, (node,), node.shape)
 
 

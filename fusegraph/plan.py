@@ -14,7 +14,7 @@ from typing import Any
 
 from fusegraph.cost import Cost, Traffic, base, kernel_cost, total
 from fusegraph.engines.base import Region
-from fusegraph.fuse import Decision, Fused, Unit, fuse
+from fusegraph.fuse import Decision, Fused, Unit, fuse, single_regions
 from fusegraph.graph import GraphError, Node, make, topological, verify
 from fusegraph.kernel import Kernel, Setting, make_kernel
 from fusegraph.machine import Machine
@@ -142,7 +142,7 @@ def build_plan(outputs: Sequence[Node], options: Options, machine: Machine) -> P
         verify_units(fused.units)
     names = value_names(rewritten.outputs, fused.units)
     orders = value_orders(topological(rewritten.outputs))
-    buffers = plan_buffers(fused.units, rewritten.outputs)
+    buffers = plan_buffers([unit.region for unit in fused.units], rewritten.outputs)
     setting = Setting(names, orders, options, machine, fused)
     cuts = cuts_by_unit(fused)
     kernels = tuple(
@@ -223,11 +223,11 @@ def copy_of(node: Node) -> Node:
 # --- buffers and slots ----------------------------------------------------------------------------
 
 
-def plan_buffers(units: Sequence[Unit], outputs: Sequence[Node]) -> list[Buffer]:
-    """Memory of each unit, in the order they run: what a pool that reuses released buffers maps."""
+def plan_buffers(regions: Sequence[Region], outputs: Sequence[Node]) -> list[Buffer]:
+    """Memory of each region, in the order they run: what a pool that reuses released buffers maps."""
     last_use: dict[Node, int] = {}
-    for at, unit in enumerate(units):
-        for value in (*unit.region.inputs, *unit.region.outputs):
+    for at, region in enumerate(regions):
+        for value in (*region.inputs, *region.outputs):
             last_use[base(value)] = at
     kept = {base(node) for node in outputs}
     dying: dict[int, list[Node]] = {}
@@ -237,9 +237,9 @@ def plan_buffers(units: Sequence[Unit], outputs: Sequence[Node]) -> list[Buffer]
     free: dict[int, int] = {}  # bytes of a released buffer -> how many
     held = 0
     found = []
-    for at, unit in enumerate(units):
+    for at, region in enumerate(regions):
         fresh = 0
-        for value in unit.region.outputs:
+        for value in region.outputs:
             held += value.nbytes
             if free.get(value.nbytes):
                 free[value.nbytes] -= 1
@@ -332,16 +332,11 @@ def value_names(outputs: Sequence[Node], units: Sequence[Unit]) -> dict[Node, st
 
 def unfused_cost(outputs: Sequence[Node]) -> Cost:
     """Cost of the graph with fusion off: every op a kernel, through the same ``kernel_cost``."""
-    units = fuse(outputs, "numpy", enabled=False).units
-    buffers = plan_buffers(units, outputs)
+    regions = single_regions(outputs)
+    buffers = plan_buffers(regions, outputs)
     return total(
-        kernel_cost(
-            unit.region.nodes,
-            unit.region.inputs,
-            unit.region.outputs,
-            first_touch=buffer.first_touch,
-        )
-        for unit, buffer in zip(units, buffers, strict=True)
+        kernel_cost(region.nodes, region.inputs, region.outputs, first_touch=buffer.first_touch)
+        for region, buffer in zip(regions, buffers, strict=True)
     )
 
 
