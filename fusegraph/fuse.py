@@ -24,6 +24,9 @@ from fusegraph.engines.base import Engine, Extent, Region
 from fusegraph.graph import GraphError, Node, Shape, consumers, topological
 
 
+ALONE = ("alone",)  # parameters of an element-wise node that must be a kernel of its own
+
+
 class Reason(StrEnum):
     """Why a value is stored instead of staying in a kernel: the closed list."""
 
@@ -255,6 +258,8 @@ class _Pass:
         self, node: Node, engines: frozenset[str], region: _Growing, offer: _Offer
     ) -> tuple[Reason, str] | None:
         """The ladder for a node and a region that reads it: why it may not join, or None."""
+        if node.params == ALONE or region.members[0].params == ALONE:
+            return Reason.FUSION_OFF, "fusion is off for this operation"
         if node.shape != region.shape:
             times = math.prod(region.shape) // max(1, node.size)
             return Reason.SHAPE, (
@@ -304,6 +309,8 @@ class _Pass:
         """The ladder for two regions; ``home`` has the higher level."""
         if home is other:
             return None
+        if any(r.members[0].params == ALONE for r in (home, other)):
+            return Reason.FUSION_OFF, "fusion is off for these operations"
         if home.shape != other.shape:
             return Reason.SHAPE, f"{list(other.shape)} beside {list(home.shape)}"
         if not home.engines & other.engines:
