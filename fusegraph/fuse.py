@@ -23,7 +23,6 @@ from fusegraph.engines import ELEMENTWISE_ENGINES, FALLBACK
 from fusegraph.engines.base import Engine, Extent, Region
 from fusegraph.graph import GraphError, Node, Shape, consumers, topological
 
-
 ALONE = ("alone",)  # parameters of an element-wise node that must be a kernel of its own
 
 

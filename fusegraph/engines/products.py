@@ -41,6 +41,10 @@ PANEL_PRODUCTS = 2**22  # multiply-adds of a panel at least
 # is, so the 10 us that setting the bound costs are saved.
 SERIAL_MATRIX = 2**18
 SERIAL_VECTOR = 2**13
+# Tiles of a dtype that BLAS has are only packed: BLAS itself blocks them for L2, so they are sized for
+# a share of L3 (1024**3 float32, one thread: tiles of 128 31 ms, of 256 26, of 512 26, which
+# leaves threads without work on smaller products).
+LARGEST_PACKED = 256
 # Nanoseconds per multiply-add of NumPy's own loops, up to 64 x 64; beyond the caches up to four
 # times that. The loop over truth values stops at the first True: this is where nothing is True.
 LIBRARY_NANOSECONDS = {"f": 5.2, "i": 0.75, "u": 0.75, "b": 0.5}
@@ -151,7 +155,8 @@ def plan_product(
         return _without_blas(node, extents, machine, threads)
     reason = _against_blas(node, orders)
     if reason is not None and extents.products > SERIAL_MATRIX:
-        tile = tile_for_cache(machine.l2_bytes, node.dtype.itemsize)
+        share = machine.l3_bytes // (2 * machine.cores)
+        tile = min(LARGEST_PACKED, tile_for_cache(share, node.dtype.itemsize))
         return _tiled(node, extents, machine, threads, tile, reason)
     return _panelled(node, extents, machine, threads)
 

@@ -100,6 +100,8 @@ class FloatArithmetic:
         self.scratch_per_element = compute.itemsize * (2 + PACKED_TILES + 1)
 
     def pack(self, block: Array) -> Array:
+        if block.dtype == self.sums and min(block.strides) == self.sums.itemsize:
+            return block  # BLAS takes it as it lies, transposed or not
         return np.ascontiguousarray(block, self.sums)
 
     def add_product(self, total: Array, left: Array, right: Array, scratch: Array) -> bool:
