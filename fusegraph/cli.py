@@ -94,7 +94,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _complain(error: Exception, code: int) -> int:
-    said = " ".join(str(error).split()) or type(error).__name__
+    text = str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        text = f"{error.filename}: {error.strerror}"
+    said = " ".join(text.split()) or type(error).__name__
     print(f"fusegraph: {said}", file=sys.stderr)
     return code
 
@@ -236,6 +239,7 @@ def load_array(path: str | Path, mapped: bool = False) -> Array:
     except (ValueError, EOFError) as error:
         raise ValueError(f"{path}: no .npy file of numbers ({error})") from None
     if not isinstance(array, np.ndarray):
+        array.close()
         raise ValueError(f"{path}: a .npz archive; save one array with np.save")
     return array
 
@@ -350,10 +354,10 @@ def demo(args: argparse.Namespace) -> str:
 
 def explain(args: argparse.Namespace) -> str:
     """The plan of an expression."""
+    tensors = {name: Tensor(array) for name, array in named_arrays(args).items()}
     try:
-        tensors = {name: Tensor(array) for name, array in named_arrays(args).items()}
         result = parse_expression(args.expression, tensors)
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise UsageError(str(error)) from error
     plan = bind([result.node], current_options())
     names = input_names(plan, tensors)

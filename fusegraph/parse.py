@@ -109,7 +109,9 @@ def _tree(text: str) -> ast.expr:
         at = (error.offset or 1) + len(text) - len(text.lstrip())
         raise ValueError(f"syntax at column {at}: {error.msg}") from None
     except (RecursionError, MemoryError):
-        raise ValueError(f"the expression is nested deeper than {MAX_DEPTH} levels") from None
+        raise ValueError(
+            "the expression is nested too deep, or a chain in it is too long"
+        ) from None
     except ValueError as error:  # a null character
         raise ValueError(f"syntax: {error}") from None
 
