@@ -19,7 +19,7 @@ import numpy as np
 
 from fusegraph.calibrate import current_machine
 from fusegraph.cost import Cost, Traffic
-from fusegraph.execute import run_plan
+from fusegraph.execute import Program
 from fusegraph.fuse import Decision
 from fusegraph.graph import Node, placeholder, to_dot, to_networkx, topological
 from fusegraph.kernel import Kernel
@@ -72,6 +72,11 @@ def take_apart(roots: tuple[Node, ...]) -> Graph:
             key.append((node.dtype.char, node.data.tobytes()))
         else:
             array = node.data
+            if array is None:
+                raise TypeError(
+                    f"jit: the value of {node} is not known while a function is traced; use fg.where "
+                    "instead of branching on values, or compute outside of the function"
+                )
             arrays.append(array)
             key.append((array.dtype.str, array.shape, array_order(array), is_mapped(array)))
     key.append(tuple(number[root] for root in roots))
@@ -95,37 +100,37 @@ class PlanCache:
     def __init__(self, bound: int = CACHED_PLANS) -> None:
         self.bound = bound
         self.hits = self.misses = 0
-        self._plans: OrderedDict[tuple[Any, ...], Plan] = OrderedDict()
+        self._programs: OrderedDict[tuple[Any, ...], Program] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, graph: Graph, options: Options) -> Plan:
+    def get(self, graph: Graph, options: Options) -> Program:
         small = len(graph.nodes) <= CACHED_NODES
         key = (graph.key, options)
         with self._lock:
-            plan = self._plans.get(key) if small else None
-            if plan is not None:
+            program = self._programs.get(key) if small else None
+            if program is not None:
                 self.hits += 1
-                self._plans.move_to_end(key)
-                return plan
+                self._programs.move_to_end(key)
+                return program
             self.misses += 1
         image = over_placeholders(graph)
         outputs = [image[root] for root in graph.roots]
-        plan = build_plan(outputs, options, options.machine or current_machine())
+        program = Program(build_plan(outputs, options, options.machine or current_machine()))
         if small:
             with self._lock:
-                self._plans[key] = plan
-                while len(self._plans) > self.bound:
-                    self._plans.popitem(last=False)
-        return plan
+                self._programs[key] = program
+                while len(self._programs) > self.bound:
+                    self._programs.popitem(last=False)
+        return program
 
     def plans(self) -> list[Plan]:
         """What is cached, least recently used first."""
         with self._lock:
-            return list(self._plans.values())
+            return [program.plan for program in self._programs.values()]
 
     def clear(self) -> None:
         with self._lock:
-            self._plans.clear()
+            self._programs.clear()
             self.hits = self.misses = 0
 
 
@@ -145,8 +150,9 @@ class BoundPlan:
     each kernel. Everything printed is a record: ``kernels``, ``traffic``, ``decisions``, ``to_dict()``.
     """
 
-    def __init__(self, plan: Plan, graph: Graph, options: Options) -> None:
-        self.plan = plan
+    def __init__(self, program: Program, graph: Graph, options: Options) -> None:
+        self.program = program
+        self.plan = program.plan
         self.graph = graph
         self.options = options
 
@@ -191,7 +197,7 @@ class BoundPlan:
         limit = self.options.memory_limit
         if limit is not None and self.peak_bytes > limit:
             raise MemoryLimitError(self)
-        return run_plan(self.plan, self.graph.arrays, into)
+        return self.program.run(self.graph.arrays, into)
 
     @cached_property
     def _image(self) -> dict[Node, Node]:

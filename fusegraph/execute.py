@@ -1,6 +1,7 @@
 """Running a plan. Decides nothing: schedule, engine, blocks and threads stand in the kernels.
 
-In: a plan and an array for each placeholder. Out: an array for each output.
+In: a plan, made into a ``Program`` once, and an array for each placeholder. Out: an array for each
+output. What does not change from run to run (registers, slots, block keys) is prepared once.
 """
 
 from __future__ import annotations
@@ -18,84 +19,152 @@ from fusegraph.buffers import POOL
 from fusegraph.engines.base import Array
 from fusegraph.graph import Node
 from fusegraph.kernel import Kernel
-from fusegraph.plan import Plan
+from fusegraph.plan import Plan, Step
 from fusegraph.workers import Task, run_tasks
 
-
-def run_plan(
-    plan: Plan,
-    arrays: Sequence[Array],
-    into: Sequence[Array | None] = (),
-    clock: Callable[[Kernel, float], None] | None = None,
-) -> list[Array]:
-    """Run ``plan`` on ``arrays``.
-
-    Parameters
-    ----------
-    plan : Plan
-    arrays : sequence of numpy.ndarray
-        One a placeholder, by slot.
-    into : sequence of numpy.ndarray or None
-        Where an output is to be written, for outputs that a kernel computes.
-    clock : callable, optional
-        Told the measured seconds of each kernel, allocation included.
-
-    Returns
-    -------
-    list of numpy.ndarray
-    """
-    values: list[Array] = [None] * plan.width
-    values[: len(arrays)] = arrays
-    for slot, data in plan.constants:
-        values[slot] = data
-    targets = dict(zip(plan.output_slots, into, strict=False))
-    for step in plan.steps:
-        if step.kernel is None:
-            assert step.view is not None
-            view = step.view
-            values[step.outputs[0]] = view.op.function(values[step.inputs[0]], *view.params)
-        elif clock is None:
-            run_step(step.kernel, step.inputs, step.outputs, values, targets)
-        else:
-            start = time.perf_counter()
-            run_step(step.kernel, step.inputs, step.outputs, values, targets)
-            clock(step.kernel, time.perf_counter() - start)
-        for slot in step.drop:
-            values[slot] = None
-    return [values[slot] for slot in plan.output_slots]
+Targets = dict[int, Array]
+Runner = Callable[[list[Array], Targets], None]
+"""Runs one step from and into the value list; outputs in ``Targets`` are written in place."""
 
 
-def run_step(
-    kernel: Kernel,
-    inputs: tuple[int, ...],
-    outputs: tuple[int, ...],
-    values: list[Array],
-    targets: dict[int, Array | None],
-) -> None:
-    """Run one kernel from and into the value list."""
-    operands = [values[slot] for slot in inputs]
-    results = []
-    for slot, node in zip(outputs, kernel.region.outputs, strict=True):
-        target = targets.get(slot)
-        values[slot] = allocate(kernel, node) if target is None else target
-        results.append(values[slot])
-    run_kernel(kernel, operands, results)
+class Program:
+    """A plan that is ready to run, from any number of threads."""
+
+    __slots__ = ("_empty", "_outputs", "_steps", "plan")
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._empty: list[Array] = [None] * plan.width
+        for slot, data in plan.constants:
+            self._empty[slot] = data
+        self._outputs = plan.output_slots
+        self._steps = [(_runner(step), step.kernel, step.drop) for step in plan.steps]
+
+    def run(
+        self,
+        arrays: Sequence[Array],
+        into: Sequence[Array | None] = (),
+        clock: Callable[[Kernel, float], None] | None = None,
+    ) -> list[Array]:
+        """Run on ``arrays``.
+
+        Parameters
+        ----------
+        arrays : sequence of numpy.ndarray
+            One a placeholder, by slot.
+        into : sequence of numpy.ndarray or None
+            Where an output is to be written, for outputs that a kernel computes.
+        clock : callable, optional
+            Told the measured seconds of each kernel, allocation included.
+
+        Returns
+        -------
+        list of numpy.ndarray
+        """
+        values = self._empty.copy()
+        values[: len(arrays)] = arrays
+        targets = {s: t for s, t in zip(self._outputs, into, strict=False) if t is not None}
+        with np.errstate(all="ignore"):
+            for runner, kernel, drop in self._steps:
+                if clock is None or kernel is None:
+                    runner(values, targets)
+                else:
+                    start = time.perf_counter()
+                    runner(values, targets)
+                    clock(kernel, time.perf_counter() - start)
+                for slot in drop:
+                    values[slot] = None
+        return [values[slot] for slot in self._outputs]
+
+
+def run_plan(plan: Plan, arrays: Sequence[Array]) -> list[Array]:
+    """Run ``plan`` once."""
+    return Program(plan).run(arrays)
+
+
+def _runner(step: Step) -> Runner:
+    """What runs one step."""
+    kernel = step.kernel
+    if kernel is None:
+        return _view_runner(step)
+    one_block = math.prod(kernel.region.shape) <= kernel.block
+    if kernel.blocked and one_block and (kernel.schedule == "flat" or _row_major(kernel)):
+        return _block_runner(kernel, step)
+    return _kernel_runner(kernel, step)
+
+
+def _view_runner(step: Step) -> Runner:
+    view = step.view
+    assert view is not None
+    (source,), (target,) = step.inputs, step.outputs
+    function, params = view.op.function, view.params
+
+    def run(values: list[Array], targets: Targets) -> None:
+        values[target] = function(values[source], *params)
+
+    return run
+
+
+def _row_major(kernel: Kernel) -> bool:
+    return kernel.order == tuple(range(len(kernel.order)))
+
+
+def _block_runner(kernel: Kernel, step: Step) -> Runner:
+    """A body whose operands are one block: no loop, no reshaping."""
+    body, order = kernel.body, kernel.order
+    shape = tuple(kernel.region.shape[a] for a in order)
+    turned, back = not _row_major(kernel), tuple(int(a) for a in np.argsort(order))
+    template = body.registers()
+    outputs = [
+        (at, slot, node.dtype)
+        for at, (slot, node) in enumerate(
+            zip(step.outputs, kernel.region.outputs, strict=True), body.first_output
+        )
+    ]
+    inputs, dtypes, count = step.inputs, body.scratch_dtypes, len(step.inputs)
+    empty = 0 in shape
+
+    def run(values: list[Array], targets: Targets) -> None:
+        file = template.copy()
+        file[:count] = [values[slot] for slot in inputs]
+        for at, slot, dtype in outputs:
+            array = targets.get(slot) if targets else None
+            file[at] = values[slot] = POOL.empty(shape, dtype) if array is None else array
+            if turned and array is None:
+                values[slot] = file[at].transpose(back)
+        if turned:
+            file[:count] = [a.transpose(order) if a.ndim else a for a in file[:count]]
+            for at, slot, _ in outputs:
+                file[at] = values[slot].transpose(order)
+        if not empty:
+            file[body.first_scratch :] = SCRATCH.take(shape, dtypes)
+            body.run_block(file)
+
+    return run
+
+
+def _kernel_runner(kernel: Kernel, step: Step) -> Runner:
+    schedule = SCHEDULES[kernel.schedule]
+    nodes = kernel.region.outputs
+
+    def run(values: list[Array], targets: Targets) -> None:
+        results = []
+        for slot, node in zip(step.outputs, nodes, strict=True):
+            target = targets.get(slot)
+            values[slot] = allocate(kernel, node) if target is None else target
+            results.append(values[slot])
+        if results[0].size:
+            schedule(kernel, [values[slot] for slot in step.inputs], results)
+
+    return run
 
 
 def allocate(kernel: Kernel, node: Node) -> Array:
     """Memory for an output, in the axis order of the kernel."""
-    order = kernel.order
-    if order == tuple(range(len(order))):
+    if _row_major(kernel):
         return POOL.empty(node.shape, node.dtype)
-    stored = POOL.empty(tuple(node.shape[a] for a in order), node.dtype)
-    return stored.transpose(np.argsort(order))
-
-
-def run_kernel(kernel: Kernel, operands: list[Array], results: list[Array]) -> None:
-    """Run one kernel into ``results``."""
-    if results[0].size == 0:
-        return
-    SCHEDULES[kernel.schedule](kernel, operands, results)
+    stored = POOL.empty(tuple(node.shape[a] for a in kernel.order), node.dtype)
+    return stored.transpose(np.argsort(kernel.order))
 
 
 # --- schedules: how the loop runs -----------------------------------------------------------------
@@ -108,60 +177,70 @@ def run_whole(kernel: Kernel, operands: list[Array], results: list[Array]) -> No
 
 def run_flat(kernel: Kernel, operands: list[Array], results: list[Array]) -> None:
     """One axis: every operand is a scalar or dense in the order of the loop."""
-    flat = [_flattened(a, kernel.order) for a in (*operands, *results)]
-    operands, results = flat[: len(operands)], flat[len(operands) :]
-    size = results[0].size
-    if kernel.engine == "numexpr" or size <= kernel.block:
+    if not kernel.blocked:
         kernel.body.run(operands, results, kernel.threads)
         return
-    starts = range(0, size, kernel.block)
+    arrays = [_flattened(a, kernel.order) for a in (*operands, *results)]
+    size, block = arrays[-1].size, kernel.block
+    shapes = [(min(block, size - start),) for start in range(0, size, block)]
+    moving = [(at, a) for at, a in enumerate(arrays) if a.ndim]
 
-    def place(array: Array, index: int) -> Array:
-        start = starts[index]
-        return array[start : start + kernel.block] if array.ndim else array
+    def place(file: list[Array], index: int, at_of: list[int]) -> None:
+        start = index * block
+        for at, array in moving:
+            file[at_of[at]] = array[start : start + block]
 
-    run_blocks(kernel, operands, results, place, len(starts), (kernel.block,))
+    run_blocks(kernel, arrays, len(operands), place, shapes)
 
 
 def _flattened(array: Array, order: tuple[int, ...]) -> Array:
-    if array.ndim < 2 or array.size == 1:
-        return array if array.size != 1 else array.reshape(())
+    if array.size == 1:
+        return array.reshape(())
     return (array if array.flags.c_contiguous else array.transpose(order)).reshape(-1)
 
 
 def run_strided(kernel: Kernel, operands: list[Array], results: list[Array]) -> None:
     """Blocks of the iteration space; operands keep their strides and broadcast inside a block."""
-    arrays = [_ordered(a, kernel.order) for a in (*operands, *results)]
-    operands, results = arrays[: len(operands)], arrays[len(operands) :]
-    if kernel.engine == "numexpr" or results[0].size <= kernel.block:
+    if not kernel.blocked:
         kernel.body.run(operands, results, kernel.threads)
         return
-    block_shape = blocked_shape(results[0].shape, kernel.block)
-    keys = list(block_keys(results[0].shape, block_shape))
+    arrays = [_ordered(a, kernel.order) for a in (*operands, *results)]
+    shape = arrays[-1].shape
+    keys = list(block_keys(shape, blocked_shape(shape, kernel.block)))
+    shapes = [
+        tuple(min(k.stop, n) - k.start for k, n in zip(key, shape, strict=True)) for key in keys
+    ]
+    # An axis along which an operand is broadcast has size 1 in it: its key there takes all.
+    fixed = [[a for a, n in enumerate(array.shape) if n == 1] for array in arrays]
 
-    def place(array: Array, index: int) -> Array:
-        return array[tuple(
-            key if size != 1 else slice(None)
-            for key, size in zip(keys[index][len(block_shape) - array.ndim :], array.shape, strict=True)
-        )]  # fmt: skip
+    def place(file: list[Array], index: int, at_of: list[int]) -> None:
+        for at, array in enumerate(arrays):
+            if array.ndim:
+                key = list(keys[index])
+                for axis in fixed[at]:
+                    key[axis] = slice(None)
+                file[at_of[at]] = array[tuple(key)]
 
-    run_blocks(kernel, operands, results, place, len(keys), block_shape)
+    run_blocks(kernel, arrays, len(operands), place, shapes)
 
 
 def _ordered(array: Array, order: tuple[int, ...]) -> Array:
+    """``array`` with every axis of the iteration space, in the order of the loop; scalars as they are."""
     if not array.ndim:
         return array
-    padded = array.reshape((1,) * (len(order) - array.ndim) + array.shape)
-    return padded.transpose(order)
+    missing = len(order) - array.ndim
+    padded = array[(None,) * missing] if missing else array
+    return padded if order == tuple(range(len(order))) else padded.transpose(order)
 
 
 def blocked_shape(shape: tuple[int, ...], elements: int) -> tuple[int, ...]:
-    """The largest block of about ``elements`` elements: whole fast axes, a part of one, ones."""
-    block = list(shape)
-    for axis in range(len(shape)):
-        inner = math.prod(shape[axis + 1 :])
-        block[axis] = max(1, min(shape[axis], elements // max(1, inner)))
-        if block[axis] > 1 or inner <= elements:
+    """The largest block of at most ``elements``: whole fast axes, a part of one, single slow ones."""
+    block = [1] * len(shape)
+    inner = 1
+    for axis in range(len(shape) - 1, -1, -1):
+        block[axis] = max(1, min(shape[axis], elements // inner))
+        inner *= block[axis]
+        if block[axis] < shape[axis]:
             break
     return tuple(block)
 
@@ -177,54 +256,68 @@ def block_keys(shape: tuple[int, ...], block: tuple[int, ...]) -> Iterator[tuple
 
 def run_blocks(
     kernel: Kernel,
-    operands: list[Array],
-    results: list[Array],
-    place: Callable[[Array, int], Array],
-    count: int,
-    block_shape: tuple[int, ...],
+    arrays: list[Array],
+    operands: int,
+    place: Callable[[list[Array], int, list[int]], None],
+    shapes: list[tuple[int, ...]],
 ) -> None:
-    """Run a blocked body over ``count`` blocks; each thread has its own registers and scratch."""
+    """Run a blocked body over its blocks; each thread has its own registers and scratch.
+
+    ``place(file, index, at_of)`` puts the parts of block ``index`` into the register file, where array
+    ``n`` stands at ``at_of[n]``; ``shapes`` are the shapes of the blocks.
+    """
     body = kernel.body
-    first_output, first_scratch = body.first_output, body.first_scratch
+    at_of = [*range(operands), *range(body.first_output, body.first_scratch)]
 
     def make_task() -> Task:
         file = body.registers()
-        scratch = SCRATCH.take(math.prod(block_shape), body.scratch_dtypes)
-        full = [s.reshape(block_shape) for s in scratch]
+        for at, array in zip(at_of, arrays, strict=True):
+            file[at] = array  # scalars stay, the rest is placed block by block
 
         def task(index: int) -> None:
-            for at, array in enumerate(operands):
-                file[at] = place(array, index)
-            for at, array in enumerate(results, first_output):
-                file[at] = place(array, index)
-            shape = file[first_output].shape
-            fits = shape == block_shape
-            size = math.prod(shape)
-            for at, array in enumerate(full if fits else scratch, first_scratch):
-                file[at] = array if fits else array[:size].reshape(shape)
+            place(file, index, at_of)
+            file[body.first_scratch :] = SCRATCH.take(shapes[index], body.scratch_dtypes)
             body.run_block(file)
 
         return task
 
-    with np.errstate(all="ignore"):
-        run_tasks(make_task, count, kernel.threads)
+    run_tasks(make_task, len(shapes), kernel.threads)
 
 
 class Scratch(threading.local):
-    """Temporaries of blocks: memory of a thread that is used again by its next kernel."""
+    """Temporaries of blocks: memory of a thread that its next kernel uses again.
+
+    Kernels of one thread do not overlap in time, so their scratch may overlap in memory.
+    """
+
+    REMEMBERED = 64  # shapes whose arrays are kept; a loop asks for two: whole blocks and the last
 
     def __init__(self) -> None:
         self.memory = np.empty(0, np.uint8)
+        self.arrays: dict[Any, list[Array]] = {}
 
-    def take(self, elements: int, dtypes: Sequence[np.dtype[Any]]) -> list[Array]:
-        """Arrays of ``elements`` elements each, side by side, aligned to cache lines."""
+    def take(self, shape: tuple[int, ...], dtypes: tuple[np.dtype[Any], ...]) -> list[Array]:
+        """An array of ``shape`` for each dtype, side by side, aligned to cache lines."""
+        if not dtypes:
+            return []
+        found = self.arrays.get((shape, dtypes))
+        if found is None:
+            found = self._lay_out(shape, dtypes)
+        return found
+
+    def _lay_out(self, shape: tuple[int, ...], dtypes: tuple[np.dtype[Any], ...]) -> list[Array]:
+        elements = math.prod(shape)
         sizes = [-(-elements * d.itemsize // 64) * 64 for d in dtypes]
+        if self.memory.size < sum(sizes) or len(self.arrays) >= self.REMEMBERED:
+            self.arrays.clear()
         if self.memory.size < sum(sizes):
             self.memory = np.empty(sum(sizes), np.uint8)
-        found, start = [], 0
-        for size, dtype in zip(sizes, dtypes, strict=True):
-            found.append(self.memory[start : start + elements * dtype.itemsize].view(dtype))
-            start += size
+        ends = itertools.accumulate(sizes)
+        found = [
+            self.memory[end - size : end][: elements * d.itemsize].view(d).reshape(shape)
+            for size, end, d in zip(sizes, ends, dtypes, strict=True)
+        ]
+        self.arrays[shape, dtypes] = found
         return found
 
 

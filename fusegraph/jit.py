@@ -20,13 +20,13 @@ import numpy as np
 
 from fusegraph.bound import BoundPlan, Graph, MemoryLimitError
 from fusegraph.calibrate import current_machine
-from fusegraph.execute import run_plan
+from fusegraph.execute import Program
 from fusegraph.graph import Node, placeholder, topological
 from fusegraph.options import Options, current_options
-from fusegraph.plan import Plan, build_plan
+from fusegraph.plan import build_plan
 from fusegraph.replay import is_size_free, replay
 from fusegraph.tensor import SIZE_READS, Tensor, as_node, wrap
-from fusegraph.views import array_order
+from fusegraph.views import array_order, is_mapped
 
 CACHED_TRACES = 64  # signatures a function
 CACHED_PLANS = 128  # sizes and options a function
@@ -65,7 +65,7 @@ class Trace:
 class Ready:
     """A plan that only needs arrays."""
 
-    plan: Plan
+    program: Program
     captured: tuple[np.ndarray[Any, Any], ...]
     several: bool
 
@@ -94,16 +94,25 @@ class JitFunction:
         functools.update_wrapper(self, function)
         self.function = function
         self.changes = changes
-        current_options(**changes)  # bad options are errors here, not at the first call
         self._lock = threading.Lock()
         self._ready: OrderedDict[Key, Ready] = OrderedDict()
         self._traces: OrderedDict[Key, Trace] = OrderedDict()
         self._hits = self._misses = self._traced = 0
+        self._merged = (current_options(), current_options(**changes))
+
+    def _options(self) -> Options:
+        """The options in force with this function's own; merged once for each that are in force."""
+        outer, merged = self._merged
+        if outer is not current_options():
+            outer = current_options()
+            merged = current_options(**self.changes)
+            self._merged = (outer, merged)
+        return merged
 
     def __call__(self, *args: Any, **keywords: Any) -> Any:
         if any(type(a) is Tensor for a in args):
             return self.function(*args, **keywords)  # inside another trace: part of it
-        options = current_options(**self.changes)
+        options = self._options()
         arrays, key = _arguments(args, keywords)
         ready = self._ready.get((key, options))
         if ready is None:
@@ -111,14 +120,14 @@ class JitFunction:
         else:
             self._hits += 1
         limit = options.memory_limit
-        if limit is not None and ready.plan.peak_bytes > limit:
+        if limit is not None and ready.program.plan.peak_bytes > limit:
             raise MemoryLimitError(self._bound(ready, arrays, options))
-        results = run_plan(ready.plan, (*arrays, *ready.captured))
+        results = ready.program.run((*arrays, *ready.captured))
         return tuple(results) if ready.several else results[0]
 
     def plan(self, *args: Any, **keywords: Any) -> BoundPlan:
         """The plan that a call with these arguments would run."""
-        options = current_options(**self.changes)
+        options = self._options()
         arrays, key = _arguments(args, keywords)
         ready = self._ready.get((key, options))
         if ready is None:
@@ -141,10 +150,9 @@ class JitFunction:
             self._hits = self._misses = self._traced = 0
 
     def _bound(self, ready: Ready, arrays: Sequence[Any], options: Options) -> BoundPlan:
-        graph = Graph(
-            list(topological(ready.plan.graph)), ready.plan.graph, (), [*arrays, *ready.captured]
-        )
-        return BoundPlan(ready.plan, graph, options)
+        roots = ready.program.plan.graph
+        graph = Graph(topological(roots), roots, (), [*arrays, *ready.captured])
+        return BoundPlan(ready.program, graph, options)
 
     def _prepare(
         self, args: Any, keywords: Any, arrays: list[Any], key: Key, options: Options
@@ -160,7 +168,7 @@ class JitFunction:
                 raise
             roots = tuple(image[root] for root in trace.roots)
         plan = build_plan(roots, options, options.machine or current_machine())
-        ready = Ready(plan, trace.captured, trace.several)
+        ready = Ready(Program(plan), trace.captured, trace.several)
         with self._lock:
             self._misses += 1
             self._ready[key, options] = ready
@@ -225,7 +233,8 @@ def _inputs_of(trace: Trace, arrays: list[Any]) -> dict[Node, Node]:
 
 
 def _placeholder(slot: int, array: Any) -> Node:
-    return placeholder(slot, array.shape, array.dtype.newbyteorder("="), array_order(array))
+    dtype = array.dtype.newbyteorder("=")
+    return placeholder(slot, array.shape, dtype, array_order(array), is_mapped(array))
 
 
 def _is_array(value: Any) -> bool:

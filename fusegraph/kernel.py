@@ -85,6 +85,12 @@ class Kernel:
     body: Any
 
     @property
+    def blocked(self) -> bool:
+        """Does the schedule call the body block by block (or does the engine loop by itself)?"""
+        engine = ELEMENTWISE_ENGINES.get(self.engine)
+        return engine is not None and engine.blocked
+
+    @property
     def ops(self) -> tuple[str, ...]:
         """Names of the operations, in the order they run."""
         return tuple(node.op.name for node in self.region.nodes)
@@ -233,14 +239,22 @@ def predict(
 
 
 def _block_length(region: Region, scratch: int, machine: Machine, threads: int) -> int:
-    """Elements of a block: what one block touches stays within a share of L2."""
+    """Elements of a block: what one block touches stays within a share of L2.
+
+    A body without scratch touches nothing twice: its blocks only share the work among threads.
+    """
+    size = _size(region)
+    if threads == 1 and (not scratch or size <= SMALLEST_BLOCK):
+        return size
     streams = sum(
         value.dtype.itemsize for value in (*region.inputs, *region.outputs) if value.shape
     )
     fits = int(machine.l2_bytes * L2_SHARE) // max(1, streams + scratch)
     fits = min(LARGEST_BLOCK, max(SMALLEST_BLOCK, fits // 1024 * 1024))
     # Enough blocks that no thread waits long for the last one.
-    share = -(-_size(region) // (threads * 2 if threads > 1 else 1))
+    share = -(-size // (threads * 2 if threads > 1 else 1))
+    if not scratch:
+        fits = -(-share // 1024) * 1024
     return max(SMALLEST_BLOCK, min(fits, -(-share // 1024) * 1024))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from fusegraph.execute import run_plan
+from fusegraph.execute import Program
 from fusegraph.kernel import Kernel
 from fusegraph.plan import Plan
 from fusegraph.report.units import seconds_text
@@ -77,9 +77,10 @@ def profile_plan(plan: Plan, arrays: Sequence[Any], repeats: int) -> Profile:
     if repeats < 1:
         raise ValueError(f"profile: repeats={repeats}: give a positive integer")
     taken: dict[Kernel, list[float]] = {kernel: [] for kernel in plan.kernels}
-    run_plan(plan, arrays)
+    program = Program(plan)
+    program.run(arrays)
     for _ in range(repeats):
-        run_plan(plan, arrays, clock=lambda kernel, seconds: taken[kernel].append(seconds))
+        program.run(arrays, clock=lambda kernel, seconds: taken[kernel].append(seconds))
     return Profile(tuple(_profiled(k, statistics.median(taken[k])) for k in plan.kernels), repeats)
 
 

@@ -7,6 +7,7 @@ let go of its arrays.
 
 from __future__ import annotations
 
+import contextvars
 import itertools
 import os
 import threading
@@ -63,7 +64,10 @@ def run_tasks(make_task: Callable[[], Task], count: int, threads: int) -> None:
             stop.set()
             raise
 
-    helpers: list[Future[None]] = [_threads().submit(work) for _ in range(threads - 1)]
+    # A copy of the caller's context: NumPy's error state is part of it.
+    helpers: list[Future[None]] = [
+        _threads().submit(contextvars.copy_context().run, work) for _ in range(threads - 1)
+    ]
     try:
         work()
     finally:

@@ -59,11 +59,42 @@ class NumpyBody:
         self.constants: list[Array] = [node.data for node in constants]
         self.first_output = len(region.inputs) + len(constants)
         self.first_scratch = self.first_output + len(region.outputs)
-        self.scratch_dtypes: list[np.dtype[Any]] = []
-        self.steps = self._allocate(region, register)
-        self.scratch_bytes = sum(d.itemsize for d in self.scratch_dtypes)
+        scratch: list[np.dtype[Any]] = []
+        self._share_outputs(region, register)
+        self.steps = self._allocate(region, register, scratch)
+        self.scratch_dtypes = tuple(scratch)
+        self.scratch_bytes = sum(d.itemsize for d in scratch)
 
-    def _allocate(self, region: Region, register: dict[Node, int]) -> list[Step]:
+    @staticmethod
+    def _share_outputs(region: Region, register: dict[Node, int]) -> None:
+        """Let a chain of values that die one into the next, and end in an output, live in its memory.
+
+        Their lifetimes do not overlap, so the output's register can hold them all; less scratch keeps
+        larger blocks in cache.
+        """
+        last_use = {i: at for at, node in enumerate(region.nodes) for i in node.inputs}
+        position = {node: at for at, node in enumerate(region.nodes)}
+        for output in region.outputs:
+            node: Node | None = output
+            while node is not None and isinstance(node.op.function, np.ufunc):
+                at = position[node]
+                node = next(
+                    (
+                        i
+                        for i in node.inputs
+                        if i in position
+                        and i not in register
+                        and i.dtype == output.dtype
+                        and last_use[i] == at
+                    ),
+                    None,
+                )
+                if node is not None:
+                    register[node] = register[output]
+
+    def _allocate(
+        self, region: Region, register: dict[Node, int], scratch: list[np.dtype[Any]]
+    ) -> list[Step]:
         last_use = {i: at for at, node in enumerate(region.nodes) for i in node.inputs}
         free: dict[np.dtype[Any], list[int]] = {}
         scratch_of: dict[int, np.dtype[Any]] = {}
@@ -82,8 +113,8 @@ class NumpyBody:
                 if spare:
                     register[node] = spare.pop()
                 else:
-                    register[node] = self.first_scratch + len(self.scratch_dtypes)
-                    self.scratch_dtypes.append(node.dtype)
+                    register[node] = self.first_scratch + len(scratch)
+                    scratch.append(node.dtype)
                     scratch_of[register[node]] = node.dtype
             if not in_place:  # a row that is no ufunc may read its operands after it began to write
                 self._release(dying, scratch_of, free)
@@ -101,21 +132,19 @@ class NumpyBody:
 
     def registers(self) -> list[Array]:
         """A fresh register file with the constants in place."""
-        count = self.first_scratch + len(self.scratch_dtypes)
-        file: list[Array] = [None] * count
-        start = self.first_output - len(self.constants)
-        file[start : self.first_output] = self.constants
+        file: list[Array] = [None] * (self.first_scratch + len(self.scratch_dtypes))
+        file[self.first_output - len(self.constants) : self.first_output] = self.constants
         return file
 
     def run_block(self, file: list[Array]) -> None:
         """Evaluate one block whose operands, outputs and scratch stand in ``file``."""
         for function, arity, a, b, c, out in self.steps:
             if arity == 2:
-                function(file[a], file[b], file[out])
+                function(file[a], file[b], out=file[out])
             elif arity == 1:
-                function(file[a], file[out])
+                function(file[a], out=file[out])
             else:
-                function(file[a], file[b], file[c], file[out])
+                function(file[a], file[b], file[c], out=file[out])
 
     def run(self, inputs: Sequence[Array], outputs: Sequence[Array], threads: int) -> None:
         """Evaluate whole operands as one block."""
@@ -123,6 +152,5 @@ class NumpyBody:
         file[: len(inputs)] = inputs
         file[self.first_output : self.first_scratch] = outputs
         shape = outputs[0].shape
-        for at, dtype in enumerate(self.scratch_dtypes, self.first_scratch):
-            file[at] = np.empty(shape, dtype)
+        file[self.first_scratch :] = [np.empty(shape, dtype) for dtype in self.scratch_dtypes]
         self.run_block(file)
