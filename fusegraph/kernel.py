@@ -87,8 +87,7 @@ class Kernel:
     @property
     def blocked(self) -> bool:
         """Does the schedule call the body block by block (or does the engine loop by itself)?"""
-        engine = ELEMENTWISE_ENGINES.get(self.engine)
-        return engine is not None and engine.blocked
+        return self.schedule in ("flat", "strided") and ELEMENTWISE_ENGINES[self.engine].blocked
 
     @property
     def ops(self) -> tuple[str, ...]:
