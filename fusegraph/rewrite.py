@@ -23,6 +23,8 @@ MAX_POWER = 4  # x**4 as (x*x)*(x*x) stays within 2 ulp of the rounded power
 
 @dataclass(frozen=True, slots=True)
 class Rule:
+    """A rewriting rule: ``apply`` gives a better node, or None."""
+
     name: str
     ops: tuple[str, ...]  # rows whose nodes it looks at; () for all element-wise rows
     apply: Callable[[Node], Node | None]
@@ -40,6 +42,8 @@ class Fired:
 
 @dataclass(frozen=True, slots=True)
 class Rewritten:
+    """A rewritten graph and how it came to be."""
+
     outputs: tuple[Node, ...]
     fired: tuple[Fired, ...]
     image: dict[Node, Node]  # node of the old graph -> what stands for it, where it still exists
@@ -63,9 +67,14 @@ def _same(node: Node, operand: Node) -> Node | None:
     return operand if (operand.dtype, operand.shape) == (node.dtype, node.shape) else None
 
 
+def _unless_complex(node: Node, operand: Node) -> Node | None:
+    # (inf + 0j) * True and (-0.0 + 0j) + 0 are not their operands: a real constant becomes complex
+    return None if node.dtype.kind == "c" else _same(node, operand)
+
+
 def _is_const(node: Node, value: float) -> bool:
     if node.kind != "const" or node.dtype.kind == "c" or node.data != value:
-        return False  # complex: (inf + 0j) * (1 + 0j) is not its operand
+        return False
     # 0.0 == -0.0, but adding the one is an identity and adding the other is not
     return value != 0 or bool(np.signbit(node.data)) == bool(np.signbit(value))
 
@@ -77,7 +86,7 @@ def _fold(node: Node) -> Node | None:
     value = np.empty((), node.dtype)
     with np.errstate(all="ignore"):
         try:
-            node.op.function(*(i.data for i in node.inputs), value)
+            node.op.function(*(i.data for i in node.inputs), out=value)
         except (ValueError, ImportError):
             return None  # integers to negative powers: NumPy raises when the value is asked for
     return const(value, node.dtype)
@@ -85,7 +94,7 @@ def _fold(node: Node) -> Node | None:
 
 def _neutral_right(value: float) -> Callable[[Node], Node | None]:
     # x op value -> x
-    return lambda n: _same(n, n.inputs[0]) if _is_const(n.inputs[1], value) else None
+    return lambda n: _unless_complex(n, n.inputs[0]) if _is_const(n.inputs[1], value) else None
 
 
 def _neutral_either(value: float) -> Callable[[Node], Node | None]:
@@ -93,8 +102,8 @@ def _neutral_either(value: float) -> Callable[[Node], Node | None]:
     def apply(node: Node) -> Node | None:
         a, b = node.inputs
         if _is_const(b, value):
-            return _same(node, a)
-        return _same(node, b) if _is_const(a, value) else None
+            return _unless_complex(node, a)
+        return _unless_complex(node, b) if _is_const(a, value) else None
 
     return apply
 
@@ -127,6 +136,8 @@ def _cast_back(node: Node) -> Node | None:
     if inner.op is not node.op:
         return None
     x = inner.inputs[0]
+    if x.dtype.kind in "iu" and x.dtype.itemsize == 8 and inner.dtype.kind in "fc":
+        return None  # NumPy calls this cast safe; beyond 2**53 it rounds
     return _same(node, x) if np.can_cast(x.dtype, inner.dtype, "safe") else None
 
 
@@ -307,7 +318,8 @@ def _push(node: Node, views: tuple[View, ...]) -> tuple[list[Key], tuple[View, .
     operands: list[tuple[View, ...]] = [() for _ in node.inputs]
     shapes = [i.shape for i in node.inputs]
     out = node.shape
-    for at, (name, params) in enumerate(views):
+    pushed = 0
+    for name, params in views:
         steps = [operand_views(name, params, out, shape) for shape in shapes]
         if any(step is None for step in steps):
             break
@@ -316,9 +328,8 @@ def _push(node: Node, views: tuple[View, ...]) -> tuple[list[Key], tuple[View, .
                 operands[n] += (view,)
                 shapes[n] = view_shape(*view, shapes[n])
         out = view_shape(name, params, out)
-    else:
-        at = len(views)
-    return list(zip(node.inputs, operands, strict=True)), views[at:]
+        pushed += 1
+    return list(zip(node.inputs, operands, strict=True)), views[pushed:]
 
 
 def _apply(node: Node, views: tuple[View, ...]) -> Node:

@@ -51,6 +51,7 @@ def axis_numbers(name: str, axis: Any, ndim: int) -> tuple[int, ...]:
 
 
 def as_shape(shape: Any) -> Shape:
+    """One size, or several, as a shape."""
     return tuple(int(n) for n in shape) if isinstance(shape, (tuple, list)) else (int(shape),)
 
 
@@ -95,7 +96,7 @@ def transpose(x: Any, *axes: Any) -> Tensor:
     """``x`` with its axes reversed, or in the order of ``axes``."""
     x = as_tensor(x)
     given = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes
-    return permute_dims(x, tuple(range(x.ndim))[::-1] if not given else given)
+    return permute_dims(x, given or tuple(range(x.ndim))[::-1])
 
 
 def matrix_transpose(x: Any) -> Tensor:
@@ -175,9 +176,9 @@ def broadcast_to(x: Any, shape: Any) -> Tensor:
 
 def flip(x: Any, axis: Any = None) -> Tensor:
     """``x`` in reverse along axes; None: along all."""
-    x = as_tensor(x)
-    axes = tuple(range(x.ndim)) if axis is None else axis_numbers("flip", axis, x.ndim)
-    return x[tuple(slice(None, None, -1) if a in axes else slice(None) for a in range(x.ndim))]
+    t = as_tensor(x)
+    axes = tuple(range(t.ndim)) if axis is None else axis_numbers("flip", axis, t.ndim)
+    return t[tuple(slice(None, None, -1) if a in axes else slice(None) for a in range(t.ndim))]
 
 
 # --- joins ----------------------------------------------------------------------------------------
@@ -211,6 +212,8 @@ def concat(arrays: Sequence[Any], axis: int | None = 0) -> Tensor:
 def stack(arrays: Sequence[Any], axis: int = 0) -> Tensor:
     """Tensors of one shape side by side along a new axis."""
     tensors = [as_tensor(a) for a in arrays]
+    if not tensors:
+        raise ValueError("stack: needs at least one array")
     if len({t.shape for t in tensors}) > 1:
         shapes = ", ".join(str(list(t.shape)) for t in tensors)
         raise ValueError(f"stack: shapes {shapes} differ")
@@ -276,4 +279,5 @@ def linspace(
 def eye(n_rows: int, n_cols: int | None = None, k: int = 0, dtype: Any = float) -> Tensor:
     """Ones on the ``k``-th diagonal: a comparison of two axes, so it fuses with what reads it."""
     columns = n_rows if n_cols is None else n_cols
-    return cast(arange(n_rows)[:, None] + k == arange(columns)[None, :], dtype)
+    on_diagonal: Any = arange(n_rows)[:, None] + k == arange(columns)[None, :]
+    return cast(on_diagonal, dtype)

@@ -21,7 +21,7 @@ from fusegraph.graph import DType, Node, Shape, const, leaf, make, topological
 from fusegraph.ops import DTYPES, OPS, UFUNCS, Op, resolve
 from fusegraph.options import Options, current_options
 from fusegraph.replay import matmul_shape
-from fusegraph.views import apply_view
+from fusegraph.views import apply_view, array_order
 
 Array = np.ndarray[Any, Any]
 PACKAGE = str(Path(__file__).parent)
@@ -314,7 +314,7 @@ def _holds_tensor(value: Any) -> bool:
 
 
 def _checked(array: Array) -> Array:
-    if array.dtype not in DTYPES:
+    if array.dtype.newbyteorder("=") not in DTYPES:
         held = ", ".join(str(d) for d in DTYPES)
         raise TypeError(
             f"asarray: dtype {array.dtype} is not supported; cast to one of {held} first"
@@ -324,7 +324,7 @@ def _checked(array: Array) -> Array:
 
 def checked_dtype(dtype: Any) -> DType:
     """A dtype given by a user, checked."""
-    found = np.dtype(dtype).newbyteorder("=")
+    found: DType = np.dtype(dtype).newbyteorder("=")
     if found not in DTYPES:
         raise TypeError(
             f"dtype {found} is not supported; choose one of {', '.join(map(str, DTYPES))}"
@@ -366,8 +366,8 @@ def elementwise(op: Op, *operands: Any, params: tuple[Any, ...] = (), dtype: Any
     if all(isinstance(kind, type) for kind in kinds):
         nodes = [as_node(value) for value in nodes]
         kinds = [node.dtype for node in nodes]
-    if dtype is not None:  # astype: the parameter is the result
-        return _built(op, (as_node(nodes[0]),), params, dtype)
+    if dtype is not None:  # astype: the parameter is the result, and tells plans apart
+        return _built(op, (as_node(nodes[0]),), (*params, dtype), dtype)
     loops, result = resolve(op.name, tuple(kinds))
     for at, kind in enumerate(kinds):
         if isinstance(kind, type):  # (a dtype equals the Python type it comes from)
@@ -420,6 +420,10 @@ def weak_constant(op: Op, value: Any, dtype: DType, nodes: list[Any], at: int) -
                 f"{op.name}: Python integer {value} does not fit {dtype}; cast the other operand with "
                 ".astype(...), or give a NumPy scalar"
             )
+        if op.name == "pow" and at == 1 and value < 0:
+            raise ValueError(
+                f"pow: {dtype} to the negative power {value} is no integer; cast to a float dtype first"
+            )
     return const(value, dtype)
 
 
@@ -456,10 +460,6 @@ def power(x: Any, exponent: Any) -> Tensor:
         shortcut = {2: "square", -1: "reciprocal", 0.5: "sqrt"}.get(exponent)
         if shortcut is not None:
             return elementwise(OPS[shortcut], x)
-    if type(exponent) is int and exponent < 0 and isinstance(x, Tensor) and x.dtype.kind in "iu":
-        raise ValueError(
-            f"pow: {x.dtype} to the negative power {exponent} is no integer; cast to a float dtype first"
-        )
     return elementwise(OPS["pow"], x, exponent)
 
 
@@ -587,13 +587,24 @@ def _trailing(expanded: tuple[int, ...], part: Tensor, target: Tensor) -> tuple[
 
 
 def as_computed(node: Node) -> Array:
-    """The array of a leaf; a constant as a fresh 0-d array."""
-    return node.data if node.kind == "input" else np.array(node.data)  # type: ignore[no-any-return]
+    """The array of a leaf; a constant as a fresh 0-d array.
+
+    Raises
+    ------
+    TypeError
+        The leaf is an argument of a function that jit traces: it has no value yet.
+    """
+    if node.data is None:
+        raise TypeError(
+            "a value is asked for while jit traces the function; choose with fg.where, or pass what "
+            "decides as a Python value"
+        )
+    return node.data if node.kind == "input" else np.array(node.data)
 
 
 def compute_nodes(tensors: list[Tensor], options: Options) -> list[Array]:
     """Run one plan for several tensors; each becomes a leaf that holds its result."""
-    pending = [t for t in tensors if not (t.node.kind == "input")]
+    pending = [t for t in tensors if t.node.kind != "input"]
     if pending:
         roots = list(dict.fromkeys(t.node for t in pending))
         results = dict(zip(roots, bind(roots, options).run(), strict=True))
@@ -603,7 +614,7 @@ def compute_nodes(tensors: list[Tensor], options: Options) -> list[Array]:
     return [as_computed(t.node) for t in tensors]
 
 
-def compute_into(tensor: Tensor, out: Array, options: Options) -> Array:
+def compute_into(tensor: Tensor, out: Any, options: Options) -> Array:
     """Run the plan of ``tensor`` into ``out``.
 
     Raises
@@ -627,8 +638,12 @@ def compute_into(tensor: Tensor, out: Array, options: Options) -> Array:
                 f"out: it overlaps an input {array.dtype}{list(array.shape)}; compute into a fresh "
                 "array and copy"
             )
-    (result,) = bound.run([out])
-    if result is not out:  # the result is a view of an input, which no kernel writes
+    result_node = bound.plan.outputs[0]
+    kernel = next((k for k in bound.kernels if result_node in k.region.outputs), None)
+    # A kernel writes memory in its own order; a view of an input is written by no kernel.
+    direct = kernel is not None and array_order(out) == kernel.order and out.flags.aligned
+    (result,) = bound.run([out] if direct else [])
+    if result is not out:
         np.copyto(out, result)
     return out
 

@@ -64,7 +64,7 @@ def operand_views(name: str, params: Params, out: Shape, operand: Shape) -> list
     of an operand that is itself broadcast).
     """
     if not operand:
-        return []
+        return [] if out else None  # nothing else would give the result the shape of the view
     if name == "broadcast" or (name == "reshape" and operand != out):
         return None
     missing = len(out) - len(operand)

@@ -66,7 +66,8 @@ class NumexprEngine:
             return "numexpr writes one output a program"
         if extent.inputs > MAX_INPUTS:
             return f"numexpr takes at most {MAX_INPUTS} inputs"
-        if 1 + extent.constants + extent.live > MAX_REGISTERS:
+        # An input keeps its register for the whole program, so it may add to the peak of `live`.
+        if 1 + extent.constants + extent.inputs + extent.live > MAX_REGISTERS:
             return f"numexpr has {MAX_REGISTERS} registers"
         return None
 
@@ -153,7 +154,10 @@ class _Assembler:
         self.register: dict[Node, int] = {region.outputs[0]: 0}
         for node in (*region.inputs, *constants):
             self.register[node] = len(self.register)
-        self.constants = tuple(node.data[()] for node in constants)
+        # numexpr takes NumPy's scalars of every dtype but bool
+        self.constants = tuple(
+            bool(node.data) if node.dtype.kind == "b" else node.data[()] for node in constants
+        )
         self.first_temporary = len(self.register)
         self.temporaries = ""
         self.free: dict[str, list[int]] = {}

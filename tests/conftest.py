@@ -1,0 +1,88 @@
+"""What every test shares: the engine under test, checks switched on, exact comparison.
+
+``pytest --engine numexpr`` runs the whole suite on one engine. ``verify=True`` is always on.
+"""
+
+from __future__ import annotations
+
+import hypothesis
+import numpy as np
+import pytest
+
+import fusegraph as fg
+
+ENGINES = ("auto", "numpy", "numexpr")
+
+hypothesis.settings.register_profile(
+    "fixed", derandomize=True, deadline=None, database=None, print_blob=True
+)
+hypothesis.settings.load_profile("fixed")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--engine", default="auto", choices=ENGINES, help="run every test on this engine"
+    )
+
+
+@pytest.fixture(autouse=True)
+def suite_options(request):
+    with fg.options(engine=request.config.getoption("--engine"), verify=True):
+        yield
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request):
+    """Each engine name in turn, set for the test."""
+    with fg.options(engine=request.param):
+        yield request.param
+
+
+@pytest.fixture
+def on_numpy():
+    """The engine whose results are NumPy's bits."""
+    with fg.options(engine="numpy"):
+        yield
+
+
+def _assert_same(actual, expected, note="", zero_signs=True):
+    expected = np.asarray(expected)
+    assert type(actual) is np.ndarray, note
+    np.testing.assert_array_equal(actual, expected, err_msg=note, strict=True)
+    if zero_signs and expected.dtype.kind in "fc":
+        for a, b in zip(_parts(actual), _parts(expected), strict=True):
+            number = ~np.isnan(b)
+            np.testing.assert_array_equal(
+                np.signbit(a)[number], np.signbit(b)[number], err_msg=f"signs: {note}"
+            )
+
+
+def _parts(x):
+    return (x.real, x.imag) if x.dtype.kind == "c" else (x,)
+
+
+@pytest.fixture(scope="session")
+def assert_same():
+    """Equal dtype, shape, values, NaN places and signs of zeros."""
+    return _assert_same
+
+
+@pytest.fixture(scope="session")
+def assert_close():
+    """Equal dtype and shape, and at most ``ulp`` units in the last place apart."""
+
+    def check(actual, expected, ulp, note="", zero_signs=True):
+        expected = np.asarray(expected)
+        if not ulp or expected.dtype.kind not in "fc":
+            _assert_same(actual, expected, note, zero_signs)
+            return
+        assert (actual.dtype, actual.shape) == (expected.dtype, expected.shape), note
+        for a, b in zip(_parts(actual), _parts(expected), strict=True):
+            np.testing.assert_array_equal(np.isnan(a), np.isnan(b), err_msg=note)
+            number = ~np.isnan(b)
+            try:
+                np.testing.assert_array_max_ulp(a[number], b[number], ulp)
+            except AssertionError as error:
+                raise AssertionError(f"{note}: {error}") from None
+
+    return check

@@ -1,0 +1,141 @@
+"""The modules import downwards only; no hidden switches; no module without a noun."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import fusegraph
+
+PACKAGE = Path(fusegraph.__file__).parent
+# A module may import from layers above it in this list, and from its own layer without cycles.
+LAYERS = (
+    ("ops", "workers"),
+    ("graph", "buffers", "report.units", "report"),
+    ("views", "machine", "cost"),
+    ("rewrite", "replay", "reference", "engines.base"),
+    ("engines.tiles", "engines.library"),
+    ("engines.blocks", "engines.numexpr"),
+    ("engines",),
+    ("engines.products", "options", "expression", "fuse"),
+    ("calibrate", "kernel"),
+    ("plan",),
+    ("execute",),
+    ("profile",),
+    ("report.records", "report.text"),
+    ("bound",),
+    ("tensor",),
+    ("elementwise",),
+    ("shaping",),
+    ("statistics",),
+    ("namespace", "jit", "compare"),
+    ("acceleration",),
+    ("seed_figures",),
+    ("",),  # the package itself
+    ("parse", "cli", "report.pictures"),
+    ("__main__",),
+)
+OPTIONAL = {"scipy", "matplotlib", "llvmlite", "IPython"}
+LAYER_OF = {name: at for at, layer in enumerate(LAYERS) for name in layer}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def module_name(path):
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): ast.parse(path.read_text()) for path in FILES}
+
+
+def imported_modules(tree):
+    """Names of the package's own modules that ``tree`` imports."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports name the package"
+            inner = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [n if n.removeprefix("fusegraph.") in MODULES else node.module for n in inner]
+        else:
+            continue
+        for name in names:
+            if name == "fusegraph" or name.startswith("fusegraph."):
+                yield name.removeprefix("fusegraph").lstrip(".")
+
+
+def test_every_module_has_a_layer():
+    assert set(MODULES) <= set(LAYER_OF)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_go_down(name):
+    above = sorted(m for m in imported_modules(MODULES[name]) if LAYER_OF[m] > LAYER_OF[name])
+    assert above == []
+
+
+def test_there_is_no_cycle():
+    remaining = {name: set(imported_modules(tree)) - {name} for name, tree in MODULES.items()}
+    while remaining:
+        free = [name for name, needs in remaining.items() if not needs & set(remaining)]
+        assert free, f"a cycle among {sorted(remaining)}"
+        for name in free:
+            del remaining[name]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_switches_in_the_environment(name):
+    found = [
+        ast.unparse(node)
+        for node in ast.walk(MODULES[name])
+        if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "putenv")
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_stand_at_the_top_but_for_optional_packages(name):
+    inner = [
+        node
+        for function in ast.walk(MODULES[name])
+        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+        for node in ast.walk(function)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+    ]
+    packages = {
+        (node.module if isinstance(node, ast.ImportFrom) else node.names[0].name).split(".")[0]
+        for node in inner
+    }
+    assert packages <= OPTIONAL
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_global_statements_but_the_worker_threads(name):
+    found = {
+        n for node in ast.walk(MODULES[name]) if isinstance(node, ast.Global) for n in node.names
+    }
+    assert found <= ({"_executor", "_starting"} if name == "workers" else set())
+
+
+def test_modules_are_nouns():
+    last = {name.rpartition(".")[2] for name in MODULES}
+    assert not last & {"utils", "util", "helpers", "helper", "misc", "common", "tools"}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_say_what_they_are_for(name):
+    assert ast.get_docstring(MODULES[name])
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_other_modules_private_names(name):
+    found = [
+        f"{node.module}.{alias.name}"
+        for node in ast.walk(MODULES[name])
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fusegraph")
+        for alias in node.names
+        if alias.name.startswith("_")
+    ]
+    assert found == []

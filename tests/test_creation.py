@@ -1,0 +1,96 @@
+"""New tensors: NumPy's values and dtypes; constants store nothing until a kernel needs them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import fusegraph as fg
+from fusegraph.ops import DTYPES
+
+CALLS = {
+    "zeros": lambda m: m.zeros((2, 3)),
+    "zeros int": lambda m: m.zeros(4, dtype="i4"),
+    "zeros 0-d": lambda m: m.zeros(()),
+    "zeros empty": lambda m: m.zeros((0, 3)),
+    "ones": lambda m: m.ones((2, 3)),
+    "ones bool": lambda m: m.ones(3, dtype=bool),
+    "full": lambda m: m.full((2, 2), 7),
+    "full float": lambda m: m.full(3, 2.5, dtype="f4"),
+    "full complex": lambda m: m.full(3, 2j),
+    "full large": lambda m: m.full(2, 2**63, dtype="u8"),
+    "full of a row": lambda m: m.full((2, 3), [1, 2, 3]),
+    "full nan": lambda m: m.full(2, np.nan),
+    "full negative zero": lambda m: m.full(2, -0.0),
+    "eye": lambda m: m.eye(3),
+    "eye wide": lambda m: m.eye(2, 4),
+    "eye k": lambda m: m.eye(3, 4, 1),
+    "eye -k int": lambda m: m.eye(4, 3, k=-2, dtype="i8"),
+    "eye empty": lambda m: m.eye(0),
+    "arange": lambda m: m.arange(5),
+    "arange step": lambda m: m.arange(1, 10, 3),
+    "arange float": lambda m: m.arange(0.0, 1.0, 0.1),
+    "arange down": lambda m: m.arange(5, 0, -2),
+    "arange dtype": lambda m: m.arange(4, dtype="f4"),
+    "arange empty": lambda m: m.arange(3, 3),
+    "linspace": lambda m: m.linspace(0, 1, 7),
+    "linspace open": lambda m: m.linspace(0, 1, 5, endpoint=False),
+    "linspace dtype": lambda m: m.linspace(0, 9, 4, dtype="f4"),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_equals_numpy(name, engine, assert_same):
+    tensor = CALLS[name](fg)
+    expected = CALLS[name](np)
+    assert (tensor.shape, tensor.dtype) == (expected.shape, expected.dtype)
+    assert_same(tensor.compute(), expected)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_in_an_expression(name, engine, assert_same):
+    expected = CALLS[name](np)
+    assert_same((CALLS[name](fg) + 1).compute(), expected + 1)
+    assert_same(CALLS[name](fg).sum().compute(), expected.sum())
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_like(dtype, assert_same):
+    x = np.ones((2, 3), dtype)
+    t = fg.asarray(x)
+    for name in ("zeros_like", "ones_like"):
+        assert_same(getattr(fg, name)(t).compute(), getattr(np, name)(x))
+        assert_same(getattr(fg, name)(t, dtype="f4").compute(), getattr(np, name)(x, dtype="f4"))
+        assert isinstance(getattr(np, name)(t), fg.Tensor)
+    assert_same(fg.full_like(t, 1).compute(), np.full_like(x, 1))
+
+
+def test_results_are_fresh_and_writable():
+    for tensor in (fg.zeros(3), fg.ones((2, 2)), fg.full((), 2.0), fg.eye(2)):
+        first = tensor.compute()
+        assert first.flags.writeable
+        assert first.flags.c_contiguous
+        assert not np.shares_memory(first, fg.zeros(3).compute())
+
+
+def test_constants_move_no_bytes_as_operands():
+    x = np.ones(1000, np.float32)
+    plan = (fg.asarray(x) + fg.zeros(1000, "f4") * fg.ones(1000, "f4")).plan()
+    assert plan.cost.bytes_moved == 2 * 4000
+
+
+def test_negative_sizes_are_errors():
+    for build in (lambda: fg.zeros(-1), lambda: fg.full((2, -3), 1)):
+        with pytest.raises(ValueError, match="negative"):
+            build()
+
+
+def test_a_value_that_does_not_fit_is_an_error():
+    with pytest.raises(OverflowError):
+        fg.full(3, 300, dtype="u1")
+
+
+def test_dtype_that_is_not_held_is_an_error():
+    for build in (lambda: fg.zeros(3, dtype=object), lambda: fg.ones(3, dtype="M8[s]")):
+        with pytest.raises(TypeError, match="not supported; choose one of bool, int8"):
+            build()

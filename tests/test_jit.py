@@ -1,0 +1,215 @@
+"""jit: one trace a signature, one plan a size; what is traced, cached, captured and refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import fusegraph as fg
+
+X = np.linspace(0, 1, 12).reshape(3, 4)
+
+
+class Counted:
+    """A function that counts its calls."""
+
+    def __init__(self, function):
+        self.function = function
+        self.calls = 0
+
+    def __call__(self, *args, **keywords):
+        self.calls += 1
+        return self.function(*args, **keywords)
+
+
+def counted(function):
+    inner = Counted(function)
+    inner.__name__ = "counted"
+    return inner, fg.jit(inner)
+
+
+def test_traces_once_a_signature_and_not_a_size(assert_same):
+    inner, f = counted(lambda x, y: (x + y) * 2)
+    for size in (5, 5, 7, 1000, 9):
+        x = np.arange(float(size))
+        assert_same(f(x, x), (x + x) * 2)
+    assert inner.calls == 1
+    info = f.cache_info()
+    assert (info.traces, info.misses, info.hits) == (1, 4, 1)
+    assert info.signatures == ("float64[n], float64[n]",)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        (X.astype("f4"), X.astype("f4")),
+        (X, X.astype("f4")),
+        (X, X[0]),
+        (X, X[:1]),
+        (X, np.float64(2)),
+        (X[:0], X[:0]),
+        (np.asfortranarray(X), np.asfortranarray(X)),
+        (X[:, ::2], X[:, ::2]),
+        (X, 2.0),
+        (X, 3),
+    ],
+)
+def test_another_signature_is_traced_again(args, assert_same):
+    inner, f = counted(lambda x, y: x * 2 + y)
+    f(X, X)
+    assert_same(f(*args), args[0] * 2 + args[1])
+    f(*args)
+    assert inner.calls == 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda x: x / x.shape[0],
+        lambda x: x * len(x),
+        lambda x: x - x.mean(),
+        lambda x: x.reshape(-1) * 2,
+        lambda x: x + fg.ones(x.shape),
+        lambda x: x[: x.size // 2],
+        lambda x: x[::-1],
+    ],
+)
+def test_reading_a_size_is_traced_for_each_size(body, assert_close):
+    inner, f = counted(body)
+    for size in (4, 6, 4, 6):
+        x = np.linspace(0, 1, size)
+        expected = body(fg.asarray(x)).compute()
+        assert_close(f(x), expected, 0)
+    assert inner.calls == 2
+
+
+def test_python_values_are_static(assert_same):
+    inner, f = counted(lambda x, power, flag=False: -(x**power) if flag else x**power)
+    with fg.options(exact=True):
+        assert_same(f(X, 2), X**2)
+        assert_same(f(X, 3), X**3)
+        assert_same(f(X, 2, flag=True), -(X**2))
+        assert_same(f(X, 2), X**2)
+    assert inner.calls == 3
+
+
+@pytest.mark.parametrize("pair", [(1, 1.0), (1, True), (0.0, -0.0), (float("nan"), 1.0)])
+def test_static_values_that_compare_equal_stay_apart(pair, assert_same):
+    _, f = counted(lambda x, value: x * value)
+    ints = np.arange(4)
+    for value in pair * 2:
+        assert_same(f(ints, value), ints * value)
+
+
+def test_several_results(assert_same):
+    f = fg.jit(lambda x: (x + 1, x.sum(axis=0), x))
+    a, b, c = f(X)
+    assert_same(a, X + 1)
+    assert_same(b, X.sum(axis=0))
+    assert_same(c, X)
+    assert isinstance(fg.jit(lambda x: [x + 1])(X), tuple)
+
+
+def test_captured_arrays_are_held(assert_same):
+    weights = np.arange(4.0)
+    f = fg.jit(lambda x: x * weights)
+    assert_same(f(X), X * weights)
+    weights[:] = 7
+    assert_same(f(X), X * 7)
+    shared = fg.asarray(weights) * 2
+    g = fg.jit(lambda x: x + shared)
+    assert_same(g(X), X + 14.0)
+    assert_same(g(X[:2]), X[:2] + 14.0)
+
+
+def test_broadcast_pattern_is_part_of_the_signature(assert_same):
+    inner, f = counted(lambda x, y: x + y)
+    for a, b in (
+        ((3, 4), (3, 4)),
+        ((5, 6), (5, 6)),
+        ((3, 1), (1, 4)),
+        ((6, 1), (1, 2)),
+        ((3, 4), (1, 4)),
+    ):
+        x, y = np.ones(a), np.full(b, 2.0)
+        assert_same(f(x, y), x + y)
+    assert inner.calls == 3
+
+
+def test_jit_inside_jit(assert_same):
+    inner = fg.jit(lambda x: x * 2)
+    outer = fg.jit(lambda x: inner(x) + 1)
+    assert_same(outer(X), X * 2 + 1)
+
+
+def test_wrong_shapes_name_the_op():
+    f = fg.jit(lambda x, y: x + y)
+    with pytest.raises(ValueError, match=r"add: shapes of float64\[3, 4\] and float64\[5\] do not"):
+        f(X, np.ones(5))
+    f(np.ones(6), np.ones(6))
+    with pytest.raises(ValueError, match=r"add: shapes of float64\[6\] and float64\[7\] do not"):
+        f(np.ones(6), np.ones(7))
+    assert f(np.ones(2), np.ones(2)).tolist() == [2, 2]
+
+
+def test_values_are_not_known_while_tracing():
+    f = fg.jit(lambda x: x if x.sum() > 0 else -x)
+    with pytest.raises((TypeError, ValueError, RuntimeError)):
+        f(X)
+
+
+def test_lists_and_scalars_are_arrays(assert_same):
+    f = fg.jit(lambda x: fg.asarray(x) * 2)
+    assert_same(f([1, 2, 3]), np.array([2, 4, 6]))
+    assert_same(f(np.float32(2)), np.asarray(np.float32(4)))
+
+
+def test_tensors_as_arguments(assert_same):
+    f = fg.jit(lambda x: x * 2 + 1)
+    assert_same(np.asarray(f(fg.asarray(X) + 1)), (X + 1) * 2 + 1)
+
+
+def test_the_caches_are_bounded_and_can_be_cleared():
+    f = fg.jit(lambda x: x + 1)
+    for size in range(2, 200):
+        f(np.ones(size))
+    info = f.cache_info()
+    assert info.plans == info.maxplans == 128
+    assert info.traces == 1
+    g = fg.jit(lambda x, k: x + k)
+    for k in range(100):
+        g(X, k)
+    assert len(g.cache_info().signatures) == 64
+    f.cache_clear()
+    assert f.cache_info().plans == 0
+    assert f(np.ones(3)).tolist() == [2, 2, 2]
+
+
+def test_results_are_fresh_and_inputs_untouched():
+    f = fg.jit(lambda x: x * 2)
+    x = X.copy()
+    first, second = f(x), f(x)
+    assert not np.shares_memory(first, second)
+    np.testing.assert_array_equal(x, X)
+
+
+def test_options_of_a_jit_function():
+    f = fg.jit(engine="numpy", threads=1)(lambda x: fg.tanh(x) + 1)
+    assert [k.engine for k in f.plan(X).kernels] == ["numpy"]
+    with pytest.raises(TypeError, match="unknown option 'speed'"):
+        fg.jit(speed=1)(lambda x: x)(X)
+
+
+def test_the_function_keeps_its_name_and_documentation():
+    @fg.jit
+    def doubled(x):
+        """Twice."""
+        return x * 2
+
+    assert (doubled.__name__, doubled.__doc__) == ("doubled", "Twice.")
+
+
+def test_other_layouts_of_one_size(assert_same):
+    f = fg.jit(lambda x: x * 2 + x.T.T)
+    for x in (X, np.asfortranarray(X), X[::-1], X[:, ::-1], X.astype(">f8"), X):
+        assert_same(f(x), (x * 2 + x).astype("f8"))

@@ -1,0 +1,128 @@
+"""Options: checked once, scoped to a block and a thread, and kept by what they promise."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+
+import numpy as np
+import pytest
+
+import fusegraph as fg
+from fusegraph.machine import default_machine
+from fusegraph.options import Options, current_options
+
+X = np.linspace(-3, 3, 50_000)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "text"),
+    [
+        (
+            {"engine": "cuda"},
+            ValueError,
+            "option engine='cuda': choose one of auto, numpy, numexpr",
+        ),
+        ({"engine": None}, ValueError, "option engine=None"),
+        ({"fuse": 1}, TypeError, "option fuse=1: give True or False"),
+        ({"exact": "yes"}, TypeError, "option exact='yes'"),
+        ({"verify": None}, TypeError, "option verify=None"),
+        ({"threads": 0}, ValueError, "option threads=0: give a positive integer or None"),
+        ({"threads": -2}, ValueError, "option threads=-2"),
+        ({"threads": 1.0}, TypeError, "option threads=1.0"),
+        ({"threads": True}, TypeError, "option threads=True"),
+        ({"memory_limit": 0}, ValueError, "option memory_limit=0"),
+        ({"memory_limit": "1GB"}, TypeError, "option memory_limit='1GB'"),
+        ({"machine": "fast"}, TypeError, "option machine='fast'"),
+        ({"thread": 2}, TypeError, "unknown option 'thread': the options are engine, fuse, exact"),
+    ],
+)
+def test_wrong_options_are_named(changes, kind, text):
+    with pytest.raises(kind, match=text):
+        fg.options(**changes).__enter__()
+    with pytest.raises(kind, match=text):
+        (fg.asarray(X) + 1).compute(**changes)
+    with pytest.raises(kind, match=text):
+        fg.plan(fg.asarray(X) + 1, **changes)
+
+
+def test_a_block_sets_and_restores():
+    before = current_options()
+    with fg.options(threads=1, engine="numpy") as inside:
+        assert (inside.threads, inside.engine, inside.verify) == (1, "numpy", before.verify)
+        with fg.options(threads=2):
+            assert (current_options().threads, current_options().engine) == (2, "numpy")
+        assert current_options() is inside
+    assert current_options() == before
+    with pytest.raises(ZeroDivisionError), fg.options(threads=1):
+        raise ZeroDivisionError
+    assert current_options() == before
+
+
+def test_options_belong_to_a_thread():
+    seen = []
+    with fg.options(engine="numpy", threads=1):
+        thread = threading.Thread(target=lambda: seen.append(current_options()))
+        thread.start()
+        thread.join()
+    assert seen == [Options()]
+
+
+def test_options_are_immutable():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        current_options().engine = "numpy"
+
+
+def test_engine_by_name():
+    t = fg.asarray(X) * 2 + 1
+    for engine in ("numpy", "numexpr"):
+        assert {k.engine for k in t.plan(engine=engine).kernels} == {engine}
+
+
+def test_fuse_off_runs_every_op_alone():
+    t = fg.asarray(X) * 2 + 1
+    assert len(t.plan(fuse=False).kernels) == 2
+    assert len(t.plan(fuse=True).kernels) == 1
+
+
+@pytest.mark.parametrize("name", ["auto", "numexpr", "numpy"])
+def test_exact_is_bit_identical(name, assert_same):
+    t = fg.asarray(X)
+    result = (fg.tanh(t) ** 3 + fg.exp(t) * fg.sin(t)).compute(exact=True, engine=name)
+    assert_same(result, np.tanh(X) ** 3 + np.exp(X) * np.sin(X))
+
+
+def test_memory_limit_refuses_before_running():
+    t = fg.asarray(X) * 2
+    peak = t.plan().peak_bytes
+    assert t.compute(memory_limit=peak).nbytes < peak
+    again = fg.asarray(X) * 3
+    with pytest.raises(
+        fg.MemoryLimitError, match=r"kernel k0 brings the plan to .* raise the limit"
+    ):
+        again.compute(memory_limit=1000)
+    assert again.pending == 1
+
+
+def test_trace_source_names_the_users_line():
+    with fg.options(trace_source=True):
+        t = fg.asarray(X[:7]) * 11.25 - 3.75
+        assert all("test_options.py:" in line for k in t.plan().kernels for line in k.sources)
+        assert t.plan().kernels[0].sources
+
+
+def test_a_machine_can_be_given():
+    machine = dataclasses.replace(default_machine(), name="paper", cores=64)
+    assert (fg.asarray(X) + 1).plan(machine=machine).plan.machine is machine
+
+
+def test_plans_are_cached_by_graph_and_options():
+    fg.clear_caches()
+    for value in (X, X + 1, X * 2):
+        (fg.asarray(value) * 2 + 1).compute()
+    assert len(fg.cached_plans()) == 1
+    (fg.asarray(X) * 2 + 1).compute(threads=1)
+    (fg.asarray(X[:10]) * 2 + 1).compute()
+    assert len(fg.cached_plans()) == 3
+    fg.clear_caches()
+    assert fg.cached_plans() == []

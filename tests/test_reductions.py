@@ -1,0 +1,216 @@
+"""Reductions against NumPy: values bit for bit, dtypes, shapes, empty axes, NaN."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import fusegraph as fg
+from fusegraph.ops import DTYPES, REDUCTIONS
+
+pytestmark = pytest.mark.usefixtures("on_numpy")
+
+AXES = (None, 0, 1, 2, -1, (0, 1), (0, 2), (-1, 0), (2, 1, 0), ())
+ARG = ("argmax", "argmin")
+NO_IDENTITY = ("max", "min", *ARG)
+STATISTICS = ("mean", "var", "std")
+
+
+def sample(dtype, shape=(5, 4, 6), seed=1):
+    rng = np.random.default_rng(seed)
+    if dtype.kind == "b":
+        return rng.integers(0, 2, shape).astype(dtype)
+    if dtype.kind in "iu":
+        return rng.integers(0 if dtype.kind == "u" else -60, 100, shape).astype(dtype)
+    x = rng.normal(size=shape)
+    return (x + 1j * rng.normal(size=shape) if dtype.kind == "c" else x).astype(dtype)
+
+
+def reference(name, *args, **keywords):
+    with np.errstate(all="ignore"):
+        return getattr(np, name)(*args, **keywords)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", [op.name for op in REDUCTIONS])
+def test_reduction_equals_numpy(name, dtype, assert_same):
+    x = sample(dtype)
+    axes = (None, 0, 1, -1) if name in ARG else AXES
+    for axis in axes:
+        for keepdims in (False, True):
+            expected = reference(name, x, axis=axis, keepdims=keepdims)
+            result = getattr(fg, name)(fg.asarray(x), axis=axis, keepdims=keepdims)
+            assert (result.shape, result.dtype) == (np.shape(expected), expected.dtype)
+            assert_same(result.compute(), expected, f"{name} {dtype} {axis} {keepdims}")
+
+
+@pytest.mark.parametrize("name", [op.name for op in REDUCTIONS])
+def test_methods_and_numpy_functions_are_lazy(name, assert_same):
+    x = sample(np.dtype("f8"))
+    for result in (
+        getattr(fg.asarray(x), name)(axis=1),
+        getattr(np, name)(fg.asarray(x), axis=1),
+    ):
+        assert isinstance(result, fg.Tensor)
+        assert_same(result.compute(), reference(name, x, axis=1))
+
+
+@pytest.mark.parametrize("name", ["sum", "prod"])
+@pytest.mark.parametrize("wanted", ["f4", "f8", "i8", "c16"])
+def test_dtype_of_the_sum(name, wanted, assert_same):
+    for dtype in map(np.dtype, ("?", "i1", "u4", "f2", "f4")):
+        x = sample(dtype)
+        expected = reference(name, x, axis=0, dtype=wanted)
+        assert_same(getattr(fg, name)(fg.asarray(x), axis=0, dtype=wanted).compute(), expected)
+
+
+@pytest.mark.parametrize("ufunc", [np.add, np.multiply, np.maximum, np.minimum])
+def test_reduce_of_a_ufunc_is_lazy(ufunc, assert_same):
+    x = sample(np.dtype("f8"))
+    result = ufunc.reduce(fg.asarray(x))
+    assert isinstance(result, fg.Tensor)
+    assert_same(result.compute(), ufunc.reduce(x))
+    assert_same(ufunc.reduce(fg.asarray(x), axis=(0, 2)).compute(), ufunc.reduce(x, axis=(0, 2)))
+
+
+@pytest.mark.parametrize("name", STATISTICS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_statistics_equal_numpy(name, dtype, assert_same):
+    x = sample(dtype)
+    for axis in (None, 0, -1, (0, 2)):
+        for keepdims in (False, True):
+            expected = reference(name, x, axis=axis, keepdims=keepdims)
+            result = getattr(fg, name)(fg.asarray(x), axis=axis, keepdims=keepdims)
+            assert result.dtype == expected.dtype
+            assert_same(result.compute(), expected, f"{name} {dtype} {axis} {keepdims}")
+
+
+@pytest.mark.filterwarnings("ignore:Degrees of freedom")  # NumPy's: five of five rows
+@pytest.mark.parametrize("name", ["var", "std"])
+@pytest.mark.parametrize("correction", [0, 1, 2, 1.5, 5])
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i4", "c16"])
+def test_correction(name, correction, dtype, assert_same):
+    x = sample(np.dtype(dtype))
+    expected = reference(name, x, axis=0, ddof=correction)
+    assert_same(getattr(fg, name)(fg.asarray(x), axis=0, ddof=correction).compute(), expected)
+    result = getattr(fg, name)(fg.asarray(x), axis=0, correction=correction)
+    assert_same(result.compute(), expected)
+
+
+@pytest.mark.parametrize("name", STATISTICS)
+def test_statistics_in_another_dtype(name, assert_same):
+    x = sample(np.dtype("f4"))
+    expected = reference(name, x, axis=1, dtype="f8")
+    assert_same(getattr(fg, name)(fg.asarray(x), axis=1, dtype="f8").compute(), expected)
+
+
+@pytest.mark.parametrize("name", [op.name for op in REDUCTIONS] + ["mean", "var"])
+@pytest.mark.parametrize("at", [0, 3, 16, 99])
+def test_nan_propagates(name, at, assert_same):
+    x = np.linspace(-3, 3, 100)
+    x[at] = np.nan
+    assert_same(getattr(fg, name)(fg.asarray(x)).compute(), reference(name, x))
+    grid = x.reshape(10, 10)
+    result = getattr(fg, name)(fg.asarray(grid), axis=0)
+    assert_same(result.compute(), reference(name, grid, axis=0))
+
+
+@pytest.mark.parametrize("name", [op.name for op in REDUCTIONS])
+@pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 3), (2, 0, 4)])
+def test_empty(name, shape, assert_same):
+    x = np.empty(shape)
+    for axis in (None, *range(len(shape))):
+        try:
+            expected = reference(name, x, axis=axis)
+        except ValueError:
+            with pytest.raises(ValueError, match=f"^{name}: .*empty"):
+                getattr(fg, name)(fg.asarray(x), axis=axis)
+        else:
+            assert_same(getattr(fg, name)(fg.asarray(x), axis=axis).compute(), expected)
+
+
+@pytest.mark.parametrize("name", [*(op.name for op in REDUCTIONS), *STATISTICS])
+@pytest.mark.parametrize("value", [2.5, -7, True, float("nan")])
+def test_zero_dimensions(name, value, assert_same):
+    assert_same(getattr(fg, name)(fg.asarray(value)).compute(), reference(name, np.asarray(value)))
+
+
+@pytest.mark.filterwarnings("ignore:Mean of empty slice", "ignore:Degrees of freedom")
+@pytest.mark.parametrize("name", STATISTICS)
+def test_statistics_of_nothing_are_nan(name, assert_same):
+    x = np.empty((0, 3))
+    assert_same(getattr(fg, name)(fg.asarray(x), axis=0).compute(), reference(name, x, axis=0))
+
+
+@pytest.mark.parametrize("name", [op.name for op in REDUCTIONS])
+@pytest.mark.parametrize("axis", [3, -4, 1.5, "0"])
+def test_axis_errors_name_the_op(name, axis):
+    kind = np.exceptions.AxisError if isinstance(axis, int) else TypeError
+    with pytest.raises(kind, match=f"^{name}: "):
+        getattr(fg, name)(fg.ones((2, 3, 4)), axis=axis)
+
+
+def test_an_axis_named_twice_is_an_error():
+    with pytest.raises(ValueError, match=r"^sum: an axis stands twice"):
+        fg.sum(fg.ones((2, 3)), axis=(0, -2))
+
+
+def test_arg_reductions_take_one_axis():
+    with pytest.raises(TypeError, match=r"^argmax: "):
+        fg.argmax(fg.ones((2, 3)), axis=(0, 1))
+
+
+def test_sums_are_at_least_as_accurate_as_pairwise_ones():
+    """A naive float32 sum of these was 8.8 % off."""
+    x = np.full(10_000_000, 0.1, np.float32)
+    np.testing.assert_allclose(fg.sum(fg.asarray(x)).compute(), 1e6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("engine_name", ["auto", "numpy", "numexpr"])
+def test_reductions_of_fused_values(engine_name, assert_close):
+    x = sample(np.dtype("f8"), (300, 40))
+    with fg.options(engine=engine_name):
+        result = (fg.asarray(x) * 2 + 1).sum(axis=0)
+        assert_close(result.compute(), (x * 2 + 1).sum(axis=0), 0)
+
+
+# --- rows -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_softmax_and_relatives(axis):
+    x = np.random.default_rng(3).normal(size=(6, 9)) * 50
+    shifted = x - x.max(axis=axis, keepdims=True)
+    e = np.exp(shifted)
+    total = e.sum(axis=axis, keepdims=True)
+    t = fg.asarray(x)
+    np.testing.assert_array_equal(fg.softmax(t, axis).compute(), e / total)
+    np.testing.assert_array_equal(fg.log_softmax(t, axis).compute(), shifted - np.log(total))
+    np.testing.assert_allclose(
+        fg.logsumexp(t, axis).compute(), np.logaddexp.reduce(x, axis=axis), rtol=1e-14
+    )
+
+
+def test_logsumexp_of_infinities():
+    x = np.array([[-np.inf, -np.inf], [np.inf, 1.0], [-np.inf, 2.0]])
+    np.testing.assert_array_equal(
+        fg.logsumexp(fg.asarray(x), axis=1).compute(), [-np.inf, np.inf, 2.0]
+    )
+
+
+@pytest.mark.parametrize("axis", [-1, (1, 2)])
+def test_norms(axis):
+    x = np.random.default_rng(4).normal(size=(3, 5, 7)).astype(np.float32)
+    w = np.linspace(0.5, 2, 7, dtype=np.float32)
+    mean = x.mean(axis=axis, keepdims=True)
+    var = ((x - mean) ** 2).mean(axis=axis, keepdims=True)
+    t = fg.asarray(x)
+    np.testing.assert_allclose(
+        fg.layer_norm(t, w, w, axis=axis).compute(), (x - mean) / np.sqrt(var + 1e-5) * w + w,
+        rtol=2e-6, atol=2e-6,
+    )  # fmt: skip
+    np.testing.assert_allclose(
+        fg.rms_norm(t, w, axis=axis).compute(),
+        x / np.sqrt((x * x).mean(axis=axis, keepdims=True) + 1e-5) * w,
+        rtol=2e-6,
+    )

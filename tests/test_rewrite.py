@@ -1,0 +1,206 @@
+"""Rewriting: every rule fires on its example, stays quiet on its counter-example, keeps values."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import fusegraph as fg
+from fusegraph.graph import topological
+from fusegraph.reference import evaluate
+from fusegraph.rewrite import RULES, rewrite
+
+SPECIAL = np.array([0.0, -0.0, 1.5, -2.5, np.inf, -np.inf, np.nan, 5e-324, 1e308])
+COMPLEX = np.array([complex(a, b) for a in SPECIAL[:7] for b in SPECIAL[:7]])
+INTS = np.array([0, 1, -1, 7, 2**62, -(2**63)])
+BOOLS = np.array([True, False])
+F, C, I, B = (fg.asarray(x) for x in (SPECIAL, COMPLEX, INTS, BOOLS))  # noqa: E741
+F2 = fg.asarray(np.arange(18.0).reshape(2, 9))
+ONE = fg.asarray(1)
+
+FIRES = {
+    "fold-constants": (F + fg.exp(fg.asarray(2.0)), F * (fg.asarray(2) + 3)),
+    "drop-broadcast": (F2 + fg.broadcast_to(F, (2, 9)), F2 * fg.zeros((2, 9))),
+    "multiply-by-one": (F * 1, 1.0 * F, I * 1, F.astype("f4") * 1.0),
+    "divide-by-one": (F / 1, F / 1.0),
+    "power-of-one": (F**1, I**1),
+    "add-zero": (I + 0, 0 + I, F + -0.0, -0.0 + F),
+    "subtract-zero": (F - 0.0, I - 0, F - 0),
+    "double-negation": (fg.negative(-F), fg.negative(-I), ~(~I), ~(~B)),
+    "double-conjugate": (fg.conj(fg.conj(C)),),
+    "idempotent": (abs(abs(F)), fg.floor(fg.floor(F)), fg.ceil(fg.ceil(F)), fg.trunc(fg.trunc(F)),
+                   fg.rint(fg.rint(F))),
+    "positive": (+F, +I),
+    "cast-to-same": (fg.where(B[:1], F, F).astype("f8"),),
+    "cast-back": (F.astype("f4").astype("f8").astype("f4"),
+                  I.astype("i4").astype("i8").astype("i4")),
+    "same-branches": (fg.where(F > 0, F, F),),
+    "integer-power": (I**2, I**3, I**4),
+    "small-power": (F**3, F**4),
+}  # fmt: skip
+QUIET = {
+    "fold-constants": (F + 2.0,),
+    "drop-broadcast": (F + 1, fg.broadcast_to(F, (2, 9)) + F, fg.broadcast_to(F, (2, 9)) * 2),
+    "multiply-by-one": (C * 1, C * True, C * np.float64(1), F * -1, I * 1.0, F * 1.0000001,
+                        fg.asarray(BOOLS) * ONE, F2[0, 0] * fg.asarray(np.ones((3, 3)))),
+    "divide-by-one": (C / 1, I / 1, 1 / F, C / True),
+    "power-of-one": (C**1, F**1.5, 1**F),
+    "add-zero": (F + 0.0, F + 0, 0.0 + F, C + 0, C + np.int64(0), C + -0.0, I + 0.0),
+    "subtract-zero": (F - -0.0, 0.0 - F, C - 0, I - 0.0),
+    "double-negation": (-(~I), ~(-I), -abs(-F)),
+    "double-conjugate": (fg.conj(C),),
+    "idempotent": (abs(fg.floor(F)), fg.floor(fg.ceil(F)), abs(C)),
+    "positive": (-F,),
+    "cast-to-same": (F.astype("f4"),),
+    "cast-back": (F.astype("f4").astype("f8"), I.astype("f8").astype("i8"),
+                  F.astype("i8").astype("f8"),
+                  C.real.astype("f4").astype("c8")),
+    "same-branches": (fg.where(F > 0, F, -F), fg.where(F > 0, F, F.astype("f4"))),
+    "integer-power": (I**5, I**0, F**2.5, I**2.0),
+    "small-power": (F**5, F**2.5, F**-3, C**3, F ** np.float32(3.5)),
+}  # fmt: skip
+
+
+def rewritten(tensor, ulp=True):
+    return rewrite([tensor.node], ulp)
+
+
+def fired(tensor, ulp=True):
+    return [f.rule for f in rewritten(tensor, ulp).fired]
+
+
+def examples(table):
+    return [
+        pytest.param(name, at, id=f"{name}-{at}")
+        for name, tensors in table.items()
+        for at in range(len(tensors))
+    ]
+
+
+def test_every_rule_has_an_example_and_a_counter_example():
+    names = [rule.name for rule in RULES]
+    assert len(set(names)) == len(names)
+    assert set(FIRES) == set(QUIET) == set(names)
+
+
+@pytest.mark.parametrize(
+    ("name", "at"), [e for e in examples(FIRES) if e.values[0] != "cast-to-same"]
+)
+def test_rule_fires(name, at, assert_same, assert_close):
+    tensor = FIRES[name][at]
+    result = rewritten(tensor)
+    assert name in [f.rule for f in result.fired]
+    (before,), (after,) = evaluate([tensor.node]), evaluate(result.outputs)
+    assert_close(after, before, 2 if name == "small-power" else 0, name)
+
+
+def test_a_cast_to_the_same_dtype_is_not_even_built():
+    """The rule behind it serves what rewriting itself uncovers."""
+    assert F.astype("f8") is F
+
+
+@pytest.mark.parametrize(("name", "at"), examples(QUIET))
+def test_rule_stays_quiet(name, at, assert_same):
+    tensor = QUIET[name][at]
+    assert name not in fired(tensor)
+    with fg.options(engine="numpy"):
+        assert_same((tensor + 0).T.T.compute(), evaluate([(tensor + 0).node])[0])
+
+
+@pytest.mark.parametrize(("name", "at"), examples(FIRES) + examples(QUIET))
+def test_exact_rewriting_keeps_every_bit(name, at, assert_same):
+    for table in (FIRES, QUIET):
+        for tensor in table[name][at : at + 1]:
+            (before,) = evaluate([tensor.node])
+            result = rewritten(tensor, ulp=False)
+            assert (result.outputs[0].dtype, result.outputs[0].shape) == (
+                tensor.dtype,
+                tensor.shape,
+            )
+            assert_same(evaluate(result.outputs)[0], before, name)
+
+
+def test_rules_that_move_last_bits_are_left_out_where_bits_are_promised():
+    assert "small-power" in fired(F**3, ulp=True)
+    assert "small-power" not in fired(F**3, ulp=False)
+    assert {rule.name for rule in RULES if rule.numeric == "ulp"} == {"small-power"}
+
+
+# --- views are pushed to the leaves ---------------------------------------------------------------
+
+T = fg.asarray(np.linspace(-2, 2, 24).reshape(2, 3, 4))
+ROW = fg.asarray(np.arange(4.0))
+PUSHED = {
+    "slice": ((T * 2 + 1)[0], ["add", "multiply"]),
+    "slice of broadcast": ((T + ROW)[:, 1, ::-1], ["add"]),
+    "permute": ((T * 2).T, ["multiply"]),
+    "permute of broadcast": ((T + ROW).T, ["add"]),
+    "expand": ((T * 2)[:, None], ["multiply"]),
+    "squeeze": ((T[:1] * 2).squeeze(0), ["multiply"]),
+    "reshape": ((T * 2 + 1).reshape(6, 4), ["add", "multiply"]),
+    "chain": ((T * 2 + 1)[::-1].T.reshape(4, 6)[1:], None),
+}
+
+
+@pytest.mark.parametrize("name", PUSHED)
+def test_views_are_pushed_through_elementwise_ops(name, assert_same):
+    tensor, ops = PUSHED[name]
+    result = rewritten(tensor)
+    if ops is not None:
+        root = result.outputs[0]
+        assert root.kind == "elementwise"
+        assert [n.op.name for n in topological([root]) if n.kind == "elementwise"][::-1] == ops
+        assert all(
+            n.inputs[0].kind in ("view", "input", "const")
+            for n in topological([root])
+            if n.kind == "view"
+        )
+    assert_same(evaluate(result.outputs)[0], evaluate([tensor.node])[0])
+
+
+def test_views_stay_outside_where_they_would_compute_more():
+    for tensor in (
+        fg.broadcast_to(ROW * 2, (5, 4)),
+        (T + ROW).reshape(6, 4),
+        (fg.asarray(2.5) * fg.asarray(np.array(3.0)))[None],
+    ):
+        assert rewritten(tensor).outputs[0].kind == "view"
+
+
+def test_a_value_needed_twice_is_not_computed_twice():
+    shared = T * 2
+    result = rewrite([(shared[0] + 1).node, shared.node], ulp=False)
+    multiplies = [n for n in topological(result.outputs) if n.op.name == "multiply"]
+    assert len(multiplies) == 1
+
+
+def test_zero_dimensional_values_keep_the_shape_of_their_view(assert_same):
+    """Once a graph error: nothing was left to give the result its shape."""
+    x = fg.asarray(np.array(2.5))
+    assert_same((x + 1)[..., None].compute(), np.array([3.5]))
+    assert_same(fg.broadcast_to(x + 1, (2, 3)).compute(), np.full((2, 3), 3.5))
+
+
+# --- the driver -----------------------------------------------------------------------------------
+
+
+def test_deep_chains(assert_same):
+    t = F
+    for _ in range(5000):
+        t = fg.negative(-(t * 1)) + -0.0
+    result = rewritten(t)
+    assert result.outputs == (F.node,)
+    assert len(result.fired) > 10_000
+
+
+def test_rewriting_twice_changes_nothing():
+    for tensors in FIRES.values():
+        for tensor in tensors:
+            once = rewritten(tensor).outputs
+            again = rewrite(once, ulp=True)
+            assert again.outputs == once
+
+
+def test_fired_rules_are_shown():
+    text = (F * 1 + 2).plan().explain("rewritten")
+    assert "multiply-by-one" in text

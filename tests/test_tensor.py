@@ -1,0 +1,505 @@
+"""The Tensor: operators, mixing with arrays, protocols, in-place syntax, errors."""
+
+# ruff: noqa: PLW0108
+from __future__ import annotations
+
+import copy
+import operator
+import pickle
+
+import numpy as np
+import pytest
+
+import fusegraph as fg
+from fusegraph import tensor as tensor_module
+
+X = np.arange(1.0, 7).reshape(2, 3)
+BINARY = (
+    operator.add, operator.sub, operator.mul, operator.truediv, operator.floordiv, operator.mod,
+    operator.pow, operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge,
+)  # fmt: skip
+BITS = (operator.and_, operator.or_, operator.xor, operator.lshift, operator.rshift)
+IN_PLACE = (
+    operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.ifloordiv,
+    operator.imod, operator.ipow,
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _exact(on_numpy):
+    """What is tested here does not depend on engines; last bits do."""
+
+
+def lazy(value):
+    assert isinstance(value, fg.Tensor)
+    return value.compute()
+
+
+# --- operators ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("function", BINARY)
+@pytest.mark.parametrize(
+    "other", [2, 2.5, np.float32(2), np.array([1.0, 2.0, 3.0]), X[::-1]], ids=repr
+)
+def test_operators_on_either_side(function, other, assert_same):
+    t = fg.asarray(X)
+    assert_same(lazy(function(t, other)), function(X, other))
+    assert_same(lazy(function(other, t)), function(other, X))
+    assert_same(lazy(function(t, fg.asarray(other))), function(X, np.asarray(other)))
+
+
+@pytest.mark.parametrize("function", BITS)
+def test_bit_operators(function, assert_same):
+    x, y = np.array([12, 10, 7]), np.array([1, 2, 3])
+    assert_same(lazy(function(fg.asarray(x), y)), function(x, y))
+    assert_same(lazy(function(x, fg.asarray(y))), function(x, y))
+    assert_same(lazy(function(fg.asarray(x), 2)), function(x, 2))
+    assert_same(lazy(function(2, fg.asarray(x))), function(2, x))
+
+
+def test_unary_operators(assert_same):
+    t = fg.asarray(-X)
+    assert_same(lazy(-t), X)
+    assert_same(lazy(+t), -X)
+    assert_same(lazy(abs(t)), X)
+    assert_same(lazy(~fg.asarray(X > 2)), ~(X > 2))
+
+
+def test_matmul_operator(assert_same):
+    assert_same(lazy(fg.asarray(X) @ X.T), X @ X.T)
+    assert_same(lazy(X.T @ fg.asarray(X)), X.T @ X)
+
+
+@pytest.mark.parametrize("other", ["a", None, {}, frozenset()], ids=repr)
+def test_operators_leave_what_they_do_not_know(other):
+    with pytest.raises(TypeError):
+        fg.asarray(X) + other
+    with pytest.raises(TypeError):
+        other + fg.asarray(X)
+
+
+def test_a_tensor_is_hashed_by_identity():
+    a, b = fg.asarray(X), fg.asarray(X)
+    assert len({a, b, a}) == 2
+
+
+# --- in-place syntax ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("function", IN_PLACE)
+def test_in_place_operators_rebind_one_handle(function, assert_same):
+    x = X.copy()
+    t = fg.asarray(x)
+    other, same_node = t * 1, fg.asarray(x)
+    result = function(t, 2)
+    assert result is t
+    assert_same(lazy(t), function(X.copy(), 2))
+    assert_same(lazy(other), X)
+    assert_same(lazy(same_node), X)
+    np.testing.assert_array_equal(x, X)
+
+
+def test_in_place_keeps_dtype_and_shape(assert_same):
+    t = fg.asarray(X.astype(np.float32))
+    t += np.float64(1)
+    assert t.dtype == np.float32
+    with pytest.raises(ValueError, match=r"in-place: the result has shape \[4, 2, 3\]"):
+        t += np.ones((4, 1, 1))
+    with pytest.raises(TypeError, match="in-place: complex128 does not go into float32"):
+        t *= np.complex128(1j)
+    ints = fg.asarray(np.arange(3))
+    with pytest.raises(TypeError, match="in-place: float64 does not go into int64"):
+        ints /= 2
+    assert_same(lazy(t), X.astype(np.float32) + 1)
+    assert_same(lazy(ints), np.arange(3))
+
+
+ASSIGNMENTS = {
+    "element": ((0, 1), 9.0),
+    "all axes": ((1, 2), -1),
+    "row": (0, [7, 8, 9]),
+    "column": ((slice(None), 1), [5.0, 6.0]),
+    "broadcast": (slice(None), 3),
+    "strided": ((slice(None), slice(None, None, 2)), [[1], [2]]),
+    "reversed": ((slice(None, None, -1), 0), [1, 2]),
+    "ellipsis": (..., 0),
+    "new axis": ((None, 0), [[4, 5, 6]]),
+    "new axis behind": ((0, slice(None), None), [[4], [5], [6]]),
+    "nothing": (slice(5, 9), 3.0),
+    "float into float": ((..., -1), np.float32(0.1)),
+    "array": (slice(None), X[::-1] * 2),
+    "mask": (X > 3, -1),
+    "mask and array": (X > 3, X * 10),
+    "empty mask": (X > 100, 1),
+}
+
+
+@pytest.mark.parametrize("name", ASSIGNMENTS)
+def test_assignment(name, engine, assert_same):
+    key, value = ASSIGNMENTS[name]
+    expected = X.copy()
+    if name == "mask and array":
+        expected = np.where(key, value, X)  # NumPy would want only the chosen values
+    else:
+        expected[key] = value
+    x = X.copy()
+    t = fg.asarray(x)
+    before = t + 0
+    other = fg.asarray(x)
+    t[key] = value
+    assert_same(lazy(t), expected)
+    assert_same(lazy(before), X + 0)
+    assert_same(lazy(other), X)
+    np.testing.assert_array_equal(x, X)
+
+
+def test_assignment_of_tensors_and_to_computed_values(assert_same):
+    t = fg.asarray(X) * 2
+    t[0] = fg.asarray(X)[1] + 1
+    t[t > 9] = 0
+    expected = X * 2
+    expected[0] = X[1] + 1
+    expected[expected > 9] = 0
+    result = lazy(t)
+    assert_same(result, expected)
+    t[0, 0] = 77
+    assert_same(result, expected)  # what was handed out is the user's
+    expected[0, 0] = 77
+    assert_same(lazy(t), expected)
+
+
+def test_assignment_casts_as_numpy_does(assert_same):
+    t = fg.asarray(np.arange(4))
+    t[1] = 2.9
+    expected = np.arange(4)
+    expected[1] = 2.9
+    assert_same(lazy(t), expected)
+
+
+def test_assignment_errors():
+    t = fg.asarray(X)
+    with pytest.raises(ValueError, match=r"setitem: \[2\] does not fit the selection \[3\]"):
+        t[0] = [1, 2]
+    with pytest.raises(IndexError):
+        t[5] = 1
+    with pytest.raises(TypeError, match="no lazy form"):
+        t[[0, 1]] = 1
+    with pytest.raises(TypeError, match="in-place: complex128"):
+        t[X > 3] = 1j
+
+
+def test_augmented_assignment_of_a_part(assert_same):
+    t = fg.asarray(X)
+    t[0] += 10
+    t[:, 1] *= 2
+    expected = X.copy()
+    expected[0] += 10
+    expected[:, 1] *= 2
+    assert_same(lazy(t), expected)
+
+
+# --- mixing with arrays: lazy on either side ------------------------------------------------------
+
+MIXES = {
+    "array + tensor": lambda t: X + t,
+    "array @ tensor": lambda t: X.T @ t,
+    "array > tensor": lambda t: X.mean() > t,
+    "numpy scalar * tensor": lambda t: np.float64(3) * t,
+    "list + tensor": lambda t: [1.0, 2.0, 3.0] + t,  # noqa: RUF005
+    "ufunc": lambda t: np.tanh(t),
+    "ufunc of both": lambda t: np.arctan2(X, t),
+    "ufunc alias": lambda t: np.radians(t),
+    "ufunc with dtype": lambda t: np.add(t, 1, dtype=np.float32),
+    "np.where": lambda t: np.where(t > 2, t, 0),
+    "np.where array condition": lambda t: np.where(X > 2, t, 0),
+    "np.sum": lambda t: np.sum(t),
+    "np.sum axis": lambda t: np.sum(t, axis=0),
+    "np.mean": lambda t: np.mean(t, axis=1, keepdims=True),
+    "np.max": lambda t: np.max(t, axis=0),
+    "np.var": lambda t: np.var(t),
+    "np.concatenate": lambda t: np.concatenate([t, X]),
+    "np.stack": lambda t: np.stack([X, t]),
+    "np.clip": lambda t: np.clip(t, 2, 4),
+    "np.round": lambda t: np.round(t * 1.37, 1),
+    "np.transpose": lambda t: np.transpose(t),
+    "np.reshape": lambda t: np.reshape(t, (3, 2)),
+    "np.expand_dims": lambda t: np.expand_dims(t, 0),
+    "np.matmul": lambda t: np.matmul(t, X.T),
+    "np.zeros_like": lambda t: np.zeros_like(t),
+    "np.real": lambda t: np.real(t),
+    "np.argmax": lambda t: np.argmax(t, axis=1),
+    "np.copy": lambda t: np.copy(t),
+    "np.isclose": lambda t: np.isclose(t, X),
+}
+
+
+@pytest.mark.parametrize("name", MIXES)
+def test_mixing_stays_lazy(name, assert_same):
+    build = MIXES[name]
+    if name == "list + tensor":
+        assert_same(lazy(build(fg.asarray(X))), np.array([1.0, 2.0, 3.0]) + X)
+    else:
+        assert_same(lazy(build(fg.asarray(X))), build(X))
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda t: np.linalg.inv(t), "inv"),
+        (lambda t: np.sort(t), "sort"),
+        (lambda t: np.einsum("ij->i", t), "einsum"),
+        (lambda t: np.cumsum(t), "cumsum"),
+        (lambda t: np.fft.fft(t), "fft"),
+        (lambda t: np.gcd(t, t), "gcd"),
+        (lambda t: np.modf(t), "modf"),
+        (lambda t: np.add.accumulate(t), "add.accumulate"),
+        (lambda t: np.add.outer(t, t), "add.outer"),
+        (lambda t: np.add(t, 1, where=X > 2), "add with where"),
+    ],
+)
+def test_numpy_functions_without_a_lazy_form_are_named(call, name):
+    with pytest.raises(TypeError, match=rf"{name}.* has no lazy form; call np.asarray\(t\) first"):
+        call(fg.asarray(X))
+
+
+# --- values ---------------------------------------------------------------------------------------
+
+
+def test_conversions():
+    t = fg.asarray(2.0) * 3
+    assert (float(t), int(t), complex(t), bool(t), t.item()) == (6.0, 6, 6 + 0j, True, 6.0)
+    assert operator.index(fg.asarray(3) + 1) == 4
+    assert "abcdef"[fg.asarray(2) + 1] == "d"
+    assert (fg.asarray(X) * 2).tolist() == (X * 2).tolist()
+    with pytest.raises(TypeError):
+        operator.index(fg.asarray(3.0))
+    for convert in (float, int, bool):
+        with pytest.raises((TypeError, ValueError)):
+            convert(fg.asarray(X))
+
+
+def test_length_and_iteration(assert_same):
+    t = fg.asarray(X) * 2
+    assert len(t) == 2
+    for row, expected in zip(t, X * 2, strict=True):
+        assert_same(lazy(row), expected)
+    first, second = t
+    assert_same(lazy(first + second), (X * 2).sum(axis=0))
+    for wrong in (len, list):
+        with pytest.raises(TypeError):
+            wrong(fg.asarray(1.0))
+
+
+def test_np_asarray_and_np_array(assert_same):
+    t = fg.asarray(X) + 1
+    array = np.asarray(t)
+    assert_same(array, X + 1)
+    assert np.asarray(t) is array
+    assert not np.shares_memory(np.array(t), array)
+    assert_same(np.asarray(t, dtype=np.float32), (X + 1).astype(np.float32))
+    with pytest.raises(ValueError, match="copy"):
+        np.array(t, dtype=np.float32, copy=False)
+
+
+@pytest.mark.parametrize(
+    "duplicate", [copy.copy, copy.deepcopy, lambda t: pickle.loads(pickle.dumps(t))]
+)
+def test_copies_and_pickles(duplicate, assert_same):
+    t = fg.asarray(X) * 2
+    twin = duplicate(t)
+    assert_same(lazy(twin), X * 2)
+    twin += 1
+    assert_same(lazy(t), X * 2)
+
+
+def test_repr():
+    t = fg.asarray(X)
+    assert repr(t) == "Tensor(float64[2, 3], computed)"
+    assert repr(t + 1) == "Tensor(float64[2, 3], 1 op pending)"
+    assert repr((t + 1).T * 2) == "Tensor(float64[3, 2], 2 ops pending)"
+    assert repr(fg.asarray(2)) == "Tensor(int64[], computed)"
+    assert repr(fg.asarray(np.zeros((0, 3), "f2"))) == "Tensor(float16[0, 3], computed)"
+    later = t * 3
+    later.compute()
+    assert repr(later) == "Tensor(float64[2, 3], computed)"
+
+
+def test_attributes():
+    t = fg.asarray(X.astype(np.float32)) + 1
+    assert (t.shape, t.ndim, t.size, t.nbytes, t.dtype) == ((2, 3), 2, 6, 24, np.float32)
+    assert t.pending == 1
+    with pytest.raises(AttributeError):
+        t.no_such_thing  # noqa: B018
+
+
+def test_compute_of_several(assert_same):
+    t = fg.asarray(X)
+    a, b = t * 2, t.sum(axis=0)
+    first, second = fg.compute(a, b)
+    assert_same(first, X * 2)
+    assert_same(second, X.sum(axis=0))
+    assert a.compute() is first
+    assert_same(fg.compute(t + 1), X + 1)
+    same = fg.compute(a + 1, a + 1)
+    assert_same(same[0], X * 2 + 1)
+    mixed = fg.compute(X, t, 2.0)
+    assert_same(mixed[2], np.asarray(2.0))
+
+
+def test_computed_tensors_are_kept(monkeypatch):
+    runs = []
+    bind = tensor_module.bind
+    monkeypatch.setattr(tensor_module, "bind", lambda *a: runs.append(a) or bind(*a))
+    t = fg.asarray(X) * 2 + 1
+    t.compute()
+    t.compute()
+    np.asarray(t)
+    assert len(runs) == 1
+    plan = (t * 3).plan()
+    assert plan.plan.op_count == 1
+
+
+# --- out= -----------------------------------------------------------------------------------------
+
+
+def test_out_of_ufuncs(assert_same):
+    out = np.zeros_like(X)
+    assert np.add(fg.asarray(X), 1, out=out) is out
+    assert_same(out, X + 1)
+    assert np.multiply(X, fg.asarray(X), out=out[::-1]) is not None
+    assert_same(out, (X * X)[::-1])
+    small = np.zeros(X.shape, np.float32)
+    np.add(fg.asarray(X), 1, out=small)
+    assert_same(small, np.add(X, 1).astype(np.float32))
+    t = fg.asarray(X)
+    assert np.add(t, 1, out=t) is t
+    assert_same(lazy(t), X + 1)
+
+
+def test_out_of_compute(engine, assert_same):
+    out = np.full((3, 2), 9.0)
+    t = (fg.asarray(X) * 2).T
+    assert t.compute(out=out) is out
+    assert_same(out, (X * 2).T)
+    assert_same(fg.asarray(X).compute(out=np.empty_like(X)), X)
+
+
+OUT_ERRORS = {
+    "shape": (lambda: np.zeros((3, 3)), ValueError, "shape"),
+    "dtype": (lambda: np.zeros(X.shape, np.float32), TypeError, "dtype float32"),
+    "byte order": (lambda: np.zeros(X.shape, ">f8"), TypeError, "dtype"),
+    "list": (lambda: [[0.0] * 3] * 2, TypeError, "numpy.ndarray"),
+    "read-only": (lambda: np.broadcast_to(0.0, X.shape), TypeError, "writable"),
+}
+
+
+@pytest.mark.parametrize("name", OUT_ERRORS)
+def test_wrong_out_changes_nothing(name):
+    make, kind, text = OUT_ERRORS[name]
+    out = make()
+    before = np.array(out)
+    t = fg.asarray(X) + 1
+    with pytest.raises(kind, match=f"^out: .*{text}"):
+        t.compute(out=out)
+    np.testing.assert_array_equal(out, before)
+    assert t.pending == 1
+
+
+def test_out_that_overlaps_an_input_is_an_error():
+    x = np.arange(10.0)
+    for out, source in ((x, x), (x[1:], x[:-1]), (x[::-1], x)):
+        with pytest.raises(ValueError, match=r"^out: it overlaps an input"):
+            (fg.asarray(source) + 1).compute(out=out)
+        with pytest.raises(ValueError, match=r"^out: it overlaps an input"):
+            np.add(fg.asarray(source), 1, out=out)
+    np.testing.assert_array_equal(x, np.arange(10.0))
+
+
+def test_out_of_ufunc_with_wrong_dtype_or_shape():
+    ints = np.zeros(X.shape, np.int64)
+    with pytest.raises(TypeError, match="out: dtype int64 cannot hold float64"):
+        np.add(fg.asarray(X), 1, out=ints)
+    with pytest.raises(ValueError, match=r"^out: shape"):
+        np.add(fg.asarray(X), 1, out=np.zeros((5, 2, 3)))
+    np.testing.assert_array_equal(ints, 0)
+
+
+# --- what is no tensor ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "text"),
+    [
+        ([[1, 2], [3]], ValueError, "ragged"),
+        (np.array([1, "a"], object), TypeError, "dtype object is not supported"),
+        (np.array(["2020-01-01"], "M8[D]"), TypeError, r"dtype datetime64\[D\] is not supported"),
+        (np.zeros(2, [("a", "i4")]), TypeError, "is not supported"),
+        (np.array(["a"]), TypeError, "dtype <U1 is not supported"),
+        ("text", TypeError, "is not supported"),
+        (b"bytes", TypeError, "is not supported"),
+        (None, TypeError, "dtype object is not supported"),
+        ({1: 2}, TypeError, "dtype object is not supported"),
+        (np.longdouble([1, 2]), TypeError, "longdouble|float128"),
+        (np.ma.masked_array([1, 2], [0, 1]), TypeError, "masked array would lose its mask"),
+    ],
+    ids=repr,
+)
+def test_values_that_are_no_tensor(value, kind, text):
+    with pytest.raises(kind, match=f"^asarray: .*({text})"):
+        fg.asarray(value)
+
+
+def test_values_that_are(assert_same):
+    t = fg.asarray(X)
+    assert fg.asarray(t) is t
+    assert_same(lazy(fg.asarray([t, t + 1])), np.stack([X, X + 1]))
+    assert_same(lazy(fg.asarray([[1, 2], [3, 4]], dtype="f4")), np.array([[1, 2], [3, 4]], "f4"))
+    assert_same(lazy(fg.asarray((1, 2.5))), np.array([1, 2.5]))
+    assert_same(lazy(fg.asarray(range(4))), np.arange(4))
+    assert_same(lazy(fg.asarray(np.float16(2))), np.asarray(np.float16(2)))
+    assert_same(lazy(fg.asarray([])), np.array([]))
+    assert_same(lazy(fg.asarray(True)), np.asarray(True))
+
+
+@pytest.mark.parametrize("dtype", [object, "M8[s]", "S3", np.longdouble, [("a", "i4")]])
+def test_dtypes_that_are_not_held(dtype):
+    with pytest.raises(TypeError, match="is not supported; choose one of bool, int8"):
+        fg.asarray(X).astype(dtype)
+
+
+@pytest.mark.parametrize(
+    ("build", "text"),
+    [
+        (lambda t: t + np.ones(4), r"add: shapes of float64\[2, 3\] and float64\[4\] do not"),
+        (lambda t: fg.where(t > 0, np.ones(5), t), r"where: shapes of bool\[2, 3\] and float64"),
+        (lambda t: t @ t, r"shape mismatch: \(2, 3\) @ \(2, 3\)"),
+        (lambda t: t @ 2.0, "matmul: operands need at least one axis"),
+    ],
+)  # fmt: skip
+def test_shape_errors_come_when_the_expression_is_built(build, text):
+    with pytest.raises(ValueError, match=text):
+        build(fg.asarray(X))
+
+
+def test_nodes_are_interned():
+    t = fg.asarray(X)
+    assert (t + 1).node is (t + 1).node
+    assert (t + 1).node is not (t + 1.5).node
+    assert fg.asarray(0.0).node is not fg.asarray(-0.0).node
+    assert fg.asarray(1).node is not fg.asarray(1.0).node
+    assert fg.asarray(float("nan")).node is fg.asarray(float("nan")).node
+
+
+def test_a_cast_of_another_dtype_is_another_plan(assert_same):
+    """Once the plan for bool ran where int8 was asked for."""
+    for dtype in ("?", "i1", "i4", "f4", "c16"):
+        assert_same(lazy(fg.asarray(X).astype(dtype)), X.astype(dtype))
+
+
+def test_long_chains_do_not_recurse(assert_same):
+    t = fg.asarray(np.zeros(3))
+    for _ in range(20_000):
+        t = t + 1
+    assert_same(lazy(t), np.full(3, 20_000.0))
+    del t

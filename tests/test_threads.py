@@ -1,0 +1,199 @@
+"""Threads: many callers, bounds, results that do not depend on them, interrupts, forks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
+
+import numexpr
+import numpy as np
+import pytest
+
+import fusegraph as fg
+from fusegraph import kernel as kernel_module
+from fusegraph import workers
+
+X = np.linspace(-3, 3, 300_001)
+
+
+def bodies(t):
+    return {
+        "chain": (t * 2 + 1) * t - 0.5,
+        "functions": fg.tanh(t) * fg.exp(-t * t),
+        "sum": (t * t).sum(),
+        "rows": (t[:300_000].reshape(300, 1000) * 2).sum(axis=1),
+        "several": fg.where(t > 0, t, t * 0.25),
+    }
+
+
+@pytest.mark.parametrize("engine", ["numpy", "numexpr"], indirect=True)
+def test_many_threads_get_right_results(engine):
+    expected = {name: t.compute() for name, t in bodies(fg.asarray(X)).items()}
+
+    def work(seed):
+        names = list(expected)
+        with fg.options(engine=engine, threads=1 + seed % 3):
+            for turn in range(6):
+                name = names[(seed + turn) % len(names)]
+                tensor = bodies(fg.asarray(X.copy()))[name]
+                np.testing.assert_array_equal(tensor.compute(), expected[name])
+
+    with ThreadPoolExecutor(8) as pool:
+        for future in [pool.submit(work, seed) for seed in range(16)]:
+            future.result(timeout=120)
+
+
+@pytest.mark.parametrize("engine", ["numpy", "numexpr"], indirect=True)
+def test_one_kernel_from_many_threads(engine):
+    """One compiled numexpr program called from two threads corrupts the heap."""
+    plan = (fg.asarray(X[:5000]) * 2 + 1).plan()
+    expected = X[:5000] * 2 + 1
+
+    def work():
+        for _ in range(100):
+            np.testing.assert_array_equal(plan.run()[0], expected)
+
+    with ThreadPoolExecutor(6) as pool:
+        for future in [pool.submit(work) for _ in range(6)]:
+            future.result(timeout=120)
+
+
+def test_one_jit_function_from_many_threads():
+    f = fg.jit(lambda x: x * 2 + 1)
+
+    def work(seed):
+        for size in range(2 + seed % 3, 60):
+            x = np.full(size, float(seed))
+            np.testing.assert_array_equal(f(x), x * 2 + 1)
+
+    with ThreadPoolExecutor(8) as pool:
+        for future in [pool.submit(work, seed) for seed in range(16)]:
+            future.result(timeout=120)
+
+
+@pytest.mark.parametrize("engine", ["numpy", "numexpr"], indirect=True)
+@pytest.mark.parametrize("name", ["chain", "functions", "sum", "rows", "several"])
+def test_results_do_not_depend_on_threads(engine, name):
+    one, two, three = (
+        bodies(fg.asarray(X))[name].compute(threads=threads) for threads in (1, 2, 3)
+    )
+    np.testing.assert_array_equal(one, two, strict=True)
+    np.testing.assert_array_equal(one, three, strict=True)
+
+
+@pytest.mark.parametrize("block", [2048, 4096, 65536])
+def test_results_do_not_depend_on_blocks(block, monkeypatch):
+    with fg.options(engine="numpy", threads=2):
+        expected = {name: t.compute() for name, t in bodies(fg.asarray(X)).items()}
+        monkeypatch.setattr(kernel_module, "SMALLEST_BLOCK", block)
+        monkeypatch.setattr(kernel_module, "LARGEST_BLOCK", block)
+        fg.clear_caches()
+        for name, tensor in bodies(fg.asarray(X)).items():
+            np.testing.assert_array_equal(tensor.compute(), expected[name], strict=True)
+    fg.clear_caches()
+
+
+def test_one_thread_is_the_calling_one(on_numpy, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("a worker thread was asked for")
+
+    monkeypatch.setattr(workers._Threads, "submit", refuse)
+    t = (fg.tanh(fg.asarray(X)) * 2).compute(threads=1)
+    np.testing.assert_array_equal(t, np.tanh(X) * 2)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_numexpr_is_held_to_the_bound_and_then_restored(threads, monkeypatch):
+    outer = numexpr.set_num_threads(3)
+    try:
+        asked = []
+        set_num_threads = numexpr.set_num_threads
+        monkeypatch.setattr(
+            numexpr, "set_num_threads", lambda n: asked.append(n) or set_num_threads(n)
+        )
+        t = fg.asarray(X)
+        for _ in range(30):  # enough work for more than one thread
+            t = fg.sin(t)
+        t.compute(engine="numexpr", threads=threads)
+        assert asked == [threads, 3]
+        assert numexpr.get_num_threads() == 3
+    finally:
+        monkeypatch.undo()
+        numexpr.set_num_threads(outer)
+
+
+def run_script(script, timeout=60, interrupt=False):
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    if interrupt:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=timeout)
+    assert process.returncode == 0, err
+    return out
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT cannot be sent to one process there")
+@pytest.mark.parametrize("engine", ["numpy", "numexpr"])
+def test_an_interrupted_process_stays_usable(engine):
+    out = run_script(
+        f"""
+        import numpy as np, fusegraph as fg
+        x = np.linspace(0, 1, 4_000_000)
+        t = fg.asarray(x)
+        for _ in range(60):
+            t = fg.sin(t) * 1.5 + 0.1
+        small = fg.asarray(np.arange(5.0))
+        with fg.options(engine={engine!r}, threads=2):
+            (small + 2).compute()
+            try:
+                print("ready", flush=True)
+                for turn in range(200):
+                    (t + turn).compute()
+                print("finished")
+            except KeyboardInterrupt:
+                print("interrupted")
+            large = (fg.asarray(x) * 2 + 1).compute()
+            np.testing.assert_array_equal(large, x * 2 + 1)
+            np.testing.assert_array_equal((small * 3).compute(), np.arange(5.0) * 3)
+        """,
+        interrupt=True,
+    )
+    assert out == "interrupted\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.parametrize("engine", ["numpy", "numexpr", "auto"])
+def test_a_forked_child_can_compute(engine):
+    out = run_script(
+        f"""
+        import os, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)  # fork beside threads
+        import numpy as np, fusegraph as fg
+        x = np.linspace(0, 1, 1_000_000)
+        def work():
+            with fg.options(engine={engine!r}, threads=2):
+                return (fg.tanh(fg.asarray(x)) * 2 + fg.asarray(x)).compute()
+        expected = work()
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if np.array_equal(work(), expected) else 3)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        """
+    )
+    assert out == "0\n"
+
+
+def test_an_error_in_a_block_is_raised_in_the_caller():
+    base = fg.asarray(np.full(300_000, 2))
+    with pytest.raises(ValueError, match="negative integer powers"):
+        (base ** fg.asarray(np.full(300_000, -1))).compute(threads=2, engine="numpy")
+    np.testing.assert_array_equal((base + 1).compute(), np.full(300_000, 3))
