@@ -83,5 +83,6 @@ def clear_caches() -> None:
 __all__ = [
     "BoundPlan", "Cost", "Decision", "Machine", "MemoryLimitError", "Options", "Plan", "Reason",
     "Tensor", "Traffic", "acceleration", "asarray", "cached_plans", "clear_caches", "compare",
-    "compute", "jit", "machine", "options", "plan", *sorted(_FUNCTIONS),
-]  # fmt: skip  # noqa: PLE0604
+    "compute", "jit", "machine", "options", "plan",
+]  # fmt: skip
+__all__.extend(sorted(_FUNCTIONS))

@@ -33,6 +33,7 @@ class Row:
     bytes_moved: int  # modelled
     speedup: float  # NumPy's measured seconds over this one's
     ulps: float  # largest difference from NumPy, in units in the last place
+    difference: float  # largest absolute difference: few beside many ulps tells a cancellation
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +54,18 @@ class Comparison:
 
     def __str__(self) -> str:
         rows = [
-            (r.name, r.kernels, seconds_text(r.seconds), bytes_text(r.bytes_moved), f"{r.speedup:.2f}x", f"{r.ulps:.1f}")
+            (
+                r.name, r.kernels, seconds_text(r.seconds), bytes_text(r.bytes_moved),
+                f"{r.speedup:.2f}x", f"{r.ulps:.1f}", f"{r.difference:.1g}",
+            )
             for r in self.rows
         ]  # fmt: skip
-        headers = ("", "kernels", "measured", "moved (modelled)", "speed", "max ulps")
+        headers = ("", "kernels", "measured", "moved (modelled)", "speed", "max ulps", "max diff")
         return tabulate(
             rows,
             headers,
             tablefmt="plain",
-            colalign=("left", *["right"] * 5),
+            colalign=("left", *["right"] * 6),
             disable_numparse=True,
         )
 
@@ -85,6 +89,14 @@ def ulps_apart(a: Any, b: Any) -> float:
         apart = np.abs(a.astype(float) - b.astype(float)) / unit
     apart = np.where(same, 0.0, np.where(np.isfinite(apart), apart, np.inf))
     return float(np.max(apart))
+
+
+def largest_difference(a: Any, b: Any) -> float:
+    """Largest absolute difference of two arrays, where it is finite."""
+    with np.errstate(all="ignore"):
+        wide = complex if np.asarray(a).dtype.kind == "c" else float
+        apart = np.abs(np.asarray(a, wide) - np.asarray(b, wide))
+    return float(np.max(apart, initial=0.0, where=np.isfinite(apart)))
 
 
 def compare(tensor: Any, repeats: int = 7) -> Comparison:
@@ -116,8 +128,9 @@ def compare(tensor: Any, repeats: int = 7) -> Comparison:
     reference = evaluate([node])[0]
     seconds = interleaved(ways, repeats)
     rows = [Row("numpy eager", unfused.plan.op_count, seconds["numpy eager"],
-                unfused.traffic.before.bytes_moved, 1.0, 0.0)]  # fmt: skip
+                unfused.traffic.before.bytes_moved, 1.0, 0.0, 0.0)]  # fmt: skip
     for name, plan in plans.items():
+        result = plan.run()[0]
         rows.append(
             Row(
                 name=name,
@@ -125,7 +138,8 @@ def compare(tensor: Any, repeats: int = 7) -> Comparison:
                 seconds=seconds[name],
                 bytes_moved=plan.cost.bytes_moved,
                 speedup=seconds["numpy eager"] / seconds[name],
-                ulps=ulps_apart(plan.run()[0], reference),
+                ulps=ulps_apart(result, reference),
+                difference=largest_difference(result, reference),
             )
         )
     return Comparison(tuple(rows), repeats)

@@ -13,6 +13,7 @@ from typing import Any
 from fusegraph.ops import ELEMENTWISE, OPS, Op
 from fusegraph.tensor import Tensor, apply, cast, elementwise
 
+MOST_DECIMALS = 308  # 10**309 is no float64
 _OPERANDS = {1: "x", 2: "x1, x2", 3: "condition, x, y"}
 
 
@@ -80,21 +81,20 @@ def round(x: Any, decimals: int = 0) -> Tensor:
     ------
     TypeError
         ``decimals`` is not 0 and ``x`` is complex, or negative and ``x`` holds integers.
+    ValueError
+        ``decimals`` is beyond what a power of ten in float64 can scale by.
     """
-    x = as_tensor(x)
-    if x.dtype.kind in "biu" and decimals >= 0:
-        return x
-    if decimals and x.dtype.kind not in "f":
-        raise TypeError(f"round: decimals={decimals} needs a real float dtype, got {x.dtype}")
-    scale = float(10 ** abs(decimals))
-    rint = OPS["rint"]
+    t = as_tensor(x)
+    if t.dtype.kind in "biu" and decimals >= 0:
+        return t
+    if decimals and t.dtype.kind not in "f":
+        raise TypeError(f"round: decimals={decimals} needs a real float dtype, got {t.dtype}")
     if not decimals:
-        return elementwise(rint, x)
-    return (
-        elementwise(rint, x * scale) / scale
-        if decimals > 0
-        else elementwise(rint, x / scale) * scale
-    )
+        return _call("rint", t)
+    if abs(decimals) > MOST_DECIMALS:
+        raise ValueError(f"round: decimals={decimals} is beyond +-{MOST_DECIMALS}")
+    scale = 10.0 ** abs(decimals)
+    return _call("rint", t * scale) / scale if decimals > 0 else _call("rint", t / scale) * scale
 
 
 def isclose(a: Any, b: Any, rtol: float = 1e-05, atol: float = 1e-08) -> Tensor:
@@ -118,8 +118,8 @@ def sigmoid(x: Any) -> Tensor:
 
 def silu(x: Any) -> Tensor:
     """``x / (1 + exp(-x))`` (Elfwing, Uchibe and Doya 2018)."""
-    x = as_tensor(x)
-    return x / (1 + _call("exp", -x))
+    t = as_tensor(x)
+    return t / (1 + _call("exp", -t))
 
 
 def relu(x: Any) -> Tensor:
@@ -137,12 +137,12 @@ def gelu(x: Any, approximate: str = "tanh") -> Tensor:
         ``tanh``: ``0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))``; ``none``: by ``erf``, which
         needs scipy.
     """
-    x = as_tensor(x)
+    t = as_tensor(x)
     if approximate == "tanh":
-        cube = x * x * x
-        return 0.5 * x * (1 + _call("tanh", math.sqrt(2 / math.pi) * (x + 0.044715 * cube)))
+        cube = t * t * t
+        return 0.5 * t * (1 + _call("tanh", math.sqrt(2 / math.pi) * (t + 0.044715 * cube)))
     if approximate == "none":
-        return 0.5 * x * (1 + _call("erf", x * math.sqrt(0.5)))
+        return 0.5 * t * (1 + _call("erf", t * math.sqrt(0.5)))
     raise ValueError(f"gelu: approximate={approximate!r}: choose 'tanh' or 'none'")
 
 
@@ -154,11 +154,11 @@ def softplus(x: Any) -> Tensor:
 
 def mish(x: Any) -> Tensor:
     """``x tanh(softplus(x))`` (Misra 2019)."""
-    x = as_tensor(x)
-    return x * _call("tanh", softplus(x))
+    t = as_tensor(x)
+    return t * _call("tanh", softplus(t))
 
 
 def hardswish(x: Any) -> Tensor:
     """``x min(max(x + 3, 0), 6) / 6`` (Howard et al. 2019)."""
-    x = as_tensor(x)
-    return x * clip(x + 3, 0, 6) / 6
+    t = as_tensor(x)
+    return t * clip(t + 3, 0, 6) / 6

@@ -182,7 +182,7 @@ def run_flat(kernel: Kernel, operands: list[Array], results: list[Array]) -> Non
         return
     arrays = [_flattened(a, kernel.order) for a in (*operands, *results)]
     size, block = arrays[-1].size, kernel.block
-    shapes = [(min(block, size - start),) for start in range(0, size, block)]
+    shapes: list[tuple[int, ...]] = [(min(block, size - start),) for start in range(0, size, block)]
     moving = [(at, a) for at, a in enumerate(arrays) if a.ndim]
 
     def place(file: list[Array], index: int, at_of: list[int]) -> None:
@@ -225,7 +225,7 @@ def run_strided(kernel: Kernel, operands: list[Array], results: list[Array]) -> 
 
 
 def _ordered(array: Array, order: tuple[int, ...]) -> Array:
-    """``array`` with every axis of the iteration space, in the order of the loop; scalars as they are."""
+    """``array`` with every axis of the iteration space, in loop order; scalars as they are."""
     if not array.ndim:
         return array
     missing = len(order) - array.ndim

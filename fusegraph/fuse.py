@@ -65,6 +65,8 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Fused:
+    """The graph cut into units."""
+
     units: tuple[Unit, ...]
     decisions: tuple[Decision, ...]
     refusals: dict[Node, str]  # nodes that the named engine refused, and its reason
@@ -299,8 +301,8 @@ class _Pass:
         if len(self.consumers[node]) < 2:
             return
         regions = [r for r in self.consumer_regions(node) if r.shape == node.shape]
-        for home, region in itertools.pairwise(regions):
-            home = _resolved(home)
+        for before, region in itertools.pairwise(regions):
+            home = _resolved(before)
             if self.merge_refusal(home, region) is None:
                 self.merge(home, region)
 
@@ -386,7 +388,8 @@ class _Pass:
                 f"it is read through {names}, which could not be moved to the leaves",
             )
         region, home = self.region(consumer), self.region(producer)
-        assert region is not None and home is not None
+        assert region is not None
+        assert home is not None
         return (
             self.why.get((producer, region))
             or self.refusal_to_join(producer, home.engines, region, self.offer(producer, region))

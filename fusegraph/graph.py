@@ -90,7 +90,8 @@ _interned: dict[tuple[Any, ...], _Entry] = {}
 _interning = threading.Lock()
 
 
-def _forget(entry: Any) -> None:
+def _forget(entry: weakref.ref[Node]) -> None:
+    assert isinstance(entry, _Entry)
     if _interned.get(entry.key) is entry:
         del _interned[entry.key]
 
@@ -132,7 +133,7 @@ def const(value: Any, dtype: DType) -> Node:
 
 @lru_cache(maxsize=1024)
 def _scalar_const(value: float, dtype: DType) -> Node:
-    """Python's numbers but zero (whose signs are equal keys), remembered: 1 and 1.0 mean the same here."""
+    """Python's numbers but zero (whose signs are equal keys), remembered: 1 and 1.0 mean the same."""
     return _make_const(value, dtype)
 
 

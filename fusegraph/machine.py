@@ -12,10 +12,12 @@ import platform
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from importlib import resources
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from platformdirs import user_cache_path
 
 FORMAT = 1  # of the cache file; another number means: measure again
 CLASS_COST = {  # of an op that was not measured, in costs of an addition of the same dtype
@@ -76,13 +78,12 @@ def fingerprint() -> str:
 
 
 def _numexpr_version() -> str:
-    from importlib.metadata import version
-
     return version("numexpr")
 
 
 @lru_cache(maxsize=1)
 def cpu_name() -> str:
+    """The processor, as the system calls it."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -112,15 +113,13 @@ def _from_dict(facts: dict[str, Any]) -> Machine:
                *machine.gigaflops.values(), machine.memory_bandwidth, machine.l3_bandwidth,
                machine.cache_bandwidth, machine.cores, machine.l1_bytes, machine.l2_bytes,
                machine.l3_bytes]  # fmt: skip
-    if not all(isinstance(n, (int, float)) and 0 < n < float("inf") for n in numbers):
+    if not all(0 < n < float("inf") for n in numbers):
         raise ValueError("a machine profile holds a number that is not positive and finite")
     return machine
 
 
 def cache_file() -> Path:
     """Where the measured profile of this machine is kept."""
-    from platformdirs import user_cache_path
-
     return user_cache_path("fusegraph") / "machine.json"
 
 

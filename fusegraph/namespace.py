@@ -13,8 +13,8 @@ import numpy as np
 
 from fusegraph import elementwise, shaping, statistics
 from fusegraph.ops import ELEMENTWISE, REDUCTIONS
-from fusegraph.tensor import ARRAY_FUNCTIONS, Tensor, compute_nodes, matmul
 from fusegraph.options import current_options
+from fusegraph.tensor import ARRAY_FUNCTIONS, Tensor, compute_nodes, matmul
 
 _HELPERS = {"as_tensor", "as_truth", "axis_number", "axis_numbers", "as_shape", "reduce"}
 _NO_METHOD = {
@@ -78,8 +78,8 @@ def _serve_numpy() -> None:
     ARRAY_FUNCTIONS[np.copy] = lambda a, **_: Tensor(a)
 
 
-Tensor.T = property(lambda self: shaping.transpose(self))  # type: ignore[attr-defined]
-Tensor.mT = property(lambda self: shaping.matrix_transpose(self))  # type: ignore[attr-defined]
+Tensor.T = property(shaping.transpose)  # type: ignore[attr-defined]
+Tensor.mT = property(shaping.matrix_transpose)  # type: ignore[attr-defined]
 _attach_methods()
 _serve_numpy()
 

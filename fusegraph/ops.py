@@ -102,7 +102,7 @@ def _erf(x: Any, out: Any) -> None:
 @lru_cache(maxsize=1)
 def _scipy_erf() -> Any:
     try:
-        from scipy.special import erf
+        from scipy.special import erf  # noqa: PLC0415  (optional)
     except ImportError as error:
         raise ImportError(
             "erf: needs scipy; install it with: pip install 'fusegraph[scipy]'"
@@ -116,12 +116,12 @@ _INT, _FLOAT, _NUM = "il", "fd", "ilfd"
 
 
 def _row(name: str, arity: int, function: Any, flop_class: str, **facts: Any) -> Op:
-    facts.setdefault("text", f"{name}({', '.join('{%d}' % i for i in range(arity))})")
+    facts.setdefault("text", f"{name}({', '.join(f'{{{i}}}' for i in range(arity))})")
     return Op(name, "elementwise", arity, function, flop_class, **facts)
 
 
 def _infix(name: str, function: Any, flop_class: str, symbol: str, **facts: Any) -> Op:
-    return _row(name, 2, function, flop_class, text="({0} %s {1})" % symbol, **facts)
+    return _row(name, 2, function, flop_class, text=f"({{0}} {symbol} {{1}})", **facts)
 
 
 def _libm(name: str, function: Any, alias: str = "", opcode: str = "", **facts: Any) -> Op:
@@ -256,7 +256,7 @@ VIEWS: tuple[Op, ...] = (
 )
 
 
-def _assign(inputs: Any, out: Any, key: Any, casting: str) -> None:
+def _assign(inputs: Any, out: Any, key: Any, casting: Any) -> None:
     np.copyto(out, inputs[0])
     np.copyto(_slice_view(out, *key), inputs[1], casting=casting)
 
@@ -315,7 +315,9 @@ def promote(operands: tuple[Any, ...]) -> np.dtype[Any]:
     return np.result_type(*probes)
 
 
-def _resolve_ufunc(op: Op, ufunc: Any, operands: tuple[Any, ...]) -> Any:
+def _resolve_ufunc(
+    op: Op, ufunc: Any, operands: tuple[Any, ...]
+) -> tuple[tuple[np.dtype[Any], ...], np.dtype[Any]]:
     try:
         *loops, result = ufunc.resolve_dtypes((*operands, None))
     except TypeError as error:

@@ -77,7 +77,8 @@ class Options:
         return self.fuse and not self.exact and self.engine != "numpy"
 
 
-_current: ContextVar[Options] = ContextVar("fusegraph_options", default=Options())
+_DEFAULT = Options()
+_current: ContextVar[Options] = ContextVar("fusegraph_options", default=_DEFAULT)
 _NAMES = tuple(f.name for f in fields(Options))
 
 

@@ -217,6 +217,7 @@ def store_in_order(outputs: Sequence[Node]) -> dict[Node, Node]:
 
 
 def copy_of(node: Node) -> Node:
+    """``node`` stored in C order."""
     return make(OPS["astype"], (node,), COPY, node.shape, node.dtype)
 
 
@@ -349,6 +350,7 @@ def verify_units(units: Sequence[Unit]) -> None:
 
 
 def verify_region(region: Region, stored: set[Node]) -> None:
+    """Check that a region reads what is ``stored`` and runs its nodes in order."""
     inside = set(region.nodes)
     for value in region.inputs:
         source = base(value)

@@ -172,8 +172,8 @@ def softmax(x: Any, axis: Any = -1) -> Tensor:
 
 def log_softmax(x: Any, axis: Any = -1) -> Tensor:
     """Logarithm of :func:`softmax`, without the underflow."""
-    x = as_tensor(x)
-    shifted = x - max(x, axis, keepdims=True)
+    t = as_tensor(x)
+    shifted = t - max(t, axis, keepdims=True)
     total = sum(elementwise(OPS["exp"], shifted), axis, keepdims=True)
     return shifted - elementwise(OPS["log"], total)
 

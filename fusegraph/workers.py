@@ -13,32 +13,35 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 Task = Callable[[int], None]
-_starting = threading.Lock()
-_executor: ThreadPoolExecutor | None = None
 
 
-def _threads() -> ThreadPoolExecutor:
-    global _executor
-    with _starting:
-        if _executor is None:
-            _executor = ThreadPoolExecutor(
-                max_workers=os.cpu_count() or 1, thread_name_prefix="fusegraph"
-            )
-        return _executor
+class _Threads:
+    """The process's worker threads, started when first needed."""
+
+    def __init__(self) -> None:
+        self.forget()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.forget)
+
+    def forget(self) -> None:
+        """A forked child has none of its parent's threads."""
+        self._starting = threading.Lock()
+        self._executor: ThreadPoolExecutor | None = None
+
+    def submit(self, work: Callable[..., None], *args: object) -> Future[None]:
+        with self._starting:
+            if self._executor is None:
+                count = os.cpu_count() or 1
+                self._executor = ThreadPoolExecutor(count, thread_name_prefix="fusegraph")
+            return self._executor.submit(work, *args)
 
 
-def _after_fork() -> None:
-    """A forked child has none of its parent's threads."""
-    global _executor, _starting
-    _executor, _starting = None, threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+_THREADS = _Threads()
 
 
 def run_tasks(make_task: Callable[[], Task], count: int, threads: int) -> None:
@@ -66,7 +69,7 @@ def run_tasks(make_task: Callable[[], Task], count: int, threads: int) -> None:
 
     # A copy of the caller's context: NumPy's error state is part of it.
     helpers: list[Future[None]] = [
-        _threads().submit(contextvars.copy_context().run, work) for _ in range(threads - 1)
+        _THREADS.submit(contextvars.copy_context().run, work) for _ in range(threads - 1)
     ]
     try:
         work()
@@ -104,7 +107,7 @@ class BlasThreads:
         self._lock = threading.Lock()
         self._controller: ThreadpoolController | None = None
         self._active: list[int] = []
-        self._outer: list[tuple[object, int]] = []
+        self._outer: list[tuple[Any, int]] = []
 
     def enter(self, bound: int) -> None:
         with self._lock:
@@ -123,8 +126,8 @@ class BlasThreads:
     def _apply(self) -> None:
         for library, outer in self._outer:
             wanted = min([outer, *self._active])
-            if library.num_threads != wanted:  # type: ignore[attr-defined]
-                library.set_num_threads(wanted)  # type: ignore[attr-defined]
+            if library.num_threads != wanted:
+                library.set_num_threads(wanted)
 
 
 BLAS_THREADS = BlasThreads()

@@ -120,7 +120,8 @@ class NumpyBody:
                 self._release(dying, scratch_of, free)
             operands = [register[i] for i in node.inputs]
             padded = (*operands, *([0] * (3 - len(operands))))
-            steps.append((node.op.function, len(operands), *padded[:3], register[node]))
+            a, b, c = padded[:3]
+            steps.append((node.op.function, len(operands), a, b, c, register[node]))
         return steps
 
     @staticmethod

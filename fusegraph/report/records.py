@@ -50,6 +50,7 @@ def value_name(plan: Plan, node: Node) -> str:
 
 
 def decision_record(plan: Plan, decision: Decision) -> DecisionRecord:
+    """A decision in the names of the plan."""
     return DecisionRecord(
         producer=value_name(plan, decision.producer),
         consumer=value_name(plan, decision.consumer),
@@ -62,6 +63,7 @@ def decision_record(plan: Plan, decision: Decision) -> DecisionRecord:
 
 
 def kernel_record(plan: Plan, kernel: Kernel) -> dict[str, Any]:
+    """Everything that is printed of a kernel, and what else it decides."""
     return {
         "name": kernel.name,
         "engine": kernel.engine,
@@ -84,6 +86,7 @@ def kernel_record(plan: Plan, kernel: Kernel) -> dict[str, Any]:
 
 
 def value_record(plan: Plan, node: Node) -> dict[str, Any]:
+    """Name, dtype and shape of a stored value."""
     return {"name": plan.names[node], "dtype": str(node.dtype), "shape": list(node.shape)}
 
 
@@ -115,6 +118,7 @@ def plan_record(plan: Plan) -> dict[str, Any]:
 
 
 def output_name(plan: Plan, node: Node) -> str:
+    """The name of a result; a constant is its own."""
     return plan.names.get(node) or str(node.data)
 
 

@@ -49,6 +49,7 @@ def header(plan: Plan) -> list[str]:
 
 
 def kernel_row(kernel: Kernel) -> tuple[str, ...]:
+    """One kernel under ``COLUMNS``."""
     cost = kernel.cost
     return (
         kernel.name, kernel.engine, kernel.schedule, f"{len(kernel.ops):,}",
@@ -58,6 +59,7 @@ def kernel_row(kernel: Kernel) -> tuple[str, ...]:
 
 
 def kernel_table(plan: Plan, tablefmt: str = "plain") -> str:
+    """A row a kernel."""
     rows = [kernel_row(k) for k in plan.kernels[:SHOWN]]
     align = ("left", "left", "left", *["right"] * 5, "left", "right")
     return tabulate(
@@ -101,6 +103,7 @@ def not_fused(plan: Plan) -> list[str]:
 
 
 def inputs_line(plan: Plan) -> str:
+    """Names, dtypes and shapes of the inputs."""
     nodes = input_nodes(plan)
     shown = [f"{plan.names[n]}:{n.dtype}{list(n.shape)}" for n in nodes[:SHOWN]]
     more = f", ... {len(nodes) - SHOWN} more" if len(nodes) > SHOWN else ""
@@ -148,10 +151,12 @@ def typed_lines(outputs: tuple[Node, ...]) -> list[str]:
 
 
 def graph_text(plan: Plan) -> str:
+    """The graph as the user wrote it."""
     return "\n".join(["graph:", *typed_lines(plan.graph)])
 
 
 def rewritten_text(plan: Plan) -> str:
+    """The graph after rewriting, and the rules that fired."""
     fired = plan.rewritten.fired
     lines = ["rewritten:", *typed_lines(plan.outputs), "rules that fired:"]
     lines += [f"  {count}x {rule}" for rule, count in Counter(f.rule for f in fired).items()]
@@ -160,11 +165,12 @@ def rewritten_text(plan: Plan) -> str:
     return (
         "\n".join([*lines, *_left_out(len(fired), "rule")])
         if fired
-        else "\n".join(lines[:-1] + ["no rule fired"])
+        else "\n".join([*lines[:-1], "no rule fired"])
     )
 
 
 def fused_text(plan: Plan) -> str:
+    """The operations of each kernel, and the edges that stayed cut."""
     lines = ["fused:"]
     for kernel in plan.kernels[:SHOWN]:
         ops = ", ".join(kernel.ops[:SHOWN])
