@@ -22,6 +22,7 @@ from fusegraph.fuse import Decision as Decision
 from fusegraph.fuse import Reason as Reason
 from fusegraph.jit import jit as jit
 from fusegraph.machine import Machine as Machine
+from fusegraph.machine import default_machine as default_machine
 from fusegraph.namespace import FUNCTIONS as _FUNCTIONS
 from fusegraph.namespace import compute as compute
 from fusegraph.options import Options as Options
@@ -83,6 +84,6 @@ def clear_caches() -> None:
 __all__ = [
     "BoundPlan", "Cost", "Decision", "Machine", "MemoryLimitError", "Options", "Plan", "Reason",
     "Tensor", "Traffic", "acceleration", "asarray", "cached_plans", "clear_caches", "compare",
-    "compute", "jit", "machine", "options", "plan",
+    "compute", "default_machine", "jit", "machine", "options", "plan",
 ]  # fmt: skip
 __all__.extend(sorted(_FUNCTIONS))
