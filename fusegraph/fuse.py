@@ -21,7 +21,7 @@ from typing import Any
 
 from fusegraph.engines import ELEMENTWISE_ENGINES, FALLBACK
 from fusegraph.engines.base import Engine, Extent, Region
-from fusegraph.graph import GraphError, Node, Shape, consumers, topological
+from fusegraph.graph import GraphError, Node, Shape, consumers
 
 ALONE = ("alone",)  # parameters of an element-wise node that must be a kernel of its own
 
@@ -72,12 +72,20 @@ class Fused:
     refusals: dict[Node, str]  # nodes that the named engine refused, and its reason
 
 
-def fuse(outputs: Sequence[Node], engine: str, enabled: bool = True, exact: bool = False) -> Fused:
+def fuse(
+    outputs: Sequence[Node],
+    order: Sequence[Node],
+    engine: str,
+    enabled: bool = True,
+    exact: bool = False,
+) -> Fused:
     """Cut the graph below ``outputs`` into units.
 
     Parameters
     ----------
     outputs : sequence of Node
+    order : sequence of Node
+        Every node below ``outputs``, producers first.
     engine : str
         ``auto`` or the name of an element-wise engine: the engines that a region may need.
     enabled : bool
@@ -86,13 +94,13 @@ def fuse(outputs: Sequence[Node], engine: str, enabled: bool = True, exact: bool
         Only engines whose results are NumPy's bits.
     """
     if not enabled:
-        return _apart(outputs, engine, exact)
-    return _Pass(outputs, engine, exact).run()
+        return _apart(order, engine, exact)
+    return _Pass(outputs, order, engine, exact).run()
 
 
-def single_regions(outputs: Sequence[Node]) -> list[Region]:
-    """Every operation below ``outputs`` as a region of its own, producers first: fusion off."""
-    return [_single(n) for n in topological(outputs) if n.kind not in ("input", "const", "view")]
+def single_regions(order: Sequence[Node]) -> list[Region]:
+    """Every operation of ``order`` as a region of its own: fusion off."""
+    return [_single(n) for n in order if n.kind not in ("input", "const", "view")]
 
 
 @dataclass(slots=True, eq=False)
@@ -178,9 +186,11 @@ class _Acceptance:
 
 
 class _Pass:
-    def __init__(self, outputs: Sequence[Node], engine: str, exact: bool) -> None:
+    def __init__(
+        self, outputs: Sequence[Node], order: Sequence[Node], engine: str, exact: bool
+    ) -> None:
         self.outputs = set(outputs)
-        self.order = topological(outputs)
+        self.order = order
         self.consumers = consumers(self.order)
         self.acceptance = _Acceptance(engine, exact)
         self.region_of: dict[Node, _Growing] = {}
@@ -397,16 +407,15 @@ class _Pass:
         )
 
 
-def _apart(outputs: Sequence[Node], engine: str, exact: bool) -> Fused:
+def _apart(order: Sequence[Node], engine: str, exact: bool) -> Fused:
     """Fusion off: every operation a unit, every value stored."""
     acceptance = _Acceptance(engine, exact)
     units = [
         Unit(region, tuple(sorted(acceptance.engines_for(region.nodes[0]))))
         if region.nodes[0].kind == "elementwise"
         else Unit(region, ())
-        for region in single_regions(outputs)
+        for region in single_regions(order)
     ]
-    order = topological(outputs)
     decisions = [
         Decision(a, b, False, Reason.FUSION_OFF, "fusion is off", a.nbytes)
         for a, b in value_edges(order, consumers(order))

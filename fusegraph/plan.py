@@ -134,14 +134,18 @@ def build_plan(outputs: Sequence[Node], options: Options, machine: Machine) -> P
         if options.fuse
         else Rewritten(graph, (), {n: n for n in graph})
     )
-    rewritten = rewritten.mapped(store_in_order(rewritten.outputs))
-    fused = fuse(rewritten.outputs, options.engine, options.fuse, options.exact)
+    order = topological(rewritten.outputs)
+    copies = store_in_order(rewritten.outputs, order)
+    if copies:
+        rewritten = rewritten.mapped(copies)
+        order = topological(rewritten.outputs)
+    fused = fuse(rewritten.outputs, order, options.engine, options.fuse, options.exact)
     if options.verify:
         verify(graph)
         verify(rewritten.outputs)
         verify_units(fused.units)
-    names = value_names(rewritten.outputs, fused.units)
-    orders = value_orders(topological(rewritten.outputs))
+    names = value_names(order, fused.units)
+    orders = value_orders(order)
     buffers = plan_buffers([unit.region for unit in fused.units], rewritten.outputs)
     setting = Setting(names, orders, options, machine, fused)
     cuts = cuts_by_unit(fused)
@@ -149,7 +153,7 @@ def build_plan(outputs: Sequence[Node], options: Options, machine: Machine) -> P
         make_kernel(f"k{at}", unit, buffer.first_touch, cuts.get(unit, ()), setting)
         for at, (unit, buffer) in enumerate(zip(fused.units, buffers, strict=True))
     )
-    steps, slots = lay_out(kernels, rewritten.outputs)
+    steps, slots = lay_out(kernels, rewritten.outputs, order)
     held = [b.held + k.scratch_bytes for b, k in zip(buffers, kernels, strict=True)]
     at = held.index(max(held)) if held else 0
     return Plan(
@@ -191,28 +195,25 @@ def value_orders(nodes: Sequence[Node]) -> dict[Node, Order]:
 COPY = ("C",)  # parameter of an astype node that stores its operand in C order
 
 
-def store_in_order(outputs: Sequence[Node]) -> dict[Node, Node]:
-    """Insert the copies that cannot be avoided; old node to new node.
+def store_in_order(outputs: Sequence[Node], order: Sequence[Node]) -> dict[Node, Node]:
+    """Insert the copies that cannot be avoided: old node to new node, for nodes that change.
 
     A reshape of a value that is not in C order copies it, and a result that is a constant seen
     through views needs memory of its own. Both become kernels, so that the plan shows their bytes.
     """
-    order = topological(outputs)
-    orders = value_orders(order)
     image: dict[Node, Node] = {}
-    for node in order:
-        inputs = tuple(image[i] for i in node.inputs)
-        if node.op.name == "reshape" and orders[node] is None:
-            inputs = (copy_of(inputs[0]),)
-        same = all(a is b for a, b in zip(inputs, node.inputs, strict=True))
-        if same:
-            image[node] = node
-        else:
-            image[node] = make(node.op, inputs, node.params, node.shape, node.dtype)
-            image[node].source = node.source
+    if any(node.op.name == "reshape" for node in order):
+        orders = value_orders(order)
+        for node in order:
+            inputs = tuple(image.get(i, i) for i in node.inputs)
+            if node.op.name == "reshape" and orders[node] is None:
+                inputs = (copy_of(inputs[0]),)
+            if any(a is not b for a, b in zip(inputs, node.inputs, strict=True)):
+                image[node] = make(node.op, inputs, node.params, node.shape, node.dtype)
+                image[node].source = node.source
     for node in dict.fromkeys(outputs):
-        if base(image[node]).kind == "const":
-            image[node] = copy_of(image[node])
+        if base(node).kind == "const":
+            image[node] = copy_of(image.get(node, node))
     return image
 
 
@@ -254,10 +255,9 @@ def plan_buffers(regions: Sequence[Region], outputs: Sequence[Node]) -> list[Buf
 
 
 def lay_out(
-    kernels: Sequence[Kernel], outputs: Sequence[Node]
+    kernels: Sequence[Kernel], outputs: Sequence[Node], order: Sequence[Node]
 ) -> tuple[tuple[Step, ...], dict[Node, int]]:
     """Steps of a run over a value list that starts with the placeholders, by slot number."""
-    order = topological(outputs)
     slots = {node: node.params[0] for node in order if node.kind == "input"}
     fresh = itertools.count(1 + max(slots.values(), default=-1))
     shown_constants = {base(n) for n in order if n.kind != "elementwise" for n in (n, *n.inputs)}
@@ -315,13 +315,13 @@ def cuts_by_unit(fused: Fused) -> dict[Unit, tuple[Decision, ...]]:
 # --- names, costs, checks -------------------------------------------------------------------------
 
 
-def value_names(outputs: Sequence[Node], units: Sequence[Unit]) -> dict[Node, str]:
+def value_names(order: Sequence[Node], units: Sequence[Unit]) -> dict[Node, str]:
     """``v0, v1, ...`` for inputs by slot, ``t0, t1, ...`` for stored values in the order they run."""
     names: dict[Node, str] = {}
     for unit in units:
         for value in unit.region.outputs:
             names[value] = f"t{len(names)}"
-    for node in topological(outputs):
+    for node in order:
         if node.kind == "input":
             names[node] = f"v{node.params[0]}"
         elif node.kind == "view":
@@ -333,8 +333,11 @@ def value_names(outputs: Sequence[Node], units: Sequence[Unit]) -> dict[Node, st
 
 def unfused_cost(outputs: Sequence[Node]) -> Cost:
     """Cost of the graph with fusion off: every op a kernel, through the same ``kernel_cost``."""
-    regions = single_regions(outputs)
-    buffers = plan_buffers(regions, outputs)
+    order = topological(outputs)
+    copies = store_in_order(outputs, order)  # what no plan can avoid
+    stored = [copies.get(node, node) for node in outputs]
+    regions = single_regions(topological(stored) if copies else order)
+    buffers = plan_buffers(regions, stored)
     return total(
         kernel_cost(region.nodes, region.inputs, region.outputs, first_touch=buffer.first_touch)
         for region, buffer in zip(regions, buffers, strict=True)

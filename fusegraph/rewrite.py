@@ -50,8 +50,8 @@ class Rewritten:
 
     def mapped(self, step: dict[Node, Node]) -> Rewritten:
         """The same after a further step that replaced nodes."""
-        image = {old: step[new] for old, new in self.image.items() if new in step}
-        return Rewritten(tuple(step[o] for o in self.outputs), self.fired, image)
+        image = {old: step.get(new, new) for old, new in self.image.items()}
+        return Rewritten(tuple(step.get(o, o) for o in self.outputs), self.fired, image)
 
 
 def rewrite(outputs: Sequence[Node], ulp: bool) -> Rewritten:

@@ -195,3 +195,11 @@ def test_join_then_slice_and_reduce(engine, assert_same):
     joined = fg.concat([t, t + 1], axis=1)
     assert_same((joined[:, ::2] * 2).compute(), np.concatenate([X, X + 1], axis=1)[:, ::2] * 2)
     assert_same(joined.sum(axis=1).compute(), np.concatenate([X, X + 1], axis=1).sum(axis=1))
+
+
+def test_copies_that_no_plan_can_avoid_count_before_and_after():
+    x = fg.asarray(np.ones((20, 30)))
+    t = x.T.reshape(20, 30) * 2
+    assert t.plan().traffic.before.bytes_moved == t.plan(fuse=False).cost.bytes_moved
+    made = fg.full((3,), 2.0).plan()
+    assert made.traffic.before.bytes_moved == made.cost.bytes_moved == 24
