@@ -1,0 +1,148 @@
+"""The modelled bytes against a cache simulator: cachegrind's, as callgrind runs it.
+
+One process under valgrind evaluates each way once, between two calls of ``getppid``; callgrind writes
+its counts at each of them. The simulated last-level cache is 1 MiB, far smaller than the arrays, so
+that what one operation writes has left it before the next one reads: a miss is 64 bytes moved. A line
+that is written without having been read counts as a write miss.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+VALGRIND = shutil.which("valgrind")
+LINE = 64  # bytes of a simulated cache line
+
+pytestmark = pytest.mark.skipif(
+    VALGRIND is None, reason="valgrind is not installed: it simulates the cache"
+)
+
+SCRIPT = '''
+import gc, json, os
+import numpy as np
+import fusegraph as fg
+from fusegraph.machine import default_machine
+
+
+def gelu(x):
+    return 0.5 * x * (1 + np.tanh(0.7978845608028654 * (x + 0.044715 * (x * x * x))))
+
+
+def eager(x):
+    """Operand by operand: NumPy reuses no temporary that has a name."""
+    half = 0.5 * x
+    square = x * x
+    cube = square * x
+    scaled = 0.044715 * cube
+    total = x + scaled
+    inner = 0.7978845608028654 * total
+    tanh = np.tanh(inner)
+    one = 1 + tanh
+    return half * one
+
+
+def rows(x):
+    table = x.reshape(-1, 1000)
+    return np.maximum(table * table[0] + table[1], 0)
+
+
+WAYS = {  # function, elements, options
+    "fuse=False": (gelu, 2_000_000, {"engine": "numpy", "fuse": False}),
+    # Scratch of one block enters the cache once: 128 KiB, 1.6 % of an array of 8 MB.
+    "numpy": (gelu, 4_000_000, {"engine": "numpy"}),
+    "numexpr": (gelu, 2_000_000, {"engine": "numexpr"}),
+    "broadcast": (rows, 2_000_000, {"engine": "numpy"}),
+}
+
+
+def ready(share):
+    """Bound plans of every way: the blocks of the shipped profile fit in the simulated cache."""
+    with fg.options(machine=default_machine(), threads=1):
+        return {
+            name: fg.plan(function(fg.Tensor(x[: size // share])), **changes)
+            for name, (function, size, changes) in WAYS.items()
+        }
+
+
+def traffic(plan):
+    before, after = plan.traffic.before, plan.traffic.after
+    return [before.bytes_read, before.bytes_written, after.bytes_read, after.bytes_written]
+
+
+gc.disable()  # a collection walks every object of the process
+x = np.full(4_000_000, 0.5, np.float32)
+for plan in ready(200).values():
+    plan.run()  # what is loaded or made once
+plans = ready(1)
+print(json.dumps({name: traffic(plan) for name, plan in plans.items()}))
+for run in (lambda: eager(x[:2_000_000]), *[plan.run for plan in plans.values()]):
+    os.getppid()
+    run()
+    os.getppid()
+'''
+
+
+def simulate(script, folder):
+    """What the script prints, and the counts between its calls of ``getppid``, one dict a part."""
+    path = folder / "script.py"
+    path.write_text(script)
+    counts = folder / "counts"
+    run = subprocess.run(
+        [
+            VALGRIND, "--tool=callgrind", "--cache-sim=yes", "--LL=1048576,16,64",
+            "--dump-before=getppid", "--combine-dumps=yes", f"--callgrind-out-file={counts}",
+            sys.executable, str(path),
+        ],
+        capture_output=True, text=True, check=False,
+        env={"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1",
+             "NUMEXPR_NUM_THREADS": "1", "HOME": str(folder)},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr[-3000:]
+    text = counts.read_text()
+    events = re.search(r"^events: (.*)$", text, re.MULTILINE)[1].split()
+    parts = [
+        dict(zip(events, map(int, found.split()), strict=False))  # trailing zeros are left out
+        for found in re.findall(r"^summary: (.*)$", text, re.MULTILINE)
+    ]
+    return run.stdout, parts
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory):
+    """Way -> simulated (bytes read, bytes written), and way -> the model's bytes."""
+    printed, parts = simulate(SCRIPT, tmp_path_factory.mktemp("simulated"))
+    modelled = json.loads(printed)
+    ways = ["eager", *modelled]
+    assert len(parts) == 2 * len(ways) + 1, "a part before each call of getppid, and the last"
+    moved = [(LINE * part["DLmr"], LINE * part["DLmw"]) for part in parts[1::2]]
+    return dict(zip(ways, moved, strict=True)), modelled
+
+
+MB = 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("way", "size", "reads", "writes"),
+    [
+        ("eager", 8 * MB, 12, 9),
+        ("fuse=False", 8 * MB, 12, 9),
+        ("numpy", 16 * MB, 1, 1),
+        ("numexpr", 8 * MB, 1, 1),
+        ("broadcast", 8 * MB, 1, 1),
+    ],
+)
+def test_simulated_bytes_are_the_modelled_bytes(simulated, way, size, reads, writes):
+    moved, modelled = simulated
+    expected = (reads * size, writes * size)
+    before_read, before_written, *after = modelled["fuse=False" if way == "eager" else way]
+    assert tuple(after) == expected
+    if way != "broadcast":
+        assert (before_read, before_written) == (12 * size, 9 * size)
+    assert moved[way] == pytest.approx(expected, rel=0.02)
+    assert sum(moved[way]) == pytest.approx(sum(expected), rel=0.02)

@@ -1,0 +1,250 @@
+"""The machine profile: what is measured, how it is kept, and what is never trusted."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import fusegraph as fg
+from fusegraph import calibrate
+from fusegraph.engines import ELEMENTWISE_ENGINES
+from fusegraph.machine import CLASS_COST, Machine, default_machine
+from fusegraph.ops import OPS
+
+profiles = importlib.import_module("fusegraph.machine")  # fg.machine is a function
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A cache file of this test's own, and no profile in memory."""
+    path = tmp_path / "deep" / "machine.json"
+    monkeypatch.setattr(profiles, "cache_file", lambda: path)
+    monkeypatch.setattr(calibrate, "_current", [])
+    return path
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Replaces the measurement by a profile; counts how often it is asked for."""
+    calls = []
+
+    def measure():
+        calls.append(1)
+        return replace(default_machine(), name=f"measured {len(calls)}", measured=True)
+
+    monkeypatch.setattr(calibrate, "measure", measure)
+    return calls
+
+
+@pytest.fixture(scope="module")
+def this_machine():
+    return calibrate.measure()
+
+
+def numbers(machine):
+    for value in machine.to_dict().values():
+        if isinstance(value, dict):
+            yield from value.values()
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            yield value
+
+
+# --- measuring ------------------------------------------------------------------------------------
+
+
+def test_a_measurement_is_complete(this_machine):
+    assert this_machine.measured
+    assert set(this_machine.launch) == set(ELEMENTWISE_ENGINES)
+    assert set(this_machine.gigaflops) == {"float32", "float64", "complex64", "complex128"}
+    for name in ("add", "multiply", "divide", "sqrt", "exp", "tanh", "where", "sum", "max"):
+        assert f"numpy {name} float32" in this_machine.nanoseconds
+        assert f"numpy {name} float64" in this_machine.nanoseconds
+    assert "numexpr tanh float32" in this_machine.nanoseconds
+    assert "numpy add int64" in this_machine.nanoseconds
+    assert this_machine.cores == profiles.available_cores()
+
+
+def test_measured_numbers_are_positive_and_finite(this_machine):
+    found = list(numbers(this_machine))
+    assert len(found) > 100
+    assert all(0 < number < math.inf for number in found)
+
+
+def test_a_measurement_knows_what_the_defaults_know(this_machine):
+    """The shipped profile and a measured one answer the same questions."""
+    shipped = default_machine()
+    assert set(this_machine.nanoseconds) >= set(shipped.nanoseconds)
+    assert set(this_machine.step) == set(shipped.step)
+
+
+# --- the shipped profile --------------------------------------------------------------------------
+
+
+def test_the_shipped_profile_loads():
+    machine = default_machine()
+    assert not machine.measured
+    assert all(0 < number < math.inf for number in numbers(machine))
+    assert machine.l1_bytes < machine.l2_bytes < machine.l3_bytes
+
+
+def test_a_measured_operation_has_its_own_figure():
+    machine = default_machine()
+    known = machine.nanoseconds["numpy tanh float32"]
+    assert machine.ns("numpy", "tanh", "float32", "transcendental") == known
+
+
+@pytest.mark.parametrize("flop_class", CLASS_COST)
+def test_an_operation_that_was_not_measured_goes_by_its_class(flop_class):
+    machine = default_machine()
+    add = machine.nanoseconds["numpy add float64"]
+    found = machine.ns("numpy", "no_such_op", "float64", flop_class)
+    assert found == add * CLASS_COST[flop_class]
+
+
+def test_a_dtype_that_was_not_measured_goes_by_its_width():
+    machine = replace(default_machine(), nanoseconds={"numpy add float32": 0.2})
+    assert machine.ns("numpy", "add", "complex128", "add") == pytest.approx(0.8)
+    assert machine.ns("numpy", "add", "int8", "add") == pytest.approx(0.05)
+    assert machine.ns("numpy", "divide", "float64", "divide") == pytest.approx(1.6)
+
+
+@pytest.mark.parametrize("flop_class", sorted({op.flop_class for op in OPS.values()}))
+@pytest.mark.parametrize("dtype", ["bool", "int8", "uint64", "float16", "complex64"])
+def test_every_class_and_dtype_has_an_answer(flop_class, dtype):
+    if flop_class:
+        for engine in ELEMENTWISE_ENGINES:
+            assert default_machine().ns(engine, "?", dtype, flop_class) > 0
+
+
+def test_bandwidth_is_that_of_the_level_that_holds_the_bytes():
+    machine = default_machine()
+    assert machine.bandwidth(machine.l2_bytes, 2) == ("L2", machine.cache_bandwidth)
+    assert machine.bandwidth(machine.l2_bytes + 1, 2) == ("L3", 2 * machine.l3_bandwidth)
+    assert machine.bandwidth(machine.l3_bytes // 2, 1) == ("L3", machine.l3_bandwidth)
+    assert machine.bandwidth(machine.l3_bytes // 2 + 1, 2) == ("memory", machine.memory_bandwidth)
+
+
+# --- the cache file -------------------------------------------------------------------------------
+
+
+def test_a_profile_comes_back_as_it_was_saved(cache):
+    machine = replace(default_machine(), name="round trip", measured=True)
+    profiles.save(machine, cache)
+    assert profiles.load(cache).to_dict() == machine.to_dict()
+    assert [path.name for path in cache.parent.iterdir()] == [cache.name], "no partial file is left"
+
+
+def test_a_profile_is_measured_once_and_kept(cache, measured, monkeypatch):
+    first = calibrate.current_machine()
+    assert calibrate.current_machine() is first
+    monkeypatch.setattr(calibrate, "_current", [])  # as in another process
+    assert calibrate.current_machine().to_dict() == first.to_dict()
+    assert len(measured) == 1
+    assert fg.machine().name == "measured 1"
+
+
+def test_recalibrating_measures_again_and_keeps_that(cache, measured):
+    assert calibrate.current_machine().name == "measured 1"
+    again = calibrate.recalibrate()
+    assert again.name == "measured 2"
+    assert calibrate.current_machine() is again
+    assert profiles.load(cache).name == "measured 2"
+
+
+def rewritten(path, change):
+    """Change the stored record."""
+    stored = json.loads(path.read_text())
+    change(stored)
+    path.write_text(json.dumps(stored))
+
+
+DAMAGE = {
+    "empty": lambda path: path.write_text(""),
+    "truncated": lambda path: path.write_text(path.read_text()[:500]),
+    "no JSON": lambda path: path.write_text("import os"),
+    "binary": lambda path: path.write_bytes(b"\x80\xff\x00" * 100),
+    "a list": lambda path: path.write_text("[1, 2]"),
+    "a number": lambda path: path.write_text("7"),
+    "null": lambda path: path.write_text("null"),
+    "nested too deep": lambda path: path.write_text("[" * 100_000),
+    "another format": lambda path: rewritten(path, lambda s: s.update(format=profiles.FORMAT + 1)),
+    "no format": lambda path: rewritten(path, lambda s: s.pop("format")),
+    "another machine": lambda path: rewritten(path, lambda s: s.update(fingerprint="arm64/x/8/2/2")),
+    "no machine": lambda path: rewritten(path, lambda s: s.pop("machine")),
+    "machine is text": lambda path: rewritten(path, lambda s: s.update(machine="fast")),
+    "unknown field": lambda path: rewritten(path, lambda s: s["machine"].update(warp=9)),
+    "missing field": lambda path: rewritten(path, lambda s: s["machine"].pop("l2_bytes")),
+    "negative time": lambda path: rewritten(
+        path, lambda s: s["machine"]["nanoseconds"].update({"numpy add float32": -1.0})
+    ),
+    "infinite bandwidth": lambda path: rewritten(
+        path, lambda s: s["machine"].update(memory_bandwidth=float("inf"))
+    ),
+    "not a number": lambda path: rewritten(
+        path, lambda s: s["machine"]["launch"].update(numpy=float("nan"))
+    ),
+    "text for a number": lambda path: rewritten(path, lambda s: s["machine"].update(cores="2")),
+    "an engine without its launch": lambda path: rewritten(
+        path, lambda s: s["machine"]["launch"].pop("numpy")
+    ),
+    "no addition to go by": lambda path: rewritten(
+        path, lambda s: s["machine"].update(nanoseconds={})
+    ),
+    "list for a table": lambda path: rewritten(path, lambda s: s["machine"].update(launch=[1])),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_a_file_that_cannot_be_trusted_is_made_again(cache, measured, damage):
+    profiles.save(replace(default_machine(), name="old"), cache)
+    assert profiles.load(cache).name == "old"
+    damage(cache)
+    assert profiles.load(cache) is None
+    assert calibrate.current_machine().name == "measured 1"
+    assert profiles.load(cache).name == "measured 1"
+
+
+def test_a_missing_file_is_no_profile(tmp_path):
+    assert profiles.load(tmp_path / "nothing.json") is None
+    assert profiles.load(tmp_path) is None, "a directory is no profile"
+
+
+def test_a_new_release_of_numpy_is_another_machine(cache, monkeypatch):
+    profiles.save(default_machine(), cache)
+    monkeypatch.setattr(np, "__version__", "99.0")
+    assert profiles.load(cache) is None
+
+
+def test_a_directory_that_cannot_be_written_is_no_error(tmp_path, measured, monkeypatch):
+    blocked = tmp_path / "file"
+    blocked.write_text("a file where the directory should be")
+    monkeypatch.setattr(profiles, "cache_file", lambda: blocked / "machine.json")
+    monkeypatch.setattr(calibrate, "_current", [])
+    assert calibrate.current_machine().name == "measured 1"
+    assert calibrate.recalibrate().name == "measured 2"
+
+
+def test_a_full_disk_is_no_error_and_leaves_nothing(cache, monkeypatch):
+    def full(*args, **keywords):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(cache), "write_text", full)
+    profiles.save(default_machine(), cache)
+    assert list(cache.parent.iterdir()) == []
+
+
+def test_an_option_takes_a_profile():
+    slow = replace(default_machine(), name="slow", memory_bandwidth=1e9)
+    x = fg.Tensor(np.zeros(10_000_000, np.float32))
+    with fg.options(engine="numpy", threads=1):
+        slowly = fg.plan(x + 1, machine=slow)
+        plan = fg.plan(x + 1, machine=default_machine())
+    assert slowly.seconds > plan.seconds
+    assert slowly.plan.machine is slow
+    assert slowly.kernels[0].bound == "memory"
+    assert isinstance(slowly.plan.machine, Machine)
