@@ -15,7 +15,8 @@ from workloads import SIZES, WORKLOADS, gelu
 import fusegraph as fg
 
 NEVER_SLOWER = 1.05  # times NumPy
-SHORT = 100e-6  # seconds; what a call of Python costs cannot vanish beside less than this
+SHORT = 100e-6  # seconds; what a call costs cannot vanish beside less than this
+CALL = 20e-6  # seconds that a call of a jit function may cost more than the ufuncs in it
 REPEATS = {10_000: 500, 100_000: 300, 1_000_000: 41, 10_000_000: 9}
 
 
@@ -27,10 +28,10 @@ def test_never_slower_than_numpy(workload, size, race):
     numpy_seconds, seconds = race(
         lambda: workload.function(*arrays), lambda: fused(*arrays), REPEATS[size]
     )
-    if seconds > NEVER_SLOWER * numpy_seconds and numpy_seconds < SHORT:
+    overhead = seconds - numpy_seconds
+    if seconds > NEVER_SLOWER * numpy_seconds and numpy_seconds < SHORT and overhead <= CALL:
         pytest.xfail(
-            f"call overhead of {(seconds - numpy_seconds) * 1e6:.0f} us against "
-            f"{numpy_seconds * 1e6:.0f} us of NumPy"
+            f"call overhead of {overhead * 1e6:.0f} us against {numpy_seconds * 1e6:.0f} us of NumPy"
         )
     assert seconds <= NEVER_SLOWER * numpy_seconds
 
@@ -67,7 +68,7 @@ def test_a_call_of_jit_adds_little_to_the_ufuncs(race):
     bare = bare_gelu(x)
     np.testing.assert_array_equal(bare(), gelu(x))
     bare_seconds, seconds = race(bare, lambda: fused(x), 3000)
-    assert seconds - bare_seconds <= 20e-6
+    assert seconds - bare_seconds <= CALL
 
 
 def test_a_small_compute_is_short(race):
