@@ -267,7 +267,7 @@ class BoundPlan:
         return text.plan_text(self.plan)
 
     def __repr__(self) -> str:
-        return f"<Plan: {self.plan.op_count} ops in {len(self.kernels)} kernels; print it>"
+        return f"<{text.summary(self.plan)}; print it>"
 
     def _repr_html_(self) -> str:
         return text.plan_html(self.plan)

@@ -42,12 +42,17 @@ class Pool:
     def _count(blocks: list[np.ndarray[Any, Any]], at: int) -> int:
         return _references(blocks[at])
 
+    @staticmethod
+    def footprint(nbytes: int) -> int:
+        """Bytes that an array of ``nbytes`` takes: a block of the pool, or itself where it is small."""
+        return nbytes if nbytes < SMALLEST else -(-nbytes // GRAIN) * GRAIN
+
     def empty(self, shape: Shape, dtype: DType) -> np.ndarray[Any, Any]:
         """An uninitialised C-ordered array."""
         nbytes = math.prod(shape) * dtype.itemsize
         if nbytes < SMALLEST:
             return np.empty(shape, dtype)
-        block = self._take(-(-nbytes // GRAIN) * GRAIN)
+        block = self._take(self.footprint(nbytes))
         return block[:nbytes].view(dtype).reshape(shape)
 
     def _take(self, size: int) -> np.ndarray[Any, Any]:

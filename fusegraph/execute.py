@@ -20,7 +20,7 @@ from fusegraph.engines.base import Array
 from fusegraph.graph import Node
 from fusegraph.kernel import Kernel
 from fusegraph.plan import Plan, Step
-from fusegraph.workers import Task, run_tasks
+from fusegraph.workers import BLAS_THREADS, Task, run_tasks
 
 Targets = dict[int, Array]
 Runner = Callable[[list[Array], Targets], None]
@@ -121,7 +121,7 @@ def _block_runner(kernel: Kernel, step: Step) -> Runner:
             zip(step.outputs, kernel.region.outputs, strict=True), body.first_output
         )
     ]
-    inputs, dtypes, count = step.inputs, body.scratch_dtypes, len(step.inputs)
+    inputs, scratch, count = step.inputs, body.scratch_shapes(shape), len(step.inputs)
     empty = 0 in shape
 
     def run(values: list[Array], targets: Targets) -> None:
@@ -137,7 +137,7 @@ def _block_runner(kernel: Kernel, step: Step) -> Runner:
             for at, slot, _ in outputs:
                 file[at] = values[slot].transpose(order)
         if not empty:
-            file[body.first_scratch :] = SCRATCH.take(shape, dtypes)
+            file[body.first_scratch :] = SCRATCH.take(scratch)
             body.run_block(file)
 
     return run
@@ -224,6 +224,48 @@ def run_strided(kernel: Kernel, operands: list[Array], results: list[Array]) -> 
     run_blocks(kernel, arrays, len(operands), place, shapes)
 
 
+def run_panels(kernel: Kernel, operands: list[Array], results: list[Array]) -> None:
+    """Blocks of rows. A right side of a product is fixed while the rows of its matrix pass."""
+    rows = kernel.region.shape
+    keys = list(block_keys(rows, blocked_shape(rows, kernel.block)))
+    shapes = [
+        tuple(min(k.stop, n) - k.start for k, n in zip(key, rows, strict=True)) for key in keys
+    ]
+    right = {n.inputs[1] for n in kernel.region.nodes if n.kind == "matmul"}
+    values = [*kernel.region.inputs, *kernel.region.outputs]
+    leads = [_lead_axes(value, value in right, len(rows)) for value in values]
+    arrays = [*operands, *results]
+
+    def place(file: list[Array], index: int, at_of: list[int]) -> None:
+        for at, (array, (skipped, count)) in enumerate(zip(arrays, leads, strict=True)):
+            if count:
+                key = keys[index][skipped : skipped + count]
+                file[at_of[at]] = array[
+                    tuple(
+                        k if n != 1 else slice(None) for k, n in zip(key, array.shape, strict=False)
+                    )
+                ]
+
+    multiplies = bool(right)
+    if multiplies:
+        BLAS_THREADS.enter(1)
+    try:
+        run_blocks(kernel, arrays, len(operands), place, shapes)
+    finally:
+        if multiplies:
+            BLAS_THREADS.leave(1)
+
+
+def _lead_axes(value: Node, right: bool, rows: int) -> tuple[int, int]:
+    """Which axes of the rows a value has in front: how many of them it skips, and how many it has.
+
+    A right side has the batch axes alone; a value that dropped its last axis has rows only.
+    """
+    dropped = value.kind == "reduce" and not dict(value.params)["keepdims"]
+    count = max(0, len(value.shape) - (2 if right else 0 if dropped else 1))
+    return rows - count - (1 if right else 0), count
+
+
 def _ordered(array: Array, order: tuple[int, ...]) -> Array:
     """``array`` with every axis of the iteration space, in loop order; scalars as they are."""
     if not array.ndim:
@@ -268,6 +310,7 @@ def run_blocks(
     """
     body = kernel.body
     at_of = [*range(operands), *range(body.first_output, body.first_scratch)]
+    scratch = {shape: body.scratch_shapes(shape) for shape in set(shapes)}
 
     def make_task() -> Task:
         file = body.registers()
@@ -276,12 +319,15 @@ def run_blocks(
 
         def task(index: int) -> None:
             place(file, index, at_of)
-            file[body.first_scratch :] = SCRATCH.take(shapes[index], body.scratch_dtypes)
+            file[body.first_scratch :] = SCRATCH.take(scratch[shapes[index]])
             body.run_block(file)
 
         return task
 
     run_tasks(make_task, len(shapes), kernel.threads)
+
+
+Wanted = tuple[tuple[tuple[int, ...], np.dtype[Any]], ...]
 
 
 class Scratch(threading.local):
@@ -296,28 +342,27 @@ class Scratch(threading.local):
         self.memory = np.empty(0, np.uint8)
         self.arrays: dict[Any, list[Array]] = {}
 
-    def take(self, shape: tuple[int, ...], dtypes: tuple[np.dtype[Any], ...]) -> list[Array]:
-        """An array of ``shape`` for each dtype, side by side, aligned to cache lines."""
-        if not dtypes:
+    def take(self, wanted: Wanted) -> list[Array]:
+        """An array for each shape and dtype, side by side, aligned to cache lines."""
+        if not wanted:
             return []
-        found = self.arrays.get((shape, dtypes))
-        if found is None:
-            found = self._lay_out(shape, dtypes)
-        return found
+        found = self.arrays.get(wanted)
+        return self._lay_out(wanted) if found is None else found
 
-    def _lay_out(self, shape: tuple[int, ...], dtypes: tuple[np.dtype[Any], ...]) -> list[Array]:
-        elements = math.prod(shape)
-        sizes = [-(-elements * d.itemsize // 64) * 64 for d in dtypes]
+    def _lay_out(self, wanted: Wanted) -> list[Array]:
+        exact = [math.prod(shape) * dtype.itemsize for shape, dtype in wanted]
+        sizes = [-(-nbytes // 64) * 64 for nbytes in exact]
         if self.memory.size < sum(sizes) or len(self.arrays) >= self.REMEMBERED:
             self.arrays.clear()
         if self.memory.size < sum(sizes):
+            self.memory = np.empty(0, np.uint8)  # let go of the old before asking for the new
             self.memory = np.empty(sum(sizes), np.uint8)
         ends = itertools.accumulate(sizes)
         found = [
-            self.memory[end - size : end][: elements * d.itemsize].view(d).reshape(shape)
-            for size, end, d in zip(sizes, ends, dtypes, strict=True)
+            self.memory[end - size : end][:nbytes].view(dtype).reshape(shape)
+            for size, end, nbytes, (shape, dtype) in zip(sizes, ends, exact, wanted, strict=True)
         ]
-        self.arrays[shape, dtypes] = found
+        self.arrays[wanted] = found
         return found
 
 
@@ -328,4 +373,5 @@ SCHEDULES: dict[str, Callable[[Kernel, list[Array], list[Array]], None]] = {
     "strided": run_strided,
     "whole": run_whole,
     "tiles": run_whole,
+    "panels": run_panels,
 }

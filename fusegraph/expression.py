@@ -48,8 +48,7 @@ def expression(region: Region, names: Mapping[Node, str]) -> str:
         operands = [constant_text(i) if i.kind == "const" else text[i] for i in node.inputs]
         shown = node_text(node, operands)
         if node in stored:
-            line = _strip(shown) if len(stored) == 1 else f"{names[node]} = {_strip(shown)}"
-            text[node] = names[node]
+            line, text[node] = f"{names[node]} = {_strip(shown)}", names[node]
         elif uses.get(node, 0) > 1 or len(shown) > INLINE:
             name = f"s{len(lines)}"
             line, text[node] = f"{name} = {_strip(shown)}", name

@@ -36,6 +36,8 @@ class Reason(StrEnum):
     ENGINE = "engine"  # the two need different engines
     LIMIT = "limit"  # an engine's limit was reached
     CONVEX = "convex"  # a path leaves the region and comes back
+    CACHE = "cache"  # a row of the panel does not stay in cache
+    COST = "cost"  # fusing would cost more time than it saves
     FUSED = "fused"  # the value stays in the kernel
 
 
@@ -57,10 +59,11 @@ class Unit:
 
     region: Region
     engines: tuple[str, ...]  # element-wise engines that can run it; () for other kinds
+    panels: bool = False  # rows of several kinds of nodes, run panel by panel
 
     @property
     def elementwise(self) -> bool:
-        return bool(self.engines)
+        return bool(self.engines) and not self.panels
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,10 +363,7 @@ class _Pass:
                 unit_of[node] = built[region]
             elif node.kind not in ("input", "const", "view"):
                 unit_of[node] = Unit(_single(node), ())
-        return _ordered(self.outputs_in_order(), unit_of)
-
-    def outputs_in_order(self) -> list[Node]:
-        return [node for node in self.order if node in self.outputs]
+        return _ordered([node for node in self.order if node in self.outputs], unit_of)
 
     def finish(self, region: _Growing, position: dict[Node, int]) -> Unit:
         members = sorted(region.members, key=position.__getitem__)
@@ -458,6 +458,11 @@ def _single(node: Node) -> Region:
     if node.kind == "elementwise":
         reads = tuple(i for i in dict.fromkeys(reads) if i.kind != "const")
     return Region((node,), reads, (node,), node.shape)
+
+
+def in_running_order(outputs: Sequence[Node], units: Sequence[Unit]) -> list[Unit]:
+    """``units`` with producers before consumers."""
+    return _ordered(list(outputs), {node: unit for unit in units for node in unit.region.nodes})
 
 
 def _ordered(outputs: list[Node], unit_of: dict[Node, Unit]) -> list[Unit]:

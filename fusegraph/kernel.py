@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from fusegraph.cost import Cost, kernel_cost
-from fusegraph.engines import ELEMENTWISE_ENGINES
+from fusegraph.engines import ELEMENTWISE_ENGINES, FALLBACK
 from fusegraph.engines.base import Engine, Region
+from fusegraph.engines.blocks import PanelBody
 from fusegraph.engines.library import library_call
 from fusegraph.engines.products import plan_product
 from fusegraph.expression import expression
@@ -24,12 +25,18 @@ from fusegraph.fuse import Decision, Fused, Unit
 from fusegraph.graph import Node
 from fusegraph.machine import Machine
 from fusegraph.options import Options
+from fusegraph.rows import panel_rows
 from fusegraph.views import Order
 
 SMALLEST_BLOCK = 2048  # elements; below this the calls cost more than the arithmetic
 LARGEST_BLOCK = 65536  # elements; beyond this scratch leaves L2 whatever the region
 L2_SHARE = 0.75  # of L2 for operands, results and scratch of one block
-WORTH_A_THREAD = 100e-6  # seconds; waking a thread costs 12 us quiet and 65 us busy
+LEAST_PANELS = 8  # of a kernel, so that threads share the work whatever their number
+# Seconds of arithmetic below which one thread does it: 1,000,000 float32 additions (150 us) took
+# 1.05x of NumPy on one thread and 1.42x on two, GELU of as many (4 ms) 0.83x and 0.59x.
+WORTH_A_THREAD = 500e-6
+# Leaving numpy for another engine must be predicted to save this share: predictions are off by as much.
+MARGIN = 0.8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,7 +146,7 @@ def make_kernel(
     name: str, unit: Unit, first_touch: int, decisions: tuple[Decision, ...], setting: Setting
 ) -> Kernel:
     """The kernel for a unit: an engine and a schedule that the cost model finds fastest."""
-    build = _elementwise if unit.elementwise else _single_call
+    build = _panels if unit.panels else _elementwise if unit.elementwise else _single_call
     return build(name, unit, first_touch, decisions, setting)
 
 
@@ -153,7 +160,7 @@ def _elementwise(
     cost = kernel_cost(region.nodes, region.inputs, region.outputs, first_touch=first_touch)
     order, schedule = iteration_order(region, setting.orders)
     tried = [_predict(ELEMENTWISE_ENGINES[e], region, cost, setting) for e in unit.engines]
-    tried.sort(key=lambda trial: trial.prediction.seconds)
+    tried.sort(key=lambda t: t.prediction.seconds * (MARGIN if t.engine.name == FALLBACK else 1))
     engine, prediction, threads = tried[0].engine, tried[0].prediction, tried[0].threads
     body = engine.compile(region)
     block = _block_length(region, body.scratch_bytes, setting.machine, threads)
@@ -220,7 +227,7 @@ def _predict(engine: Engine, region: Region, cost: Cost, setting: Setting) -> Tr
     # Between calls of a block the interpreter's lock changes hands: steps do not run in parallel.
     blocks = max(1, _size(region) // (LARGEST_BLOCK // 2)) if engine.blocked else 0
     steps = machine.step.get(engine.name, 0.0) * blocks * len(region.nodes)
-    launch = machine.launch[engine.name]
+    launch = engine.launch_seconds(_size(region), threads, machine)
     found = predict(machine, compute / threads + steps, cost.bytes_moved, launch, threads)
     return Trial(engine, found, threads)
 
@@ -240,10 +247,15 @@ def predict(
 def _block_length(region: Region, scratch: int, machine: Machine, threads: int) -> int:
     """Elements of a block: what one block touches stays within a share of L2.
 
-    A body without scratch touches nothing twice: its blocks only share the work among threads.
+    A body without scratch that fits L3 is not blocked: its calls cost more than L3 does (the triad on
+    100,000 float32 took 1.3x of NumPy in one block, 2.0x in four). One operation touches nothing
+    twice: its blocks only share the work among threads.
     """
     size = _size(region)
-    if threads == 1 and (not scratch or size <= SMALLEST_BLOCK):
+    moved = sum(v.nbytes for v in (*region.inputs, *region.outputs))
+    near = machine.bandwidth(moved, 1)[0] != "memory"
+    whole = len(region.nodes) == 1 or (not scratch and near)
+    if threads == 1 and (whole or size <= SMALLEST_BLOCK):
         return size
     streams = sum(
         value.dtype.itemsize for value in (*region.inputs, *region.outputs) if value.shape
@@ -252,7 +264,7 @@ def _block_length(region: Region, scratch: int, machine: Machine, threads: int) 
     fits = min(LARGEST_BLOCK, max(SMALLEST_BLOCK, fits // 1024 * 1024))
     # Enough blocks that no thread waits long for the last one.
     share = -(-size // (threads * 2 if threads > 1 else 1))
-    if not scratch:
+    if whole:
         fits = -(-share // 1024) * 1024
     return max(SMALLEST_BLOCK, min(fits, -(-share // 1024) * 1024))
 
@@ -270,6 +282,65 @@ def _choice(tried: list[Trial], region: Region, setting: Setting) -> str:
     other = tried[1]
     times = other.prediction.seconds / best.prediction.seconds
     return f"{other.engine.name} would take {times:.1f}x as long"
+
+
+# --- panels: rows that stay in cache ----------------------------------------------------------------
+
+
+def _panels(
+    name: str, unit: Unit, first_touch: int, decisions: tuple[Decision, ...], setting: Setting
+) -> Kernel:
+    region, machine = unit.region, setting.machine
+    body = PanelBody(region)
+    rows = math.prod(region.shape)
+    block = min(panel_rows(set(region.nodes), machine), max(1, -(-rows // LEAST_PANELS)))
+    panels = -(-rows // block)
+    right = {n.inputs[1] for n in region.nodes if n.kind == "matmul"}
+    passes = -(-region.shape[-1] // block)  # panels of one matrix: each reads its right side
+    cost = kernel_cost(
+        region.nodes,
+        region.inputs,
+        region.outputs,
+        reread=sum(value.nbytes for value in right) * (passes - 1),
+        first_touch=first_touch,
+    )
+    compute = sum(node_seconds(node, machine) for node in region.nodes)
+    threads = setting.options.thread_count if compute > WORTH_A_THREAD else 1
+    steps = machine.step[FALLBACK] * panels * len(region.nodes)
+    prediction = predict(
+        machine, compute / threads + steps, cost.bytes_moved, machine.launch[FALLBACK], threads
+    )
+    return Kernel(
+        name=name,
+        region=region,
+        engine=FALLBACK,
+        schedule="panels",
+        reads=tuple(setting.names[v] for v in region.inputs),
+        writes=tuple(setting.names[v] for v in region.outputs),
+        cost=cost,
+        seconds=prediction.seconds,
+        bound=prediction.bound,
+        choice=f"{panels:,} panels of {block:,} rows stay in cache",
+        decisions=decisions,
+        order=tuple(range(len(region.outputs[0].shape))),
+        block=block,
+        threads=threads,
+        scratch_bytes=body.scratch_bytes * block * threads,
+        body=body,
+    )
+
+
+def node_seconds(node: Node, machine: Machine) -> float:
+    """Seconds of one operation on one thread, operands in cache."""
+    if node.kind == "matmul":
+        flops = 2 * node.size * node.inputs[0].shape[-1]
+        return flops / (machine.gigaflops[node.dtype.name] * 1e9)
+    if node.kind == "elementwise":
+        return ELEMENTWISE_ENGINES[FALLBACK].nanoseconds(node, machine) * node.size * 1e-9
+    work = max([node, *node.inputs], key=lambda n: n.size)
+    return (
+        machine.ns(FALLBACK, node.op.name, work.dtype.name, node.op.flop_class) * work.size * 1e-9
+    )
 
 
 # --- one call: products, reductions, joins --------------------------------------------------------
@@ -293,12 +364,7 @@ def _single_call(
     else:
         engine, schedule, choice = "numpy", "whole", f"{node.op.name} is one call of NumPy"
         body = library_call(node)
-        work = max([node, *node.inputs], key=lambda n: n.size)
-        compute = (
-            machine.ns("numpy", node.op.name, work.dtype.name, node.op.flop_class)
-            * work.size
-            * 1e-9
-        )
+        compute = node_seconds(node, machine)
     cost = kernel_cost(region.nodes, region.inputs, region.outputs, reread, first_touch)
     prediction = predict(machine, compute, cost.bytes_moved, machine.launch["numpy"], threads)
     return Kernel(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from importlib import resources
@@ -115,6 +116,9 @@ def _from_dict(facts: dict[str, Any]) -> Machine:
                machine.l3_bytes]  # fmt: skip
     if not all(0 < n < float("inf") for n in numbers):
         raise ValueError("a machine profile holds a number that is not positive and finite")
+    for engine in machine.launch.keys() | {"numpy", "numexpr"}:
+        if engine not in machine.launch or f"{engine} add float32" not in machine.nanoseconds:
+            raise ValueError(f"a machine profile does not know the engine {engine}")
     return machine
 
 
@@ -130,7 +134,7 @@ def load(path: Path) -> Machine | None:
         if stored["format"] != FORMAT or stored["fingerprint"] != fingerprint():
             return None
         return _from_dict(stored["machine"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
@@ -145,7 +149,8 @@ def save(machine: Machine, path: Path) -> None:
         partial.write_text(text)
         partial.replace(path)
     except OSError:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def with_caches(machine: Machine) -> Machine:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from fusegraph.buffers import Pool
 from fusegraph.cost import Cost, Traffic, base, kernel_cost, total
 from fusegraph.engines.base import Region
 from fusegraph.fuse import Decision, Fused, Unit, fuse, single_regions
@@ -21,9 +22,10 @@ from fusegraph.machine import Machine
 from fusegraph.ops import OPS
 from fusegraph.options import Options
 from fusegraph.rewrite import Rewritten, rewrite
+from fusegraph.rows import share_rows
 from fusegraph.views import Order, array_order, order_through
 
-OVERHEAD = 64 * 1024  # bytes of Python objects that a run may hold: measured at most 20 KiB
+OVERHEAD = 128 * 1024  # bytes of Python objects that a run may hold: measured at most 80 KiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,9 @@ def build_plan(outputs: Sequence[Node], options: Options, machine: Machine) -> P
         rewritten = rewritten.mapped(copies)
         order = topological(rewritten.outputs)
     fused = fuse(rewritten.outputs, order, options.engine, options.fuse, options.exact)
+    if options.fuse:
+        bits = options.exact or options.engine == "numpy"
+        fused = share_rows(fused, rewritten.outputs, order, machine, bits)
     if options.verify:
         verify(graph)
         verify(rewritten.outputs)
@@ -226,7 +231,10 @@ def copy_of(node: Node) -> Node:
 
 
 def plan_buffers(regions: Sequence[Region], outputs: Sequence[Node]) -> list[Buffer]:
-    """Memory of each region, in the order they run: what a pool that reuses released buffers maps."""
+    """Memory of each region, in the order they run, over a pool that reuses released buffers.
+
+    The pool keeps a released buffer for another value of its size: what is held only grows.
+    """
     last_use: dict[Node, int] = {}
     for at, region in enumerate(regions):
         for value in (*region.inputs, *region.outputs):
@@ -242,15 +250,16 @@ def plan_buffers(regions: Sequence[Region], outputs: Sequence[Node]) -> list[Buf
     for at, region in enumerate(regions):
         fresh = 0
         for value in region.outputs:
-            held += value.nbytes
-            if free.get(value.nbytes):
-                free[value.nbytes] -= 1
+            size = Pool.footprint(value.nbytes)
+            if free.get(size):
+                free[size] -= 1
             else:
                 fresh += value.nbytes
+                held += size
         found.append(Buffer(fresh, held))
         for value in dying.get(at, ()):
-            held -= value.nbytes
-            free[value.nbytes] = free.get(value.nbytes, 0) + 1
+            size = Pool.footprint(value.nbytes)
+            free[size] = free.get(size, 0) + 1
     return found
 
 

@@ -263,6 +263,8 @@ class _Driver:
             pushed, rest = _push(node, views)
             if len(rest) < len(views):
                 return pushed, rest
+        if self.uses[node] == 1 and _restores_axes(node, views[0]):
+            return [(node.inputs[0], ())], views[1:]
         return [(node, ())], views
 
     def assemble(self, key: Key, parts: list[Node], rest: tuple[View, ...]) -> Node:
@@ -271,6 +273,13 @@ class _Driver:
             return parts[0]
         if views and len(rest) == len(views):
             return _apply(parts[0], views)
+        if node.kind == "reduce" and views:
+            kept = make(
+                node.op, (parts[0],), _keeping(node), views_shape(node, views[:1]), node.dtype
+            )
+            kept.source = kept.source or node.source
+            self.note("keep-reduced-axes", node, repr(kept))
+            return _apply(kept, rest)
         inside = views[: len(views) - len(rest)]
         shape = node.shape
         for name, params in inside:
@@ -330,6 +339,27 @@ def _push(node: Node, views: tuple[View, ...]) -> tuple[list[Key], tuple[View, .
         out = view_shape(name, params, out)
         pushed += 1
     return list(zip(node.inputs, operands, strict=True)), views[pushed:]
+
+
+def _restores_axes(node: Node, view: View) -> bool:
+    """Does ``view`` put back the axes that a reduction dropped: ``sum(x, -1)[..., None]``?"""
+    if node.kind != "reduce" or view[0] != "expand":
+        return False
+    keywords = dict(node.params)
+    return not keywords["keepdims"] and keywords["axis"] == view[1]
+
+
+def _keeping(node: Node) -> Params:
+    """Parameters of a reduction with ``keepdims``."""
+    return tuple((name, True if name == "keepdims" else value) for name, value in node.params)
+
+
+def views_shape(node: Node, views: tuple[View, ...]) -> tuple[int, ...]:
+    """Shape of ``node`` seen through ``views``."""
+    shape = node.shape
+    for name, params in views:
+        shape = view_shape(name, params, shape)
+    return shape
 
 
 def _apply(node: Node, views: tuple[View, ...]) -> Node:

@@ -112,6 +112,11 @@ def _count(x: Tensor, axis: Any) -> int:
     return math.prod(x.shape[a] for a in axes)
 
 
+def _without(x: Tensor, name: str, axis: Any) -> Tensor:
+    """``x`` without its reduced axes."""
+    return squeeze(x, tuple(range(x.ndim)) if axis is None else axis_numbers(name, axis, x.ndim))
+
+
 def _divided(total: Tensor, count: float) -> Tensor:
     """``total / count`` in the dtype of ``total``; NumPy divides by a 64-bit integer."""
     kind = np.dtype(np.intp) if isinstance(count, int) else np.dtype(float)
@@ -126,8 +131,11 @@ def mean(x: Any, axis: Any = None, dtype: Any = None, keepdims: bool = False) ->
         work = (
             np.float64 if x.dtype.kind in "biu" else np.float32 if x.dtype == np.float16 else None
         )
-    average = _divided(reduce("sum", x, axis, keepdims, work), _count(x, axis))
-    return cast(average, x.dtype) if dtype is None and x.dtype == np.float16 else average
+    # Reduced with its axes kept: mean and var of one x share the sum.
+    average = _divided(reduce("sum", x, axis, True, work), _count(x, axis))
+    if dtype is None and x.dtype == np.float16:
+        average = cast(average, x.dtype)
+    return average if keepdims else _without(average, "mean", axis)
 
 
 def var(

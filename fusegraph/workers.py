@@ -58,9 +58,10 @@ def run_tasks(make_task: Callable[[], Task], count: int, threads: int) -> None:
     indices = itertools.count()
     stop = threading.Event()
 
-    def work() -> None:
+    def work(made: list[Callable[[], Task]]) -> None:
+        # Taken out of the list, so that a finished helper holds none of the caller's arrays.
         try:
-            task = make_task()
+            task = made.pop()()
             while not stop.is_set() and (index := next(indices)) < count:
                 task(index)
         except BaseException:
@@ -69,10 +70,11 @@ def run_tasks(make_task: Callable[[], Task], count: int, threads: int) -> None:
 
     # A copy of the caller's context: NumPy's error state is part of it.
     helpers: list[Future[None]] = [
-        _THREADS.submit(contextvars.copy_context().run, work) for _ in range(threads - 1)
+        _THREADS.submit(contextvars.copy_context().run, work, [make_task])
+        for _ in range(threads - 1)
     ]
     try:
-        work()
+        work([make_task])
     finally:
         _release(helpers, stop)
 

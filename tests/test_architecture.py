@@ -20,6 +20,7 @@ LAYERS = (
     ("engines.blocks", "engines.numexpr"),
     ("engines",),
     ("engines.products", "options", "expression", "fuse"),
+    ("rows",),
     ("calibrate", "kernel"),
     ("plan",),
     ("execute",),

@@ -62,6 +62,9 @@ class Engine(Protocol):
     def limit(self, extent: Extent) -> str | None:
         """Which limit a region of this extent breaks, or None."""
 
+    def launch_seconds(self, size: int, threads: int, machine: Machine) -> float:
+        """Seconds of a kernel of ``size`` elements beside its arithmetic."""
+
     def nanoseconds(self, node: Node, machine: Machine) -> float:
         """Nanoseconds per element of one node on one thread, operands in cache."""
 

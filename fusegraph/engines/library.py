@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from fusegraph.graph import Node
 
 Call = Callable[[list[Any], Any], None]
@@ -24,7 +22,6 @@ def library_call(node: Node) -> Call:
         return lambda inputs, out: function(inputs, out=out, casting="unsafe", **keywords)
 
     def reduce(inputs: list[Any], out: Any) -> None:
-        with np.errstate(all="ignore"):
-            function(inputs[0], out=out, **keywords)
+        function(inputs[0], out=out, **keywords)
 
     return reduce

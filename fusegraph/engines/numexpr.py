@@ -26,6 +26,8 @@ from fusegraph.ops import NUMEXPR_CASTS, NUMEXPR_CODES, resolve
 MAX_INPUTS = 63  # NumPy iterators take 64 operands, the output is one
 MAX_REGISTERS = 255  # output, inputs, constants and temporaries, one byte each, 255 means "none"
 SERIAL_BELOW = 2048  # elements; numexpr itself runs shorter arrays on the calling thread
+WAKE_SECONDS = 40e-6  # of its thread pool: 12 us quiet, 65 us beside other work
+SWITCH_SECONDS = 190e-6  # of setting the number of threads, there and back
 
 _NONE = 255
 # One compiled program called from two threads corrupts the heap (numexpr issue 569), and programs
@@ -70,6 +72,15 @@ class NumexprEngine:
         if 1 + extent.constants + extent.inputs + extent.live > MAX_REGISTERS:
             return f"numexpr has {MAX_REGISTERS} registers"
         return None
+
+    def launch_seconds(self, size: int, threads: int, machine: Machine) -> float:
+        """A call, waking numexpr's threads, and changing their number where it must be held."""
+        seconds = machine.launch[self.name]
+        if size >= SERIAL_BELOW:
+            seconds += WAKE_SECONDS
+            if threads < numexpr.get_num_threads():
+                seconds += SWITCH_SECONDS
+        return seconds
 
     def nanoseconds(self, node: Node, machine: Machine) -> float:
         dtype = node.inputs[0].dtype if node.dtype.kind == "b" else node.dtype

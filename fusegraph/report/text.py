@@ -30,12 +30,17 @@ def _plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def summary(plan: Plan) -> str:
+    """Operations and kernels."""
+    return f"plan: {_plural(plan.op_count, 'op')} in {_plural(len(plan.kernels), 'kernel')}"
+
+
 def header(plan: Plan) -> list[str]:
     """What the plan does to the whole graph."""
     before, after = plan.traffic.before, plan.traffic.after
     saved = plan.traffic.saved_bytes / before.bytes_moved if before.bytes_moved else 0.0
     return [
-        f"plan: {_plural(plan.op_count, 'op')} in {_plural(len(plan.kernels), 'kernel')}",
+        summary(plan),
         f"  moved      {bytes_text(before.bytes_moved)} before, {bytes_text(after.bytes_moved)} after: "
         f"{plan.traffic.ratio:.1f}x less ({saved:.1%} saved)",
         f"  pages      {bytes_text(before.bytes_first_touch)} mapped before, "
@@ -75,8 +80,7 @@ def expressions(plan: Plan) -> list[str]:
     """What each kernel computes, and why this engine."""
     lines = []
     for kernel in plan.kernels[:SHOWN]:
-        target = f"{kernel.writes[0]} = " if len(kernel.writes) == 1 else ""
-        lines.append(f"  {kernel.name}: {target}{_short(kernel.expression)}")
+        lines.append(f"  {kernel.name}: {_short(kernel.expression)}")
         lines.append(f"      {kernel.engine}: {kernel.choice}")
         if kernel.sources:
             lines.append(f"      from {', '.join(kernel.sources)}")
@@ -173,7 +177,8 @@ def fused_text(plan: Plan) -> str:
     """The operations of each kernel, and the edges that stayed cut."""
     lines = ["fused:"]
     for kernel in plan.kernels[:SHOWN]:
-        ops = ", ".join(kernel.ops[:SHOWN])
+        more = f", ... {len(kernel.ops) - SHOWN:,} more" if len(kernel.ops) > SHOWN else ""
+        ops = ", ".join(kernel.ops[:SHOWN]) + more
         lines.append(f"  {kernel.name}{list(kernel.region.shape)}: {ops}")
     return "\n".join([*lines, *_left_out(len(plan.kernels), "kernel"), *not_fused(plan)])
 
