@@ -17,7 +17,7 @@ import numpy as np
 
 from fusegraph.buffers import POOL
 from fusegraph.engines.base import Array
-from fusegraph.graph import Node
+from fusegraph.graph import Node, Shape
 from fusegraph.kernel import Kernel
 from fusegraph.plan import Plan, Step
 from fusegraph.workers import BLAS_THREADS, Task, run_tasks
@@ -144,7 +144,7 @@ def _block_runner(kernel: Kernel, step: Step) -> Runner:
 
 
 def _kernel_runner(kernel: Kernel, step: Step) -> Runner:
-    schedule = SCHEDULES[kernel.schedule]
+    schedule = SCHEDULES[kernel.schedule](kernel)
     nodes = kernel.region.outputs
 
     def run(values: list[Array], targets: Targets) -> None:
@@ -154,7 +154,7 @@ def _kernel_runner(kernel: Kernel, step: Step) -> Runner:
             values[slot] = allocate(kernel, node) if target is None else target
             results.append(values[slot])
         if results[0].size:
-            schedule(kernel, [values[slot] for slot in step.inputs], results)
+            schedule([values[slot] for slot in step.inputs], results)
 
     return run
 
@@ -169,28 +169,35 @@ def allocate(kernel: Kernel, node: Node) -> Array:
 
 # --- schedules: how the loop runs -----------------------------------------------------------------
 
+Loop = Callable[[list[Array], list[Array]], None]
+"""Runs a kernel on its operands into its results."""
+Place = Callable[[list[Array], int], list[Array]]
+"""The parts of the operands and results that belong to a block."""
 
-def run_whole(kernel: Kernel, operands: list[Array], results: list[Array]) -> None:
+
+def whole(kernel: Kernel) -> Loop:
     """One library call."""
-    kernel.body(operands, results[0])
+    return lambda operands, results: kernel.body(operands, results[0])
 
 
-def run_flat(kernel: Kernel, operands: list[Array], results: list[Array]) -> None:
+def itself(kernel: Kernel) -> Loop:
+    """An engine that loops by itself."""
+    return lambda operands, results: kernel.body.run(operands, results, kernel.threads)
+
+
+def flat(kernel: Kernel) -> Loop:
     """One axis: every operand is a scalar or dense in the order of the loop."""
     if not kernel.blocked:
-        kernel.body.run(operands, results, kernel.threads)
-        return
-    arrays = [_flattened(a, kernel.order) for a in (*operands, *results)]
-    size, block = arrays[-1].size, kernel.block
-    shapes: list[tuple[int, ...]] = [(min(block, size - start),) for start in range(0, size, block)]
-    moving = [(at, a) for at, a in enumerate(arrays) if a.ndim]
+        return itself(kernel)
+    size, block, order = math.prod(kernel.region.shape), kernel.block, kernel.order
+    shapes: list[Shape] = [(min(block, size - start),) for start in range(0, size, block)]
 
-    def place(file: list[Array], index: int, at_of: list[int]) -> None:
-        start = index * block
-        for at, array in moving:
-            file[at_of[at]] = array[start : start + block]
+    def place(arrays: list[Array], index: int) -> list[Array]:
+        start, stop = index * block, (index + 1) * block
+        return [a[start:stop] if a.ndim else a for a in arrays]
 
-    run_blocks(kernel, arrays, len(operands), place, shapes)
+    loop = blocks(kernel, place, shapes)
+    return lambda operands, results: loop([_flattened(a, order) for a in (*operands, *results)])
 
 
 def _flattened(array: Array, order: tuple[int, ...]) -> Array:
@@ -199,71 +206,94 @@ def _flattened(array: Array, order: tuple[int, ...]) -> Array:
     return (array if array.flags.c_contiguous else array.transpose(order)).reshape(-1)
 
 
-def run_strided(kernel: Kernel, operands: list[Array], results: list[Array]) -> None:
+def strided(kernel: Kernel) -> Loop:
     """Blocks of the iteration space; operands keep their strides and broadcast inside a block."""
     if not kernel.blocked:
-        kernel.body.run(operands, results, kernel.threads)
-        return
-    arrays = [_ordered(a, kernel.order) for a in (*operands, *results)]
-    shape = arrays[-1].shape
+        return itself(kernel)
+    order = kernel.order
+    shape = tuple(kernel.region.shape[a] for a in order)
     keys = list(block_keys(shape, blocked_shape(shape, kernel.block)))
-    shapes = [
-        tuple(min(k.stop, n) - k.start for k, n in zip(key, shape, strict=True)) for key in keys
-    ]
-    # An axis along which an operand is broadcast has size 1 in it: its key there takes all.
-    fixed = [[a for a, n in enumerate(array.shape) if n == 1] for array in arrays]
-
-    def place(file: list[Array], index: int, at_of: list[int]) -> None:
-        for at, array in enumerate(arrays):
-            if array.ndim:
-                key = list(keys[index])
-                for axis in fixed[at]:
-                    key[axis] = slice(None)
-                file[at_of[at]] = array[tuple(key)]
-
-    run_blocks(kernel, arrays, len(operands), place, shapes)
+    values = (*kernel.region.inputs, *kernel.region.outputs)
+    fixed = [_fixed_axes(value.shape, order) for value in values]
+    loop = blocks(kernel, _placer(keys, fixed), [_extent(key, shape) for key in keys])
+    return lambda operands, results: loop([_ordered(a, order) for a in (*operands, *results)])
 
 
-def run_panels(kernel: Kernel, operands: list[Array], results: list[Array]) -> None:
+def _fixed_axes(shape: Shape, order: tuple[int, ...]) -> tuple[bool, ...]:
+    """Along which axes of the loop a value is the same for every block: it is broadcast there."""
+    if not shape:
+        return ()
+    padded = (1,) * (len(order) - len(shape)) + shape
+    return tuple(padded[a] == 1 for a in order)
+
+
+def _placer(keys: list[tuple[slice, ...]], fixed: list[tuple[bool, ...]]) -> Place:
+    """Places blocks whose operands take ``keys`` along the axes that are not fixed."""
+    everything = slice(None)
+    patterns = list(dict.fromkeys(fixed))
+    cut = {
+        pattern: [
+            tuple(everything if f else k for f, k in zip(pattern, key, strict=False))
+            for key in keys
+        ]
+        for pattern in patterns
+    }
+    per_array = [cut[pattern] for pattern in fixed]
+
+    def place(arrays: list[Array], index: int) -> list[Array]:
+        return [a[key[index]] for a, key in zip(arrays, per_array, strict=True)]
+
+    return place
+
+
+def _extent(key: tuple[slice, ...], shape: Shape) -> Shape:
+    return tuple(min(k.stop, n) - k.start for k, n in zip(key, shape, strict=True))
+
+
+def panels(kernel: Kernel) -> Loop:
     """Blocks of rows. A right side of a product is fixed while the rows of its matrix pass."""
     rows = kernel.region.shape
     keys = list(block_keys(rows, blocked_shape(rows, kernel.block)))
-    shapes = [
-        tuple(min(k.stop, n) - k.start for k, n in zip(key, rows, strict=True)) for key in keys
-    ]
     right = {n.inputs[1] for n in kernel.region.nodes if n.kind == "matmul"}
-    values = [*kernel.region.inputs, *kernel.region.outputs]
-    leads = [_lead_axes(value, value in right, len(rows)) for value in values]
-    arrays = [*operands, *results]
+    values = (*kernel.region.inputs, *kernel.region.outputs)
+    taken = [_row_keys(value, value in right, keys) for value in values]
 
-    def place(file: list[Array], index: int, at_of: list[int]) -> None:
-        for at, (array, (skipped, count)) in enumerate(zip(arrays, leads, strict=True)):
-            if count:
-                key = keys[index][skipped : skipped + count]
-                file[at_of[at]] = array[
-                    tuple(
-                        k if n != 1 else slice(None) for k, n in zip(key, array.shape, strict=False)
-                    )
-                ]
+    def place(arrays: list[Array], index: int) -> list[Array]:
+        return [a[key[index]] for a, key in zip(arrays, taken, strict=True)]
 
-    multiplies = bool(right)
-    if multiplies:
+    loop = blocks(kernel, place, [_extent(key, rows) for key in keys])
+
+    def run(operands: list[Array], results: list[Array]) -> None:
+        if not right:
+            loop([*operands, *results])
+            return
         BLAS_THREADS.enter(1)
-    try:
-        run_blocks(kernel, arrays, len(operands), place, shapes)
-    finally:
-        if multiplies:
+        try:
+            loop([*operands, *results])
+        finally:
             BLAS_THREADS.leave(1)
 
+    return run
 
-def _lead_axes(value: Node, right: bool, rows: int) -> tuple[int, int]:
-    """Which axes of the rows a value has in front: how many of them it skips, and how many it has.
 
-    A right side has the batch axes alone; a value that dropped its last axis has rows only.
+def _row_keys(value: Node, right: bool, keys: list[tuple[slice, ...]]) -> list[tuple[slice, ...]]:
+    """What each panel takes of a value.
+
+    A right side has the batch axes of the rows, a value that dropped its last axis has rows only;
+    axes of size 1 are broadcast.
     """
     dropped = value.kind == "reduce" and not dict(value.params)["keepdims"]
     count = max(0, len(value.shape) - (2 if right else 0 if dropped else 1))
-    return rows - count - (1 if right else 0), count
+    rows = len(keys[0]) if keys else 0
+    first = rows - count - (1 if right else 0)
+    everything = slice(None)
+    return [
+        tuple(
+            everything if n == 1 else k
+            for n, k in zip(value.shape[:count], key[first : first + count], strict=True)
+        )
+        for key in keys
+    ]
 
 
 def _ordered(array: Array, order: tuple[int, ...]) -> Array:
@@ -275,7 +305,7 @@ def _ordered(array: Array, order: tuple[int, ...]) -> Array:
     return padded if order == tuple(range(len(order))) else padded.transpose(order)
 
 
-def blocked_shape(shape: tuple[int, ...], elements: int) -> tuple[int, ...]:
+def blocked_shape(shape: Shape, elements: int) -> Shape:
     """The largest block of at most ``elements``: whole fast axes, a part of one, single slow ones."""
     block = [1] * len(shape)
     inner = 1
@@ -287,7 +317,7 @@ def blocked_shape(shape: tuple[int, ...], elements: int) -> tuple[int, ...]:
     return tuple(block)
 
 
-def block_keys(shape: tuple[int, ...], block: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
+def block_keys(shape: Shape, block: Shape) -> Iterator[tuple[slice, ...]]:
     """Slices of every block, in the order they lie in memory."""
     axes = (
         [slice(start, start + step) for start in range(0, size, step)]
@@ -296,38 +326,33 @@ def block_keys(shape: tuple[int, ...], block: tuple[int, ...]) -> Iterator[tuple
     return itertools.product(*axes)
 
 
-def run_blocks(
-    kernel: Kernel,
-    arrays: list[Array],
-    operands: int,
-    place: Callable[[list[Array], int, list[int]], None],
-    shapes: list[tuple[int, ...]],
-) -> None:
-    """Run a blocked body over its blocks; each thread has its own registers and scratch.
-
-    ``place(file, index, at_of)`` puts the parts of block ``index`` into the register file, where array
-    ``n`` stands at ``at_of[n]``; ``shapes`` are the shapes of the blocks.
-    """
-    body = kernel.body
-    at_of = [*range(operands), *range(body.first_output, body.first_scratch)]
+def blocks(kernel: Kernel, place: Place, shapes: list[Shape]) -> Callable[[list[Array]], None]:
+    """The loop of a blocked body over its blocks; each thread has its own registers and scratch."""
+    body, threads = kernel.body, kernel.threads
+    inputs, first_output, first_scratch = (
+        len(kernel.region.inputs), body.first_output, body.first_scratch,
+    )  # fmt: skip
     scratch = {shape: body.scratch_shapes(shape) for shape in set(shapes)}
 
-    def make_task() -> Task:
-        file = body.registers()
-        for at, array in zip(at_of, arrays, strict=True):
-            file[at] = array  # scalars stay, the rest is placed block by block
+    def loop(arrays: list[Array]) -> None:
+        def make_task() -> Task:
+            file = body.registers()
 
-        def task(index: int) -> None:
-            place(file, index, at_of)
-            file[body.first_scratch :] = SCRATCH.take(scratch[shapes[index]])
-            body.run_block(file)
+            def task(index: int) -> None:
+                parts = place(arrays, index)
+                file[:inputs] = parts[:inputs]
+                file[first_output:first_scratch] = parts[inputs:]
+                file[first_scratch:] = SCRATCH.take(scratch[shapes[index]])
+                body.run_block(file)
 
-        return task
+            return task
 
-    run_tasks(make_task, len(shapes), kernel.threads)
+        run_tasks(make_task, len(shapes), threads)
+
+    return loop
 
 
-Wanted = tuple[tuple[tuple[int, ...], np.dtype[Any]], ...]
+Wanted = tuple[tuple[Shape, np.dtype[Any]], ...]
 
 
 class Scratch(threading.local):
@@ -368,10 +393,10 @@ class Scratch(threading.local):
 
 SCRATCH = Scratch()
 
-SCHEDULES: dict[str, Callable[[Kernel, list[Array], list[Array]], None]] = {
-    "flat": run_flat,
-    "strided": run_strided,
-    "whole": run_whole,
-    "tiles": run_whole,
-    "panels": run_panels,
+SCHEDULES: dict[str, Callable[[Kernel], Loop]] = {
+    "flat": flat,
+    "strided": strided,
+    "whole": whole,
+    "tiles": whole,
+    "panels": panels,
 }

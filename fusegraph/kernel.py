@@ -260,6 +260,8 @@ def _block_length(region: Region, scratch: int, machine: Machine, threads: int) 
     streams = sum(
         value.dtype.itemsize for value in (*region.inputs, *region.outputs) if value.shape
     )
+    if not scratch:  # only the results are touched again and again
+        streams = sum(value.dtype.itemsize for value in region.outputs)
     fits = int(machine.l2_bytes * L2_SHARE) // max(1, streams + scratch)
     fits = min(LARGEST_BLOCK, max(SMALLEST_BLOCK, fits // 1024 * 1024))
     # Enough blocks that no thread waits long for the last one.
@@ -293,7 +295,11 @@ def _panels(
     region, machine = unit.region, setting.machine
     body = PanelBody(region)
     rows = math.prod(region.shape)
-    block = min(panel_rows(set(region.nodes), machine), max(1, -(-rows // LEAST_PANELS)))
+    compute = sum(node_seconds(node, machine) for node in region.nodes)
+    block = max(1, min(panel_rows(set(region.nodes), machine), rows))
+    if compute > WORTH_A_THREAD:
+        # Whatever the number of threads: how a product is cut moves its last bits.
+        block = min(block, -(-rows // LEAST_PANELS))
     panels = -(-rows // block)
     right = {n.inputs[1] for n in region.nodes if n.kind == "matmul"}
     passes = -(-region.shape[-1] // block)  # panels of one matrix: each reads its right side
@@ -301,10 +307,9 @@ def _panels(
         region.nodes,
         region.inputs,
         region.outputs,
-        reread=sum(value.nbytes for value in right) * (passes - 1),
+        reread=sum(value.nbytes for value in right) * max(0, passes - 1),
         first_touch=first_touch,
     )
-    compute = sum(node_seconds(node, machine) for node in region.nodes)
     threads = setting.options.thread_count if compute > WORTH_A_THREAD else 1
     steps = machine.step[FALLBACK] * panels * len(region.nodes)
     prediction = predict(
