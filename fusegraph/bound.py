@@ -67,7 +67,7 @@ def take_apart(roots: tuple[Node, ...]) -> Graph:
     for node in nodes:
         number[node] = len(number)
         if node.inputs:
-            key.append((node.op.name, node.params, *[number[i] for i in node.inputs]))
+            key.append((node.op.name, node.params, node.source, *[number[i] for i in node.inputs]))
         elif node.op.name == "const":
             key.append((node.dtype.char, node.data.tobytes()))
         else:

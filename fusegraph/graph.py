@@ -54,7 +54,13 @@ class Node:
     )
 
     def __init__(
-        self, op: Op, inputs: tuple[Node, ...], params: tuple[Any, ...], shape: Shape, dtype: DType
+        self,
+        op: Op,
+        inputs: tuple[Node, ...],
+        params: tuple[Any, ...],
+        shape: Shape,
+        dtype: DType,
+        source: str = "",
     ) -> None:
         self.op = op
         self.kind = op.kind
@@ -63,7 +69,7 @@ class Node:
         self.shape = shape
         self.dtype = dtype
         self.data: Any = None
-        self.source = ""
+        self.source = source
 
     @property
     def size(self) -> int:
@@ -114,14 +120,21 @@ def _intern(key: tuple[Any, ...], node: Node) -> Node:
 
 
 def make(
-    op: Op, inputs: tuple[Node, ...], params: tuple[Any, ...], shape: Shape, dtype: DType
+    op: Op,
+    inputs: tuple[Node, ...],
+    params: tuple[Any, ...],
+    shape: Shape,
+    dtype: DType,
+    source: str = "",
 ) -> Node:
     """The node for ``op`` over ``inputs``; the same object whenever the arguments are equal.
 
+    A traced ``source`` line is one of them: equal expressions on two lines stay apart.
+
     The key holds the inputs by ``id``: the node keeps them alive, and a key dies with its node.
     """
-    key = (op.name, params, dtype.char, shape, *map(id, inputs))
-    return _find(key) or _intern(key, Node(op, inputs, params, shape, dtype))
+    key = (op.name, params, dtype.char, shape, source, *map(id, inputs))
+    return _find(key) or _intern(key, Node(op, inputs, params, shape, dtype, source))
 
 
 def const(value: Any, dtype: DType) -> Node:

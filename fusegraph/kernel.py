@@ -18,7 +18,7 @@ from fusegraph.cost import Cost, kernel_cost
 from fusegraph.engines import ELEMENTWISE_ENGINES, FALLBACK
 from fusegraph.engines.base import Engine, Region
 from fusegraph.engines.blocks import PanelBody
-from fusegraph.engines.library import library_call
+from fusegraph.engines.library import library_call, library_scratch
 from fusegraph.engines.products import plan_product
 from fusegraph.expression import expression
 from fusegraph.fuse import Decision, Fused, Unit
@@ -280,7 +280,8 @@ def _choice(tried: list[Trial], region: Region, setting: Setting) -> str:
     if len(tried) == 1:
         refusals = setting.fused.refusals
         refused = next((refusals[n] for n in region.nodes if n in refusals), "")
-        return refused or "the only engine that can run it"
+        several = "it writes several results in one pass" if len(region.outputs) > 1 else ""
+        return refused or several or "the only engine that can run it"
     other = tried[1]
     times = other.prediction.seconds / best.prediction.seconds
     return f"{other.engine.name} would take {times:.1f}x as long"
@@ -370,6 +371,7 @@ def _single_call(
         engine, schedule, choice = "numpy", "whole", f"{node.op.name} is one call of NumPy"
         body = library_call(node)
         compute = node_seconds(node, machine)
+        scratch = library_scratch(node, setting.orders)
     cost = kernel_cost(region.nodes, region.inputs, region.outputs, reread, first_touch)
     prediction = predict(machine, compute, cost.bytes_moved, machine.launch["numpy"], threads)
     return Kernel(

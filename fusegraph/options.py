@@ -35,7 +35,7 @@ class Options:
     memory_limit : int or None
         Bytes; a plan that may need more is refused before it runs.
     trace_source : bool
-        Nodes remember the user's file and line.
+        Nodes remember the user's file and line; equal expressions on two lines stay apart.
     machine : Machine or None
         Plan for this profile instead of the one measured here.
     """

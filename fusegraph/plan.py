@@ -137,7 +137,7 @@ def build_plan(outputs: Sequence[Node], options: Options, machine: Machine) -> P
         else Rewritten(graph, (), {n: n for n in graph})
     )
     order = topological(rewritten.outputs)
-    copies = store_in_order(rewritten.outputs, order)
+    copies = store_in_order(graph, rewritten.outputs, order)
     if copies:
         rewritten = rewritten.mapped(copies)
         order = topological(rewritten.outputs)
@@ -200,11 +200,14 @@ def value_orders(nodes: Sequence[Node]) -> dict[Node, Order]:
 COPY = ("C",)  # parameter of an astype node that stores its operand in C order
 
 
-def store_in_order(outputs: Sequence[Node], order: Sequence[Node]) -> dict[Node, Node]:
+def store_in_order(
+    written: Sequence[Node], outputs: Sequence[Node], order: Sequence[Node]
+) -> dict[Node, Node]:
     """Insert the copies that cannot be avoided: old node to new node, for nodes that change.
 
-    A reshape of a value that is not in C order copies it, and a result that is a constant seen
-    through views needs memory of its own. Both become kernels, so that the plan shows their bytes.
+    A reshape of a value that is not in C order copies it. A result that is a constant, or that was
+    ``written`` as an operation and rewritten to an input (``x * 1``), needs memory of its own: what a
+    user computes is not the array that was given. All become kernels, so the plan shows their bytes.
     """
     image: dict[Node, Node] = {}
     if any(node.op.name == "reshape" for node in order):
@@ -214,10 +217,12 @@ def store_in_order(outputs: Sequence[Node], order: Sequence[Node]) -> dict[Node,
             if node.op.name == "reshape" and orders[node] is None:
                 inputs = (copy_of(inputs[0]),)
             if any(a is not b for a, b in zip(inputs, node.inputs, strict=True)):
-                image[node] = make(node.op, inputs, node.params, node.shape, node.dtype)
-                image[node].source = node.source
-    for node in dict.fromkeys(outputs):
-        if base(node).kind == "const":
+                image[node] = make(
+                    node.op, inputs, node.params, node.shape, node.dtype, node.source
+                )
+    for before, node in zip(written, outputs, strict=True):
+        given = base(node).kind
+        if given == "const" or (given == "input" and base(before).kind != "input"):
             image[node] = copy_of(image.get(node, node))
     return image
 
@@ -343,7 +348,7 @@ def value_names(order: Sequence[Node], units: Sequence[Unit]) -> dict[Node, str]
 def unfused_cost(outputs: Sequence[Node]) -> Cost:
     """Cost of the graph with fusion off: every op a kernel, through the same ``kernel_cost``."""
     order = topological(outputs)
-    copies = store_in_order(outputs, order)  # what no plan can avoid
+    copies = store_in_order(outputs, outputs, order)  # what no plan can avoid
     stored = [copies.get(node, node) for node in outputs]
     regions = single_regions(topological(stored) if copies else order)
     buffers = plan_buffers(regions, stored)

@@ -35,9 +35,7 @@ def replay(nodes: Sequence[Node], replacement: Mapping[Node, Node]) -> dict[Node
             continue
         same = all(a.shape == b.shape for a, b in zip(inputs, node.inputs, strict=True))
         shape = node.shape if same else infer_shape(node, inputs)
-        new = make(node.op, inputs, node.params, shape, node.dtype)
-        new.source = node.source
-        image[node] = new
+        image[node] = make(node.op, inputs, node.params, shape, node.dtype, node.source)
     return image
 
 

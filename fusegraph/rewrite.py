@@ -234,7 +234,8 @@ class _Driver:
         for output in self.outputs:
             self.build((output, ()))
         new = tuple(self.done[output, ()] for output in self.outputs)
-        image = {node: built for (node, _), built in self.done.items()}
+        image = {node: built for (node, views), built in self.done.items() if views}
+        image.update({node: built for (node, views), built in self.done.items() if not views})
         return Rewritten(new, tuple(self.fired), image)
 
     def build(self, root: Key) -> None:
@@ -275,9 +276,13 @@ class _Driver:
             return _apply(parts[0], views)
         if node.kind == "reduce" and views:
             kept = make(
-                node.op, (parts[0],), _keeping(node), views_shape(node, views[:1]), node.dtype
+                node.op,
+                (parts[0],),
+                _keeping(node),
+                views_shape(node, views[:1]),
+                node.dtype,
+                node.source,
             )
-            kept.source = kept.source or node.source
             self.note("keep-reduced-axes", node, repr(kept))
             return _apply(kept, rest)
         inside = views[: len(views) - len(rest)]
@@ -288,8 +293,7 @@ class _Driver:
         if shape == node.shape and all(a is b for a, b in zip(parts, node.inputs, strict=True)):
             new = node
         else:
-            new = make(node.op, tuple(parts), node.params, shape, node.dtype)
-            new.source = new.source or node.source
+            new = make(node.op, tuple(parts), node.params, shape, node.dtype, node.source)
         return _apply(self.simplify(new) if node.kind == "elementwise" else new, rest)
 
     def simplify(self, node: Node) -> Node:
@@ -300,7 +304,7 @@ class _Driver:
                 better = rule.apply(node)
                 if better is not None:
                     self.note(rule.name, node, repr(better))
-                    better.source = better.source or node.source
+                    better = _from_line(node.source, better)
                     node = better
                     break
             else:
@@ -339,6 +343,13 @@ def _push(node: Node, views: tuple[View, ...]) -> tuple[list[Key], tuple[View, .
         out = view_shape(name, params, out)
         pushed += 1
     return list(zip(node.inputs, operands, strict=True)), views[pushed:]
+
+
+def _from_line(source: str, node: Node) -> Node:
+    """``node`` as an operation of the line ``source``, unless it has a line of its own."""
+    if not source or node.source or not node.inputs:
+        return node
+    return make(node.op, node.inputs, node.params, node.shape, node.dtype, source)
 
 
 def _restores_axes(node: Node, view: View) -> bool:

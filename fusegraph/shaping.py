@@ -15,7 +15,7 @@ import numpy as np
 from fusegraph.elementwise import as_tensor
 from fusegraph.graph import DType, Shape, const, make
 from fusegraph.ops import OPS, promote
-from fusegraph.tensor import Tensor, cast, checked_dtype, wrap
+from fusegraph.tensor import Tensor, cast, checked_dtype, traced_line, wrap
 from fusegraph.views import apply_view
 
 
@@ -206,7 +206,7 @@ def concat(arrays: Sequence[Any], axis: int | None = 0) -> Tensor:
     shape = (*first.shape[:at], sum(t.shape[at] for t in tensors), *first.shape[at + 1 :])
     dtype = promote(tuple(t.dtype for t in tensors))
     nodes = tuple(t.node for t in tensors)
-    return wrap(make(OPS["concat"], nodes, (("axis", at),), shape, dtype))
+    return wrap(make(OPS["concat"], nodes, (("axis", at),), shape, dtype, traced_line()))
 
 
 def stack(arrays: Sequence[Any], axis: int = 0) -> Tensor:

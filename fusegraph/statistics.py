@@ -17,7 +17,7 @@ from fusegraph.elementwise import ROW_FUNCTIONS, as_tensor, where
 from fusegraph.graph import DType, const, make
 from fusegraph.ops import OPS
 from fusegraph.shaping import axis_number, axis_numbers, squeeze
-from fusegraph.tensor import Tensor, cast, checked_dtype, elementwise, wrap
+from fusegraph.tensor import Tensor, cast, checked_dtype, elementwise, traced_line, wrap
 
 _NO_IDENTITY = ("max", "min", "argmax", "argmin")
 
@@ -53,7 +53,7 @@ def reduce(name: str, x: Any, axis: Any, keepdims: bool, dtype: Any = None) -> T
     params: tuple[Any, ...] = (("axis", axes), ("keepdims", bool(keepdims)))
     if wanted is not None:
         params = (*params, ("dtype", wanted))
-    return wrap(make(OPS[name], (x.node,), params, shape, result))
+    return wrap(make(OPS[name], (x.node,), params, shape, result, traced_line()))
 
 
 def sum(x: Any, axis: Any = None, dtype: Any = None, keepdims: bool = False) -> Tensor:
@@ -101,7 +101,8 @@ def _arg_reduce(name: str, x: Any, axis: Any, keepdims: bool) -> Tensor:
     single = None if axis is None else axis_number(name, axis, x.ndim)
     found = reduce(name, x, axis, keepdims)
     params = (("axis", single), ("keepdims", bool(keepdims)))
-    return wrap(make(OPS[name], (x.node,), params, found.node.shape, found.dtype))
+    shape, dtype = found.node.shape, found.dtype
+    return wrap(make(OPS[name], (x.node,), params, shape, dtype, traced_line()))
 
 
 # --- mean, variance: NumPy's steps ----------------------------------------------------------------

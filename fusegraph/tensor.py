@@ -220,7 +220,7 @@ class Tensor:
             result = ARRAY_FUNCTIONS[REDUCE_OF[ufunc]](*inputs, **keywords)
         else:
             op = UFUNCS.get(ufunc) or _erf_row(ufunc)
-            if op is None or method != "__call__" or set(keywords) - {"dtype", "casting"}:
+            if op is None or method != "__call__" or set(keywords) - {"dtype"}:
                 detail = "" if method == "__call__" else f".{method}"
                 extra = f" with {', '.join(keywords)}" if keywords else ""
                 raise TypeError(
@@ -294,7 +294,7 @@ def as_node(value: Any, dtype: Any = None) -> Node:
         array = _checked(np.asarray(value, dtype))
         return const(array, array.dtype)
     if type(value) is np.ndarray:
-        return leaf(_checked(value))
+        return leaf(native(_checked(value)))
     if isinstance(value, (list, tuple)) and _holds_tensor(value):
         return ARRAY_FUNCTIONS[np.stack]([Tensor(v) for v in value]).node  # type: ignore[no-any-return]
     try:
@@ -304,7 +304,12 @@ def as_node(value: Any, dtype: Any = None) -> Node:
             f"asarray: the list is ragged or holds what no array can hold ({error}); "
             "give rows of one length"
         ) from error
-    return leaf(_checked(array))
+    return leaf(native(_checked(array)))
+
+
+def native(array: Array) -> Array:
+    """``array`` itself, or a copy in this machine's byte order."""
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def _holds_tensor(value: Any) -> bool:
@@ -385,10 +390,7 @@ def _built(op: Op, nodes: tuple[Node, ...], params: tuple[Any, ...], dtype: DTyp
             if not node.shape:
                 continue
             shape = broadcast(op.name, nodes) if shape else node.shape
-    made = make(op, nodes, params, shape, dtype)
-    if current_options().trace_source and not made.source:
-        made.source = user_line()
-    return wrap(made)
+    return wrap(make(op, nodes, params, shape, dtype, traced_line()))
 
 
 def broadcast(name: str, nodes: tuple[Node, ...]) -> Shape:
@@ -436,14 +438,33 @@ def _always(op: Op, nodes: list[Any], at: int) -> Tensor:
     return wrap(apply_view("broadcast", other.shape, answer))
 
 
-def apply(op: Op, *operands: Any, dtype: Any = None, casting: str = "same_kind") -> Tensor:
-    """A row over operands, with NumPy's ``dtype=`` keyword: operands are cast before."""
+def apply(op: Op, *operands: Any, dtype: Any = None) -> Tensor:
+    """A row over operands, with NumPy's ``dtype=`` keyword: the loop, and so the result, has it.
+
+    Raises
+    ------
+    TypeError
+        An operand does not cast to ``dtype`` within its kind, or the row has no such loop.
+    """
     if dtype is not None:
         wanted = checked_dtype(dtype)
-        operands = tuple(cast(Tensor(o), wanted) for o in operands)
-    if op.kind == "matmul":
-        return matmul(*operands)
-    return elementwise(op, *operands)
+        operands = tuple(_for_loop(op, operand, wanted) for operand in operands)
+    result = matmul(*operands) if op.kind == "matmul" else elementwise(op, *operands)
+    if dtype is not None and result.dtype != wanted and op.flop_class != "compare":
+        raise TypeError(f"{op.name}: NumPy has no loop for dtype={wanted}; cast the result instead")
+    return result
+
+
+def _for_loop(op: Op, operand: Any, wanted: DType) -> Any:
+    if isinstance(operand, _WEAK):
+        return wrap(const(operand, wanted))
+    tensor = Tensor(operand)
+    if not np.can_cast(tensor.dtype, wanted, "same_kind"):
+        raise TypeError(
+            f"{op.name}: dtype={wanted} would change the kind of a {tensor.dtype} operand; cast it with "
+            ".astype(...) first"
+        )
+    return cast(tensor, wanted)
 
 
 def cast(x: Tensor, dtype: Any) -> Tensor:
@@ -456,9 +477,11 @@ def cast(x: Tensor, dtype: Any) -> Tensor:
 
 def power(x: Any, exponent: Any) -> Tensor:
     """``x ** exponent``: NumPy's operator, which squares, inverts and roots without ``pow``."""
-    if type(exponent) in (int, float) and isinstance(x, Tensor) and x.dtype.kind in "fc":
+    if type(exponent) in (int, float) and isinstance(x, Tensor):
         shortcut = {2: "square", -1: "reciprocal", 0.5: "sqrt"}.get(exponent)
-        if shortcut is not None:
+        if shortcut is not None and (
+            x.dtype.kind in "fc" or (x.dtype.kind == "b" and exponent == 2)
+        ):
             return elementwise(OPS[shortcut], x)
     return elementwise(OPS["pow"], x, exponent)
 
@@ -489,10 +512,7 @@ def matmul(a: Any, b: Any, tile_size: int | None = None) -> Tensor:
     shape = matmul_shape(left.shape, right.shape)
     _, dtype = resolve("matmul", (left.dtype, right.dtype))
     params = () if tile_size is None else (("tile_size", tile_size),)
-    made = make(OPS["matmul"], (left, right), params, shape, dtype)
-    if current_options().trace_source and not made.source:
-        made.source = user_line()
-    return wrap(made)
+    return wrap(make(OPS["matmul"], (left, right), params, shape, dtype, traced_line()))
 
 
 def checked_tile(tile_size: Any) -> int:
@@ -508,8 +528,10 @@ def checked_tile(tile_size: Any) -> int:
     return int(tile_size)
 
 
-def user_line() -> str:
-    """``file:line`` of the nearest caller outside of this package."""
+def traced_line() -> str:
+    """``file:line`` of the nearest caller outside of this package, if sources are traced, else ""."""
+    if not current_options().trace_source:
+        return ""
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
         frame = frame.f_back
@@ -604,13 +626,12 @@ def as_computed(node: Node) -> Array:
 
 def compute_nodes(tensors: list[Tensor], options: Options) -> list[Array]:
     """Run one plan for several tensors; each becomes a leaf that holds its result."""
-    pending = [t for t in tensors if t.node.kind != "input"]
-    if pending:
-        roots = list(dict.fromkeys(t.node for t in pending))
-        results = dict(zip(roots, bind(roots, options).run(), strict=True))
-        for tensor in pending:
-            array = results[tensor.node]
-            tensor.node = leaf(array)
+    wanted = [t.node for t in tensors]
+    roots = [node for node in dict.fromkeys(wanted) if node.kind != "input"]
+    if roots:
+        computed = {n: leaf(a) for n, a in zip(roots, bind(roots, options).run(), strict=True)}
+        for tensor, node in zip(tensors, wanted, strict=True):
+            tensor.node = computed.get(node, node)
     return [as_computed(t.node) for t in tensors]
 
 

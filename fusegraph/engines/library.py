@@ -5,13 +5,23 @@ The parameters of these nodes are pairs ``(keyword, value)`` in the words of the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fusegraph.graph import Node
 
 Call = Callable[[list[Any], Any], None]
 """Runs on the operands and writes the output."""
+
+
+def library_scratch(node: Node, orders: Mapping[Node, Any]) -> int:
+    """Bytes that NumPy allocates inside: argmax and argmin copy what they cannot walk in order."""
+    if node.op.name not in ("argmax", "argmin"):
+        return 0
+    source = node.inputs[0]
+    axis = dict(node.params)["axis"]
+    in_order = orders[source] == tuple(range(len(source.shape)))
+    return 0 if in_order and axis in (None, len(source.shape) - 1) else source.nbytes
 
 
 def library_call(node: Node) -> Call:

@@ -283,7 +283,7 @@ def _panelled(node: Node, extents: Extents, machine: Machine, threads: int) -> P
     dtype = node.dtype
     why = "contiguous operands"
     panels = panel_keys(extents)
-    if len(panels) == 1:
+    if len(panels) <= 1:
         return _whole(node, extents, machine, 1, "blas", why)
     threads = min(threads, len(panels))
 
