@@ -29,8 +29,7 @@ from fusegraph.rows import panel_rows
 from fusegraph.views import Order
 
 SMALLEST_BLOCK = 2048  # elements; below this the calls cost more than the arithmetic
-LARGEST_BLOCK = 65536  # elements; beyond this scratch leaves L2 whatever the region
-L2_SHARE = 0.75  # of L2 for operands, results and scratch of one block
+LARGEST_BLOCK = 131072  # elements; larger blocks were never faster
 LEAST_PANELS = 8  # of a kernel, so that threads share the work whatever their number
 # Seconds of arithmetic below which one thread does it: 1,000,000 float32 additions (150 us) took
 # 1.05x of NumPy on one thread and 1.42x on two, GELU of as many (4 ms) 0.83x and 0.59x.
@@ -228,7 +227,9 @@ def _predict(engine: Engine, region: Region, cost: Cost, setting: Setting) -> Tr
     blocks = max(1, _size(region) // (LARGEST_BLOCK // 2)) if engine.blocked else 0
     steps = machine.step.get(engine.name, 0.0) * blocks * len(region.nodes)
     launch = engine.launch_seconds(_size(region), threads, machine)
-    found = predict(machine, compute / threads + steps, cost.bytes_moved, launch, threads)
+    # Waking threads for little work costs what they save, whoever's threads they are.
+    share = threads if compute > WORTH_A_THREAD else 1
+    found = predict(machine, compute / share + steps, cost.bytes_moved, launch, threads)
     return Trial(engine, found, threads)
 
 
@@ -245,7 +246,7 @@ def predict(
 
 
 def _block_length(region: Region, scratch: int, machine: Machine, threads: int) -> int:
-    """Elements of a block: what one block touches stays within a share of L2.
+    """Elements of a block: what one block touches stays in cache.
 
     A body without scratch that fits L3 is not blocked: its calls cost more than L3 does (the triad on
     100,000 float32 took 1.3x of NumPy in one block, 2.0x in four). One operation touches nothing
@@ -260,9 +261,7 @@ def _block_length(region: Region, scratch: int, machine: Machine, threads: int) 
     streams = sum(
         value.dtype.itemsize for value in (*region.inputs, *region.outputs) if value.shape
     )
-    if not scratch:  # only the results are touched again and again
-        streams = sum(value.dtype.itemsize for value in region.outputs)
-    fits = int(machine.l2_bytes * L2_SHARE) // max(1, streams + scratch)
+    fits = machine.block_bytes // max(1, streams + scratch)
     fits = min(LARGEST_BLOCK, max(SMALLEST_BLOCK, fits // 1024 * 1024))
     # Enough blocks that no thread waits long for the last one.
     share = -(-size // (threads * 2 if threads > 1 else 1))

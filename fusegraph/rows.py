@@ -211,7 +211,7 @@ class _RowPass:
     def too_large(self, nodes: set[Node]) -> tuple[Reason, str] | None:
         """A panel must stay in cache: one row at least, and enough for BLAS where it multiplies."""
         product = any(node.kind == "matmul" for node in nodes)
-        bound = product_cache(self.machine) if product else self.machine.l2_bytes
+        bound = product_cache(self.machine) if product else self.machine.block_bytes
         least = row_bytes(nodes) * (FEWEST_FOR_BLAS if product else 1)
         if least > bound:
             return Reason.CACHE, f"a panel of {least:,} bytes does not stay in {bound:,} of cache"
@@ -313,9 +313,9 @@ def product_cache(machine: Machine) -> int:
 
 
 def panel_rows(nodes: set[Node], machine: Machine) -> int:
-    """Rows of a panel: what stays within L2, and enough for BLAS where it multiplies."""
+    """Rows of a panel: what stays in cache, and enough for BLAS where it multiplies."""
     row = max(1, row_bytes(nodes))
-    rows = max(1, machine.l2_bytes * 3 // 4 // row)
+    rows = max(1, machine.block_bytes // row)
     if any(node.kind == "matmul" for node in nodes):
         enough = max(FEWEST_FOR_BLAS, min(ROWS_FOR_BLAS, product_cache(machine) // row))
         rows = max(rows, enough)
