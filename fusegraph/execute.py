@@ -63,7 +63,9 @@ class Program:
         """
         values = self._empty.copy()
         values[: len(arrays)] = arrays
-        targets = {s: t for s, t in zip(self._outputs, into, strict=False) if t is not None}
+        targets: Targets = {}
+        if into:
+            targets = {s: t for s, t in zip(self._outputs, into, strict=True) if t is not None}
         with np.errstate(all="ignore"):
             for runner, kernel, drop in self._steps:
                 if clock is None or kernel is None:
@@ -122,7 +124,7 @@ def _block_runner(kernel: Kernel, step: Step) -> Runner:
         )
     ]
     inputs, scratch, count = step.inputs, body.scratch_shapes(shape), len(step.inputs)
-    empty = 0 in shape
+    empty, first_scratch, run_block = 0 in shape, body.first_scratch, body.run_block
 
     def run(values: list[Array], targets: Targets) -> None:
         file = template.copy()
@@ -137,8 +139,9 @@ def _block_runner(kernel: Kernel, step: Step) -> Runner:
             for at, slot, _ in outputs:
                 file[at] = values[slot].transpose(order)
         if not empty:
-            file[body.first_scratch :] = SCRATCH.take(scratch)
-            body.run_block(file)
+            if scratch:
+                file[first_scratch:] = SCRATCH.take(scratch)
+            run_block(file)
 
     return run
 
