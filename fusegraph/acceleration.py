@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import operator
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -200,7 +201,7 @@ class Benchmark:
 
 
 def benchmark(
-    function: Callable[..., Any], sizes: Sequence[int] = (128, 256, 512), repeats: int = 5
+    function: Callable[..., Any], sizes: int | Sequence[int] = (128, 256, 512), repeats: int = 5
 ) -> Benchmark:
     """Time a function of tensors on square float32 matrices.
 
@@ -208,13 +209,34 @@ def benchmark(
     ----------
     function : callable
         Takes tensors, one for each positional parameter without a default; returns a tensor.
-    sizes : sequence of int
+    sizes : int or sequence of int
+        Rows, and columns, of the matrices.
     repeats : int
         Runs of which the median counts, after one that does not.
+
+    Raises
+    ------
+    ValueError
+        There is no size, or a size or ``repeats`` is no positive integer.
     """
+    listed = list(sizes) if isinstance(sizes, (Sequence, np.ndarray)) else [sizes]
+    if not listed:
+        raise ValueError("benchmark: sizes is empty; give at least one, as in sizes=[256]")
+    chosen = [_positive("sizes", n) for n in listed]
+    runs = _positive("repeats", repeats)
     count = _operand_count(function)
     name = getattr(function, "__name__", type(function).__name__)
-    return Benchmark(name, tuple(_timing(function, count, n, repeats) for n in sizes))
+    return Benchmark(name, tuple(_timing(function, count, n, runs) for n in chosen))
+
+
+def _positive(name: str, value: Any) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if number < 1 or isinstance(value, bool):
+        raise ValueError(f"benchmark: {name} holds {value!r}; give positive integers")
+    return number
 
 
 def _operand_count(function: Callable[..., Any]) -> int:

@@ -6,6 +6,7 @@ function; the rest of the module needs no row.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +26,7 @@ def _row_function(op: Op) -> Callable[..., Tensor]:
             )
         return apply(op, *operands, dtype=dtype)
 
+    function.__signature__ = _signature(op)  # type: ignore[attr-defined]
     function.__name__ = function.__qualname__ = op.name
     function.__module__ = __name__
     function.__doc__ = (
@@ -33,6 +35,14 @@ def _row_function(op: Op) -> Callable[..., Tensor]:
         + ("bit-identical to NumPy." if not op.ulp else f"within {op.ulp} ulp of NumPy.")
     )
     return function
+
+
+def _signature(op: Op) -> inspect.Signature:
+    """What a row's function takes: its operands by position, and ``dtype``."""
+    names = _OPERANDS[op.arity].split(", ")
+    operands = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_ONLY) for n in names]
+    dtype = inspect.Parameter("dtype", inspect.Parameter.KEYWORD_ONLY, default=None)
+    return inspect.Signature([*operands, dtype])
 
 
 ROW_FUNCTIONS: dict[str, Callable[..., Tensor]] = {

@@ -61,13 +61,14 @@ class Trace:
     any_size: bool  # holds for every size of this signature
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ready:
-    """A plan that only needs arrays."""
+    """A plan that only needs arrays. ``used``: the count of calls when it last served one."""
 
     program: Program
     captured: tuple[np.ndarray[Any, Any], ...]
     several: bool
+    used: int = 0
 
 
 def jit(function: Callable[..., Any] | None = None, **changes: Any) -> Any:
@@ -80,7 +81,10 @@ def jit(function: Callable[..., Any] | None = None, **changes: Any) -> Any:
     Returns
     -------
     JitFunction
-        Takes arrays, returns an array, or a tuple of arrays where the function returns several.
+        Takes arrays, returns an array, or a tuple of arrays where the function returns several. It
+        keeps its plans for 128 sizes; the one unused for longest goes first. It raises TypeError
+        for an argument that is neither array nor hashable, and for a function that returns
+        anything but arrays.
     """
     if function is None:
         return lambda f: JitFunction(f, changes)
@@ -95,7 +99,7 @@ class JitFunction:
         self.function = function
         self.changes = changes
         self._lock = threading.Lock()
-        self._ready: OrderedDict[Key, Ready] = OrderedDict()
+        self._ready: dict[Key, Ready] = {}
         self._traces: OrderedDict[Key, Trace] = OrderedDict()
         self._hits = self._misses = self._traced = 0
         self._merged = (current_options(), current_options(**changes))
@@ -110,15 +114,22 @@ class JitFunction:
         return merged
 
     def __call__(self, *args: Any, **keywords: Any) -> Any:
-        if any(type(a) is Tensor for a in args):
+        if any(type(a) is Tensor for a in args) or (
+            keywords and any(type(a) is Tensor for a in keywords.values())
+        ):
             return self.function(*args, **keywords)  # inside another trace: part of it
         options = self._options()
         arrays, key = _arguments(args, keywords)
-        ready = self._ready.get((key, options))
+        try:
+            ready = self._ready.get((key, options))
+        except TypeError:
+            _refuse_unhashable(self.function, args, keywords)
+            raise
         if ready is None:
             ready = self._prepare(args, keywords, arrays, key, options)
         else:
             self._hits += 1
+            ready.used = self._hits + self._misses
         limit = options.memory_limit
         if limit is not None and ready.program.plan.peak_bytes > limit:
             raise MemoryLimitError(self._bound(ready, arrays, options))
@@ -129,7 +140,11 @@ class JitFunction:
         """The plan that a call with these arguments would run."""
         options = self._options()
         arrays, key = _arguments(args, keywords)
-        ready = self._ready.get((key, options))
+        try:
+            ready = self._ready.get((key, options))
+        except TypeError:
+            _refuse_unhashable(self.function, args, keywords)
+            raise
         if ready is None:
             ready = self._prepare(args, keywords, arrays, key, options)
         return self._bound(ready, arrays, options)
@@ -171,9 +186,10 @@ class JitFunction:
         ready = Ready(Program(plan), trace.captured, trace.several)
         with self._lock:
             self._misses += 1
+            ready.used = self._hits + self._misses
             self._ready[key, options] = ready
             while len(self._ready) > CACHED_PLANS:
-                self._ready.popitem(last=False)
+                del self._ready[min(self._ready, key=lambda known: self._ready[known].used)]
         return ready
 
     def _trace_for(
@@ -208,7 +224,17 @@ def trace_function(function: Any, args: Any, keywords: Any, arrays: list[Any]) -
     finally:
         SIZE_READS.seen = before
     several = isinstance(result, (tuple, list))
-    roots = tuple(as_node(r) for r in (result if several else (result,)))
+    results = tuple(result) if several else (result,)
+    for value in results:
+        if not isinstance(value, _RESULTS):
+            inside = f" in a {type(result).__name__}" if several else ""
+            raise TypeError(
+                f"jit: {_name(function)} returned {type(value).__name__}{inside}; return a Tensor, or "
+                "a tuple of Tensors"
+            )
+    if not results:
+        raise TypeError(f"jit: {_name(function)} returned nothing; return at least one Tensor")
+    roots = tuple(as_node(value) for value in results)
     nodes = topological(roots)
     outside = [n for n in nodes if n.kind == "input" and n.data is not None]
     image = replay(nodes, {
@@ -237,6 +263,38 @@ def _placeholder(slot: int, array: Any) -> Node:
     return placeholder(slot, array.shape, dtype, array_order(array), is_mapped(array))
 
 
+_RESULTS = (Tensor, np.ndarray, np.generic, bool, int, float, complex)
+
+
+def _name(function: Any) -> str:
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def _refuse_unhashable(function: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+    """Raise for the first argument that can be no part of a signature, and name it."""
+    named = [(f"argument {at}", value) for at, value in enumerate(args)]
+    named += [(f"argument {name!r}", value) for name, value in keywords.items()]
+    for name, value in named:
+        if _is_array(value) and not _holds_arrays(value):
+            continue
+        try:
+            hash(value)
+        except TypeError:
+            kind = type(value).__name__
+            held = f"a {kind} of arrays" if _holds_arrays(value) else f"a {kind}, which has no hash"
+            raise TypeError(
+                f"jit: {name} of {_name(function)} is {held}; pass each array as an argument of its "
+                "own, and what is no array as a number, a string or a tuple of these"
+            ) from None
+
+
+def _holds_arrays(value: Any) -> bool:
+    """Is it a list or tuple with arrays in it? A list of numbers is an array itself."""
+    return isinstance(value, (list, tuple)) and any(
+        isinstance(v, (np.ndarray, Tensor, dict)) for v in value
+    )
+
+
 def _is_array(value: Any) -> bool:
     return isinstance(value, (np.ndarray, list, np.generic))
 
@@ -258,7 +316,7 @@ def _add_argument(value: Any, arrays: list[Any], key: list[Any]) -> None:
         order = None if value.flags.c_contiguous else array_order(value) or "strided"
         arrays.append(value)
         key.append((value.dtype, value.shape, order))
-    elif _is_array(value):
+    elif _is_array(value) and not _holds_arrays(value):
         array = as_node(value).data
         arrays.append(array)
         key.append((array.dtype, array.shape, None))

@@ -12,15 +12,17 @@ from typing import Any
 import numpy as np
 
 from fusegraph import elementwise, shaping, statistics
-from fusegraph.ops import ELEMENTWISE, REDUCTIONS
+from fusegraph.ops import ELEMENTWISE, OPS, REDUCTIONS
 from fusegraph.options import current_options
 from fusegraph.tensor import ARRAY_FUNCTIONS, Tensor, compute_nodes, matmul
+from fusegraph.tensor import elementwise as row
 
 _HELPERS = {"as_tensor", "as_truth", "axis_number", "axis_numbers", "as_shape", "reduce"}
 _NO_METHOD = {
     "concat", "stack", "full", "zeros", "ones", "full_like", "zeros_like", "ones_like", "arange",
-    "linspace", "eye", "where", "isclose",
+    "linspace", "eye", "where", "isclose", "around",
 }  # fmt: skip
+_NO_ARRAY = {"full", "zeros", "ones", "arange", "linspace", "eye"}  # take none: nothing to serve
 _PROPERTIES = {"real", "imag"}  # as in NumPy
 
 
@@ -44,6 +46,7 @@ def _public() -> dict[str, Callable[..., Any]]:
         for alias in op.aliases:
             found[alias] = found[op.name]
     found["concatenate"] = found["concat"]
+    found["around"] = found["round"]
     return found
 
 
@@ -70,15 +73,26 @@ def _method(function: Callable[..., Any]) -> Callable[..., Any]:
 def _serve_numpy() -> None:
     for name, function in FUNCTIONS.items():
         served = getattr(np, name, None)
-        if callable(served) and not isinstance(served, (np.ufunc, type)):
+        if callable(served) and not isinstance(served, (np.ufunc, type)) and name not in _NO_ARRAY:
             ARRAY_FUNCTIONS[served] = function
     ARRAY_FUNCTIONS[np.shape] = lambda a: a.shape
     ARRAY_FUNCTIONS[np.ndim] = lambda a: a.ndim
     ARRAY_FUNCTIONS[np.size] = lambda a: a.size
-    ARRAY_FUNCTIONS[np.copy] = lambda a, **_: Tensor(a)
+    ARRAY_FUNCTIONS[np.copy] = _copy
+
+
+def _copy(a: Any, order: str = "K", subok: bool = False) -> Tensor:
+    """``np.copy`` (``order`` and ``subok`` have no effect): a cast to the same dtype."""
+    x = elementwise.as_tensor(a)
+    return row(OPS["astype"], x, dtype=x.dtype)
+
+
+def _round(self: Tensor, ndigits: int | None = None) -> Tensor:
+    return elementwise.round(self, ndigits or 0)
 
 
 Tensor.T = property(shaping.transpose)  # type: ignore[attr-defined]
+Tensor.__round__ = _round  # type: ignore[attr-defined]
 Tensor.mT = property(shaping.matrix_transpose)  # type: ignore[attr-defined]
 _attach_methods()
 _serve_numpy()

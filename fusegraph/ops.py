@@ -160,6 +160,7 @@ ELEMENTWISE: tuple[Op, ...] = (
     _row("negative", 1, np.negative, "add", text="(-{0})", opcode="neg", runs=_NUM, method="neg"),
     _row("positive", 1, np.positive, "move", text="(+{0})", method="pos"),
     _row("abs", 1, np.absolute, "add", opcode="f:absolute", runs=_NUM, method="abs", aliases=("absolute",)),
+    _row("fabs", 1, np.fabs, "add", opcode="f:absolute", runs=_FLOAT),
     _row("square", 1, np.square, "multiply", text="({0} * {0})", opcode="mul2", runs=_NUM),
     _row("sqrt", 1, np.sqrt, "sqrt", opcode="sqrt", runs=_FLOAT, domain="positive"),
     _row("reciprocal", 1, np.reciprocal, "divide", text="(1 / {0})", domain="positive"),

@@ -5,6 +5,7 @@ In: keywords. Out: an immutable ``Options``, or an error that names the option a
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -60,10 +61,16 @@ class Options:
             value = getattr(self, name)
             if value is None:
                 continue
-            if not isinstance(value, int) or isinstance(value, bool):
+            try:
+                number = operator.index(value)
+            except TypeError:
+                number = None
+            if number is None or isinstance(value, bool):
                 raise TypeError(f"option {name}={value!r}: give a positive integer or None")
-            if value < 1:
+            if number < 1:
                 raise ValueError(f"option {name}={value!r}: give a positive integer or None")
+            if type(value) is not int:
+                object.__setattr__(self, name, number)  # NumPy's integers, as Python's
         if self.machine is not None and not isinstance(self.machine, Machine):
             raise TypeError(f"option machine={self.machine!r}: give a fusegraph.Machine or None")
 

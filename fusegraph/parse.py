@@ -98,6 +98,11 @@ def parse_expression(text: str, names: Mapping[str, Tensor]) -> Tensor:
     raise ValueError(f"the expression is a {type(value).__name__}, not an array")
 
 
+def names_in(text: str) -> set[str]:
+    """The names that an expression mentions."""
+    return {node.id for node in ast.walk(_tree(text)) if isinstance(node, ast.Name)}
+
+
 def _tree(text: str) -> ast.expr:
     if len(text) > MAX_TEXT:
         raise ValueError(f"the expression has {len(text):,} characters; {MAX_TEXT:,} are allowed")

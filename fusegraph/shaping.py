@@ -7,6 +7,7 @@ In: tensors and shapes. Out: tensors. Views move no bytes; ``concat`` and ``stac
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,13 +15,13 @@ import numpy as np
 
 from fusegraph.elementwise import as_tensor
 from fusegraph.graph import DType, Shape, const, make
-from fusegraph.ops import OPS, promote
-from fusegraph.tensor import Tensor, cast, checked_dtype, traced_line, wrap
+from fusegraph.ops import DTYPES, OPS, promote
+from fusegraph.tensor import Tensor, cast, checked_dtype, shown, traced_line, wrap
 from fusegraph.views import apply_view
 
 
-def axis_number(name: str, axis: Any, ndim: int) -> int:
-    """``axis`` counted from the front.
+def axis_number(name: str, axis: Any, x: Tensor, added: int = 0) -> int:
+    """``axis`` of ``x`` counted from the front, where ``x`` has ``added`` more axes than now.
 
     Raises
     ------
@@ -29,30 +30,45 @@ def axis_number(name: str, axis: Any, ndim: int) -> int:
     TypeError
         ``axis`` is no integer.
     """
+    ndim = x.ndim + added
     try:
-        number = axis.__index__()
-    except AttributeError:
-        raise TypeError(f"{name}: axis {axis!r} is no integer") from None
+        number = operator.index(axis)
+    except TypeError:
+        raise TypeError(f"{name}: axis {axis!r} is no integer; count axes from 0") from None
     if not -ndim <= number < ndim:
-        raise np.exceptions.AxisError(
-            f"{name}: axis {number} is out of range for {ndim} dimension{'s' * (ndim != 1)}; "
-            f"give one of {-ndim} to {ndim - 1}"
+        remedy = (
+            f"give one of {-ndim} to {ndim - 1}" if ndim else "it has none; add one with t[None]"
         )
-    return int(number) % ndim
+        raise np.exceptions.AxisError(
+            f"{name}: axis {number} is out of range for {shown(x)}; {remedy}"
+        )
+    return number % ndim
 
 
-def axis_numbers(name: str, axis: Any, ndim: int) -> tuple[int, ...]:
+def axis_numbers(name: str, axis: Any, x: Tensor, added: int = 0) -> tuple[int, ...]:
     """One axis or several, counted from the front, each once."""
     axes = axis if isinstance(axis, (tuple, list)) else (axis,)
-    found = tuple(axis_number(name, a, ndim) for a in axes)
+    found = tuple(axis_number(name, a, x, added) for a in axes)
     if len(set(found)) != len(found):
-        raise ValueError(f"{name}: an axis stands twice in {axis!r}")
+        raise ValueError(f"{name}: an axis stands twice in {axis!r} for {shown(x)}; name each once")
     return found
 
 
-def as_shape(shape: Any) -> Shape:
-    """One size, or several, as a shape."""
-    return tuple(int(n) for n in shape) if isinstance(shape, (tuple, list)) else (int(shape),)
+def as_shape(name: str, shape: Any) -> Shape:
+    """One size, or several, as a shape.
+
+    Raises
+    ------
+    TypeError
+        A size is no integer; the message names the function.
+    """
+    several = isinstance(shape, (tuple, list)) or (isinstance(shape, np.ndarray) and shape.ndim)
+    try:
+        return tuple(operator.index(n) for n in (shape if several else (shape,)))
+    except TypeError:
+        raise TypeError(
+            f"{name}: shape {shape!r} is no shape; give integers, as in 6 or (2, 3)"
+        ) from None
 
 
 # --- views ----------------------------------------------------------------------------------------
@@ -67,14 +83,17 @@ def reshape(x: Any, *shape: Any, order: str = "C", copy: Any = None) -> Tensor:
         The sizes do not multiply to those of ``x``.
     """
     x = as_tensor(x)
-    wanted = as_shape(shape[0] if len(shape) == 1 else shape)
+    wanted = given = as_shape("reshape", shape[0] if len(shape) == 1 else shape)
     if order != "C":
         raise ValueError(f"reshape: order={order!r} is not supported; transpose first")
     known = math.prod(n for n in wanted if n != -1)
     if wanted.count(-1) == 1 and known and x.size % known == 0:
         wanted = tuple(x.size // known if n == -1 else n for n in wanted)
     if any(n < 0 for n in wanted) or math.prod(wanted) != x.size:
-        raise ValueError(f"reshape: {list(x.shape)} has {x.size} elements, {list(wanted)} has not")
+        raise ValueError(
+            f"reshape: {shown(x)} does not fill {list(given)}; sizes must multiply to {x.size}, and "
+            "one of them may be -1"
+        )
     return wrap(apply_view("reshape", wanted, x.node))
 
 
@@ -86,9 +105,11 @@ def ravel(x: Any) -> Tensor:
 def permute_dims(x: Any, axes: Any) -> Tensor:
     """``x`` with its axes in another order."""
     x = as_tensor(x)
-    order = axis_numbers("permute_dims", tuple(axes), x.ndim)
+    order = axis_numbers("permute_dims", tuple(axes), x)
     if len(order) != x.ndim:
-        raise ValueError(f"permute_dims: {list(axes)} does not name every axis of {list(x.shape)}")
+        raise ValueError(
+            f"permute_dims: {list(axes)} does not name every axis of {shown(x)}; name each once"
+        )
     return wrap(apply_view("permute", order, x.node))
 
 
@@ -103,7 +124,9 @@ def matrix_transpose(x: Any) -> Tensor:
     """``x`` with its last two axes exchanged."""
     x = as_tensor(x)
     if x.ndim < 2:
-        raise ValueError(f"matrix_transpose: needs two axes, got {x.dtype}{list(x.shape)}")
+        raise ValueError(
+            f"matrix_transpose: needs two axes, got {shown(x)}; add axes with t[:, None]"
+        )
     return swapaxes(x, -1, -2)
 
 
@@ -111,7 +134,7 @@ def swapaxes(x: Any, axis1: int, axis2: int) -> Tensor:
     """``x`` with two axes exchanged."""
     x = as_tensor(x)
     order = list(range(x.ndim))
-    a, b = axis_number("swapaxes", axis1, x.ndim), axis_number("swapaxes", axis2, x.ndim)
+    a, b = axis_number("swapaxes", axis1, x), axis_number("swapaxes", axis2, x)
     order[a], order[b] = order[b], order[a]
     return permute_dims(x, order)
 
@@ -119,8 +142,8 @@ def swapaxes(x: Any, axis1: int, axis2: int) -> Tensor:
 def moveaxis(x: Any, source: Any, destination: Any) -> Tensor:
     """``x`` with axes moved to other positions."""
     x = as_tensor(x)
-    start = axis_numbers("moveaxis", source, x.ndim)
-    end = axis_numbers("moveaxis", destination, x.ndim)
+    start = axis_numbers("moveaxis", source, x)
+    end = axis_numbers("moveaxis", destination, x)
     if len(start) != len(end):
         raise ValueError(f"moveaxis: {source!r} and {destination!r} differ in length")
     order = [a for a in range(x.ndim) if a not in start]
@@ -133,7 +156,7 @@ def expand_dims(x: Any, axis: Any) -> Tensor:
     """``x`` with axes of size 1 inserted."""
     x = as_tensor(x)
     count = len(axis) if isinstance(axis, (tuple, list)) else 1
-    axes = axis_numbers("expand_dims", axis, x.ndim + count)
+    axes = axis_numbers("expand_dims", axis, x, count)
     return wrap(apply_view("expand", tuple(sorted(axes)), x.node))
 
 
@@ -148,10 +171,13 @@ def squeeze(x: Any, axis: Any = None) -> Tensor:
     x = as_tensor(x)
     if axis is None:
         axis = tuple(a for a, n in enumerate(x.shape) if n == 1)
-    axes = axis_numbers("squeeze", axis, x.ndim)
+    axes = axis_numbers("squeeze", axis, x)
     for a in axes:
         if x.shape[a] != 1:
-            raise ValueError(f"squeeze: axis {a} of {list(x.shape)} has size {x.shape[a]}, not 1")
+            raise ValueError(
+                f"squeeze: axis {a} of {shown(x)} has size {x.shape[a]}, not 1; take one entry of it "
+                "with an index, or leave the axis out"
+            )
     return wrap(apply_view("squeeze", tuple(sorted(axes)), x.node))
 
 
@@ -163,21 +189,26 @@ def broadcast_to(x: Any, shape: Any) -> Tensor:
     ValueError
         ``x`` does not broadcast to ``shape``.
     """
-    x = as_tensor(x)
-    wanted = as_shape(shape)
+    return _repeated("broadcast_to", as_tensor(x), as_shape("broadcast_to", shape))
+
+
+def _repeated(name: str, x: Tensor, wanted: Shape) -> Tensor:
     try:
         fits = np.broadcast_shapes(x.shape, wanted) == wanted
     except ValueError:
         fits = False
     if not fits:
-        raise ValueError(f"broadcast_to: {list(x.shape)} does not broadcast to {list(wanted)}")
+        raise ValueError(
+            f"{name}: {shown(x)} does not broadcast to {list(wanted)}; sizes must be equal or 1, "
+            "counted from the last axis (insert axes with t[:, None])"
+        )
     return wrap(apply_view("broadcast", wanted, x.node))
 
 
 def flip(x: Any, axis: Any = None) -> Tensor:
     """``x`` in reverse along axes; None: along all."""
     t = as_tensor(x)
-    axes = tuple(range(t.ndim)) if axis is None else axis_numbers("flip", axis, t.ndim)
+    axes = tuple(range(t.ndim)) if axis is None else axis_numbers("flip", axis, t)
     return t[tuple(slice(None, None, -1) if a in axes else slice(None) for a in range(t.ndim))]
 
 
@@ -198,11 +229,13 @@ def concat(arrays: Sequence[Any], axis: int | None = 0) -> Tensor:
     if axis is None:
         tensors, axis = [reshape(t, -1) for t in tensors], 0
     first = tensors[0]
-    at = axis_number("concat", axis, first.ndim)
+    at = axis_number("concat", axis, first)
     rest = {t.shape[:at] + t.shape[at + 1 :] for t in tensors}
     if len(rest) > 1 or len({t.ndim for t in tensors}) > 1:
-        shapes = ", ".join(str(list(t.shape)) for t in tensors)
-        raise ValueError(f"concat: shapes {shapes} differ beside axis {at}")
+        raise ValueError(
+            f"concat: shapes of {_listed(tensors)} differ beside axis {at}; slice, reshape or "
+            "broadcast_to them first"
+        )
     shape = (*first.shape[:at], sum(t.shape[at] for t in tensors), *first.shape[at + 1 :])
     dtype = promote(tuple(t.dtype for t in tensors))
     nodes = tuple(t.node for t in tensors)
@@ -215,42 +248,90 @@ def stack(arrays: Sequence[Any], axis: int = 0) -> Tensor:
     if not tensors:
         raise ValueError("stack: needs at least one array")
     if len({t.shape for t in tensors}) > 1:
-        shapes = ", ".join(str(list(t.shape)) for t in tensors)
-        raise ValueError(f"stack: shapes {shapes} differ")
-    return concat([expand_dims(t, axis) for t in tensors], axis)
+        raise ValueError(
+            f"stack: shapes of {_listed(tensors)} differ; slice, reshape or broadcast_to them first"
+        )
+    at = axis_number("stack", axis, tensors[0], 1)
+    return concat([expand_dims(t, at) for t in tensors], at)
+
+
+def _listed(tensors: Sequence[Tensor]) -> str:
+    return ", ".join(shown(t) for t in tensors)
 
 
 # --- new tensors ----------------------------------------------------------------------------------
 
 
 def full(shape: Any, fill_value: Any, dtype: Any = None) -> Tensor:
-    """``fill_value`` everywhere; a constant seen through a view, so kernels read no bytes for it."""
+    """``fill_value`` everywhere; a constant seen through a view, so kernels read no bytes for it.
+
+    Raises
+    ------
+    TypeError
+        ``shape`` is no shape, or ``fill_value`` has a dtype that a Tensor cannot have.
+    ValueError
+        A size is negative, or ``fill_value`` does not broadcast to ``shape``.
+    OverflowError
+        A Python integer does not fit ``dtype``.
+    """
+    return _filled("full", shape, fill_value, dtype)
+
+
+def _filled(name: str, shape: Any, fill_value: Any, dtype: Any) -> Tensor:
+    sizes = _sizes(name, shape)
+    wanted = None if dtype is None else checked_dtype(dtype)
+    if isinstance(fill_value, (Tensor, list, tuple)) or np.ndim(fill_value):
+        rows = as_tensor(fill_value)
+        return _repeated(name, rows if wanted is None else cast(rows, wanted), sizes)
+    value = _fill_value(name, fill_value, wanted)
+    return wrap(apply_view("broadcast", sizes, const(value, value.dtype)))
+
+
+def _fill_value(name: str, fill_value: Any, wanted: DType | None) -> np.ndarray[Any, Any]:
+    """A 0-d array of the dtype wanted, or of the value's own."""
+    if wanted is not None and wanted.kind in "iu" and isinstance(fill_value, int):
+        try:
+            return np.asarray(fill_value, wanted)
+        except OverflowError:
+            info = np.iinfo(wanted)
+            raise OverflowError(
+                f"{name}: {fill_value} does not fit {wanted}, which holds {info.min} to {info.max}; "
+                "give another dtype"
+            ) from None
     value = np.asarray(fill_value)
-    wanted: DType = value.dtype if dtype is None else checked_dtype(dtype)
-    sizes = as_shape(shape)
-    if value.ndim:
-        return broadcast_to(cast(as_tensor(fill_value), wanted), sizes)
+    if wanted is not None and isinstance(fill_value, int):
+        return value.astype(wanted)
+    if value.dtype.newbyteorder("=") not in DTYPES:
+        raise TypeError(
+            f"{name}: fill_value {fill_value!r} is of dtype {value.dtype}, which no Tensor has; give a "
+            f"value of one of {', '.join(map(str, DTYPES))}"
+        )
+    result = np.empty((), value.dtype.newbyteorder("=") if wanted is None else wanted)
+    OPS["astype"].function(value, result)  # silent about what a cast loses, as casts of tensors are
+    return result
+
+
+def _sizes(name: str, shape: Any) -> Shape:
+    sizes = as_shape(name, shape)
     if any(n < 0 for n in sizes):
-        raise ValueError(f"full: a size in {list(sizes)} is negative")
-    if wanted.kind in "iu" and isinstance(fill_value, int):
-        value = np.asarray(fill_value, wanted)
-    return wrap(apply_view("broadcast", sizes, const(value.astype(wanted), wanted)))
+        raise ValueError(f"{name}: a size in {list(sizes)} is negative; sizes are 0 or more")
+    return sizes
 
 
 def zeros(shape: Any, dtype: Any = float) -> Tensor:
     """Zeros."""
-    return full(shape, 0, dtype)
+    return _filled("zeros", shape, 0, dtype)
 
 
 def ones(shape: Any, dtype: Any = float) -> Tensor:
     """Ones."""
-    return full(shape, 1, dtype)
+    return _filled("ones", shape, 1, dtype)
 
 
 def full_like(x: Any, fill_value: Any, dtype: Any = None) -> Tensor:
     """``fill_value`` in the shape and dtype of ``x``."""
     x = as_tensor(x)
-    return full(x.shape, fill_value, x.dtype if dtype is None else dtype)
+    return _filled("full_like", x.shape, fill_value, x.dtype if dtype is None else dtype)
 
 
 def zeros_like(x: Any, dtype: Any = None) -> Tensor:
@@ -264,20 +345,51 @@ def ones_like(x: Any, dtype: Any = None) -> Tensor:
 
 
 def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> Tensor:
-    """Evenly spaced values with NumPy's dtype; stored at once, being one axis."""
+    """Evenly spaced values with NumPy's dtype; stored at once, being one axis.
+
+    Raises
+    ------
+    TypeError
+        ``start``, ``stop`` or ``step`` is no number.
+    ValueError
+        ``step`` is 0, or there would be too many values.
+    """
     first, last = (0, start) if stop is None else (start, stop)
-    return Tensor(np.arange(first, last, step, dtype=dtype))
+    _check_numbers("arange", start=first, stop=last, step=step)
+    if step == 0:
+        raise ValueError(f"arange: step={step!r} never reaches the end; give another step")
+    wanted = None if dtype is None else checked_dtype(dtype)
+    try:
+        return Tensor(np.arange(first, last, step, dtype=wanted))
+    except (ValueError, OverflowError, MemoryError) as error:
+        raise ValueError(
+            f"arange: {first!r} to {last!r} by {step!r} is no array ({error}); give other bounds"
+        ) from error
 
 
 def linspace(
     start: Any, stop: Any, num: int = 50, endpoint: bool = True, dtype: Any = None
 ) -> Tensor:
     """``num`` evenly spaced values from ``start`` to ``stop``; stored at once, being one axis."""
-    return Tensor(np.linspace(start, stop, num, endpoint=endpoint, dtype=dtype))
+    _check_numbers("linspace", start=start, stop=stop)
+    (count,) = _sizes("linspace", (num,))
+    wanted = None if dtype is None else checked_dtype(dtype)
+    return Tensor(np.linspace(start, stop, count, endpoint=endpoint, dtype=wanted))
+
+
+def _check_numbers(name: str, **given: Any) -> None:
+    """Their values are needed at once: a tensor among them would be computed while building."""
+    for parameter, value in given.items():
+        if isinstance(value, Tensor) or np.asarray(value).dtype.kind not in "biufc":
+            raise TypeError(
+                f"{name}: {parameter} is of type {type(value).__name__}; give a number (float(t) "
+                "computes a Tensor)"
+            )
 
 
 def eye(n_rows: int, n_cols: int | None = None, k: int = 0, dtype: Any = float) -> Tensor:
     """Ones on the ``k``-th diagonal: a comparison of two axes, so it fuses with what reads it."""
-    columns = n_rows if n_cols is None else n_cols
-    on_diagonal: Any = arange(n_rows)[:, None] + k == arange(columns)[None, :]
+    rows, columns = _sizes("eye", (n_rows, n_rows if n_cols is None else n_cols))
+    (diagonal,) = as_shape("eye", (k,))
+    on_diagonal: Any = arange(rows)[:, None] + diagonal == arange(columns)[None, :]
     return cast(on_diagonal, dtype)

@@ -17,7 +17,7 @@ from fusegraph.elementwise import ROW_FUNCTIONS, as_tensor, where
 from fusegraph.graph import DType, const, make
 from fusegraph.ops import OPS
 from fusegraph.shaping import axis_number, axis_numbers, squeeze
-from fusegraph.tensor import Tensor, cast, checked_dtype, elementwise, traced_line, wrap
+from fusegraph.tensor import Tensor, cast, checked_dtype, elementwise, shown, traced_line, wrap
 
 _NO_IDENTITY = ("max", "min", "argmax", "argmin")
 
@@ -29,24 +29,33 @@ def _result_dtype(name: str, dtype: DType, wanted: DType | None) -> DType:
     return np.asarray(result).dtype
 
 
-def reduce(name: str, x: Any, axis: Any, keepdims: bool, dtype: Any = None) -> Tensor:
-    """A reduction row over one axis, several, or all (None).
+def reduce(
+    name: str, x: Any, axis: Any, keepdims: Any, dtype: Any = None, caller: str = ""
+) -> Tensor:
+    """A reduction row over one axis, several, or all (None); errors name ``caller``, if given.
 
     Raises
     ------
+    TypeError
+        ``axis`` or ``keepdims`` is of the wrong type.
     numpy.exceptions.AxisError
         There is no such axis.
     ValueError
         The reduced axes are empty and the row has no identity.
     """
     x = as_tensor(x)
-    axes = tuple(range(x.ndim)) if axis is None else axis_numbers(name, axis, x.ndim)
+    axes = _axes(caller or name, x, axis)
+    if not (keepdims is None or isinstance(keepdims, (int, np.bool_))):  # NumPy's third is ``out``
+        raise TypeError(
+            f"{caller or name}: keepdims is of type {type(keepdims).__name__}; give True or False"
+        )
     shape = tuple(
         1 if a in axes else n for a, n in enumerate(x.node.shape) if keepdims or a not in axes
     )
     if name in _NO_IDENTITY and not math.prod(x.node.shape[a] for a in axes):
         raise ValueError(
-            f"{name}: axes {list(axes)} of {list(x.shape)} are empty; there is no {name}"
+            f"{caller or name}: axes {list(axes)} of {shown(x)} are empty, so there is no {name}; "
+            "reduce axes that have elements"
         )
     wanted = None if dtype is None else checked_dtype(dtype)
     result = _result_dtype(name, x.dtype, wanted)
@@ -98,7 +107,7 @@ def argmin(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
 
 def _arg_reduce(name: str, x: Any, axis: Any, keepdims: bool) -> Tensor:
     x = as_tensor(x)
-    single = None if axis is None else axis_number(name, axis, x.ndim)
+    single = None if axis is None else axis_number(name, axis, x)
     found = reduce(name, x, axis, keepdims)
     params = (("axis", single), ("keepdims", bool(keepdims)))
     shape, dtype = found.node.shape, found.dtype
@@ -108,14 +117,13 @@ def _arg_reduce(name: str, x: Any, axis: Any, keepdims: bool) -> Tensor:
 # --- mean, variance: NumPy's steps ----------------------------------------------------------------
 
 
-def _count(x: Tensor, axis: Any) -> int:
-    axes = range(x.ndim) if axis is None else axis_numbers("mean", axis, x.ndim)
+def _axes(name: str, x: Tensor, axis: Any) -> tuple[int, ...]:
+    """The axes that ``axis`` means; errors name the function."""
+    return tuple(range(x.ndim)) if axis is None else axis_numbers(name, axis, x)
+
+
+def _count(x: Tensor, axes: tuple[int, ...]) -> int:
     return math.prod(x.shape[a] for a in axes)
-
-
-def _without(x: Tensor, name: str, axis: Any) -> Tensor:
-    """``x`` without its reduced axes."""
-    return squeeze(x, tuple(range(x.ndim)) if axis is None else axis_numbers(name, axis, x.ndim))
 
 
 def _divided(total: Tensor, count: float) -> Tensor:
@@ -126,17 +134,22 @@ def _divided(total: Tensor, count: float) -> Tensor:
 
 def mean(x: Any, axis: Any = None, dtype: Any = None, keepdims: bool = False) -> Tensor:
     """Arithmetic mean. Integers are averaged in float64, float16 in float32."""
+    return _mean("mean", x, axis, dtype, keepdims)
+
+
+def _mean(name: str, x: Any, axis: Any, dtype: Any, keepdims: bool) -> Tensor:
     x = as_tensor(x)
+    axes = _axes(name, x, axis)
     work = dtype
     if dtype is None:
         work = (
             np.float64 if x.dtype.kind in "biu" else np.float32 if x.dtype == np.float16 else None
         )
     # Reduced with its axes kept: mean and var of one x share the sum.
-    average = _divided(reduce("sum", x, axis, True, work), _count(x, axis))
+    average = _divided(reduce("sum", x, axes, True, work, name), _count(x, axes))
     if dtype is None and x.dtype == np.float16:
         average = cast(average, x.dtype)
-    return average if keepdims else _without(average, "mean", axis)
+    return average if keepdims else squeeze(average, axes)
 
 
 def var(
@@ -147,18 +160,23 @@ def var(
 
     Two passes, as NumPy takes them: no cancellation of large means.
     """
+    return _variance("var", x, axis, dtype, ddof if correction is None else correction, keepdims)
+
+
+def _variance(name: str, x: Any, axis: Any, dtype: Any, less: float, keepdims: bool) -> Tensor:
     x = as_tensor(x)
-    less = ddof if correction is None else correction
+    axes = _axes(name, x, axis)
     work = np.float64 if dtype is None and x.dtype.kind in "biu" else dtype
-    centre = _divided(reduce("sum", x, axis, True, work), _count(x, axis))
+    centre = _divided(reduce("sum", x, axes, True, work, name), _count(x, axes))
     away = x - centre
     if away.dtype.kind == "c":
         real, imag = ROW_FUNCTIONS["real"](away), ROW_FUNCTIONS["imag"](away)
         squares = real * real + imag * imag
     else:
         squares = away * away
-    total = reduce("sum", squares, axis, keepdims, None if away.dtype.kind == "c" else work)
-    return _divided(total, builtins.max(_count(x, axis) - less, 0))
+    work = None if away.dtype.kind == "c" else work
+    total = reduce("sum", squares, axes, keepdims, work, name)
+    return _divided(total, builtins.max(_count(x, axes) - less, 0))
 
 
 def std(
@@ -166,7 +184,8 @@ def std(
     correction: float | None = None,
 ) -> Tensor:  # fmt: skip
     """Square root of the variance."""
-    return elementwise(OPS["sqrt"], var(x, axis, dtype, ddof, keepdims, correction))
+    less = ddof if correction is None else correction
+    return elementwise(OPS["sqrt"], _variance("std", x, axis, dtype, less, keepdims))
 
 
 # --- rows -----------------------------------------------------------------------------------------
@@ -175,26 +194,28 @@ def std(
 def softmax(x: Any, axis: Any = -1) -> Tensor:
     """``exp(x - max) / sum(exp(x - max))`` along an axis."""
     x = as_tensor(x)
-    e = elementwise(OPS["exp"], x - max(x, axis, keepdims=True))
-    return e / sum(e, axis, keepdims=True)
+    axes = _axes("softmax", x, axis)
+    e = elementwise(OPS["exp"], x - reduce("max", x, axes, True, caller="softmax"))
+    return e / reduce("sum", e, axes, True)
 
 
 def log_softmax(x: Any, axis: Any = -1) -> Tensor:
     """Logarithm of :func:`softmax`, without the underflow."""
     t = as_tensor(x)
-    shifted = t - max(t, axis, keepdims=True)
-    total = sum(elementwise(OPS["exp"], shifted), axis, keepdims=True)
+    axes = _axes("log_softmax", t, axis)
+    shifted = t - reduce("max", t, axes, True, caller="log_softmax")
+    total = reduce("sum", elementwise(OPS["exp"], shifted), axes, True)
     return shifted - elementwise(OPS["log"], total)
 
 
 def logsumexp(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
     """``log(sum(exp(x)))``, without overflow; rows of ``-inf`` give ``-inf``."""
     x = as_tensor(x)
-    top = max(x, axis, keepdims=True)
+    axes = _axes("logsumexp", x, axis)
+    top = reduce("max", x, axes, True, caller="logsumexp")
     top = where(ROW_FUNCTIONS["isfinite"](top), top, 0)
-    total = sum(elementwise(OPS["exp"], x - top), axis, keepdims=keepdims)
+    total = reduce("sum", elementwise(OPS["exp"], x - top), axes, keepdims, caller="logsumexp")
     if not keepdims:
-        axes = tuple(range(x.ndim)) if axis is None else axis_numbers("logsumexp", axis, x.ndim)
         top = squeeze(top, axes)
     return elementwise(OPS["log"], total) + top
 
@@ -204,15 +225,15 @@ def layer_norm(
 ) -> Tensor:
     """``(x - mean) / sqrt(var + eps) * weight + bias`` along axes (Ba, Kiros and Hinton 2016)."""
     x = as_tensor(x)
-    away = x - mean(x, axis, keepdims=True)
-    scale = elementwise(OPS["sqrt"], mean(away * away, axis, keepdims=True) + eps)
+    away = x - _mean("layer_norm", x, axis, None, True)
+    scale = elementwise(OPS["sqrt"], _mean("layer_norm", away * away, axis, None, True) + eps)
     return _scaled(away / scale, weight, bias)
 
 
 def rms_norm(x: Any, weight: Any = None, axis: Any = -1, eps: float = 1e-5) -> Tensor:
     """``x / sqrt(mean(x^2) + eps) * weight`` along axes (Zhang and Sennrich 2019)."""
     x = as_tensor(x)
-    scale = elementwise(OPS["sqrt"], mean(x * x, axis, keepdims=True) + eps)
+    scale = elementwise(OPS["sqrt"], _mean("rms_norm", x * x, axis, None, True) + eps)
     return _scaled(x / scale, weight, None)
 
 

@@ -6,6 +6,7 @@ built; arrays, when a value is asked for.
 
 from __future__ import annotations
 
+import inspect
 import operator
 import sys
 import threading
@@ -217,7 +218,10 @@ class Tensor:
         out = keywords.pop("out", None)
         if method == "reduce" and ufunc in REDUCE_OF:
             keywords.setdefault("axis", 0)
-            result = ARRAY_FUNCTIONS[REDUCE_OF[ufunc]](*inputs, **keywords)
+            served = ARRAY_FUNCTIONS[REDUCE_OF[ufunc]]
+            result = _served(served, f"{ufunc.__name__}.reduce", inputs, keywords)
+        elif ufunc is np.divmod and method == "__call__" and not keywords and out is None:
+            return tuple(apply(OPS[name], *inputs) for name in ("floor_divide", "remainder"))
         else:
             op = UFUNCS.get(ufunc) or _erf_row(ufunc)
             if op is None or method != "__call__" or set(keywords) - {"dtype"}:
@@ -233,10 +237,12 @@ class Tensor:
         self, function: Any, types: Any, args: tuple[Any, ...], keywords: dict[str, Any]
     ) -> Any:
         served = ARRAY_FUNCTIONS.get(function)
+        name = f"{function.__module__}.{function.__name__}"
         if served is None:
-            name = f"{function.__module__}.{function.__name__}"
             raise TypeError(f"{name} has no lazy form; call np.asarray(t) first")
-        return served(*args, **keywords)
+        if keywords.get("out", self) is None:  # NumPy's default, written out
+            keywords = {k: v for k, v in keywords.items() if k != "out"}
+        return _served(served, name, args, keywords)
 
     # --- operators: attached from the op table below ----------------------------------------------
 
@@ -262,14 +268,30 @@ class Tensor:
         def __getattr__(self, name: str) -> Any: ...
 
     def __pow__(self, other: Any) -> Tensor:
-        return power(self, other)
+        return power(self, _operand(OPS["pow"], other))
 
     def __rpow__(self, other: Any) -> Tensor:
-        return elementwise(OPS["pow"], other, self)
+        return elementwise(OPS["pow"], _operand(OPS["pow"], other), self)
 
     def __ipow__(self, other: Any) -> Tensor:
-        self._become(power(self, other))
+        self._become(power(self, _operand(OPS["pow"], other)))
         return self
+
+    def __divmod__(self, other: Any) -> tuple[Tensor, Tensor]:
+        return self // other, self % other
+
+    def __rdivmod__(self, other: Any) -> tuple[Tensor, Tensor]:
+        return other // self, other % self
+
+    def __format__(self, spec: str) -> str:
+        """Of one value, computed, as Python's number; without a specification, as ``repr``."""
+        if not spec:
+            return repr(self)
+        if self.node.shape:
+            raise TypeError(
+                f"format: {spec!r} is for one value, not {shown(self)}; index it, or print np.asarray(t)"
+            )
+        return format(self.item(), spec)
 
 
 # --- values to nodes ------------------------------------------------------------------------------
@@ -327,14 +349,23 @@ def _checked(array: Array) -> Array:
     return array
 
 
+_HELD = ", ".join(map(str, DTYPES))
+
+
 def checked_dtype(dtype: Any) -> DType:
     """A dtype given by a user, checked."""
-    found: DType = np.dtype(dtype).newbyteorder("=")
+    try:
+        found: DType = np.dtype(dtype).newbyteorder("=")
+    except (TypeError, ValueError, SyntaxError):
+        raise TypeError(f"dtype={dtype!r} is not understood; choose one of {_HELD}") from None
     if found not in DTYPES:
-        raise TypeError(
-            f"dtype {found} is not supported; choose one of {', '.join(map(str, DTYPES))}"
-        )
+        raise TypeError(f"dtype {found} is not supported; choose one of {_HELD}")
     return found
+
+
+def shown(x: Tensor) -> str:
+    """Dtype and shape, as messages write them: ``float64[2, 3]``."""
+    return f"{x.node.dtype}{list(x.node.shape)}"
 
 
 _WEAK = (int, float, complex)
@@ -649,9 +680,15 @@ def compute_into(tensor: Tensor, out: Any, options: Options) -> Array:
     if not isinstance(out, np.ndarray) or not out.flags.writeable:
         raise TypeError(f"out: give a writable numpy.ndarray, got {type(out).__name__}")
     if out.shape != node.shape:
-        raise ValueError(f"out: shape {list(out.shape)}, the result has {list(node.shape)}")
+        raise ValueError(
+            f"out: shape of {out.dtype}{list(out.shape)} is not that of the result, {shown(tensor)}; "
+            "give an array of its shape and dtype"
+        )
     if out.dtype != node.dtype:
-        raise TypeError(f"out: dtype {out.dtype}, the result has {node.dtype}; use .astype(...)")
+        raise TypeError(
+            f"out: dtype {out.dtype}, the result is {shown(tensor)}; cast it with "
+            f".astype({str(out.dtype)!r}), or give an array of {node.dtype}"
+        )
     bound = bind([node], options)
     for array in bound.graph.arrays:
         if np.may_share_memory(array, out):
@@ -675,8 +712,35 @@ def _store(result: Tensor, out: Any) -> Any:
         out._become(result)
         return out
     if not np.can_cast(result.dtype, out.dtype, "same_kind"):
-        raise TypeError(f"out: dtype {out.dtype} cannot hold {result.dtype}")
+        raise TypeError(
+            f"out: dtype {out.dtype} cannot hold {result.dtype}; give an array of {result.dtype}"
+        )
     return compute_into(cast(result, out.dtype), out, current_options())
+
+
+def _served(
+    function: Callable[..., Any], name: str, args: tuple[Any, ...], keywords: dict[str, Any]
+) -> Any:
+    """A call of what serves a NumPy function.
+
+    Raises
+    ------
+    TypeError
+        It takes no such argument; the message names NumPy's function and the argument.
+    """
+    try:
+        return function(*args, **keywords)
+    except TypeError:
+        signature = inspect.signature(function)
+        try:
+            signature.bind(*args, **keywords)
+        except TypeError:
+            unknown = [k for k in keywords if k not in signature.parameters]
+            given = ", ".join(unknown) or f"{len(args) + len(keywords)} arguments"
+            raise TypeError(
+                f"{name} with {given} has no lazy form; call np.asarray(t) first"
+            ) from None
+        raise
 
 
 def _erf_row(ufunc: Any) -> Op | None:
@@ -705,8 +769,19 @@ def _attach_operators() -> None:
                 setattr(Tensor, f"__i{name}__", _in_place(op))
 
 
-def _understood(value: Any) -> bool:
-    return isinstance(value, (Tensor, np.ndarray, np.generic, bool, int, float, complex, list))
+_OPERAND_TYPES = (
+    Tensor, np.ndarray, np.number, np.bool_, bool, int, float, complex, list, tuple,
+)  # fmt: skip
+
+
+def _operand(op: Op, value: Any) -> Any:
+    """An operand of an operator: what is no number and no array is an error, for ``==`` too."""
+    if isinstance(value, _OPERAND_TYPES):
+        return value
+    raise TypeError(
+        f"{op.name}: an operand is of type {type(value).__name__}; give a number, an array, a list "
+        "or a Tensor"
+    )
 
 
 def _unary(op: Op) -> Any:
@@ -715,21 +790,21 @@ def _unary(op: Op) -> Any:
 
 def _binary(op: Op) -> Any:
     def method(self: Tensor, other: Any) -> Any:
-        return apply(op, self, other) if _understood(other) else NotImplemented
+        return apply(op, self, _operand(op, other))
 
     return method
 
 
 def _reflected(op: Op) -> Any:
     def method(self: Tensor, other: Any) -> Any:
-        return apply(op, other, self) if _understood(other) else NotImplemented
+        return apply(op, _operand(op, other), self)
 
     return method
 
 
 def _in_place(op: Op) -> Any:
     def method(self: Tensor, other: Any) -> Any:
-        self._become(apply(op, self, other))
+        self._become(apply(op, self, _operand(op, other)))
         return self
 
     return method

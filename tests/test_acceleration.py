@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import re
 
@@ -87,6 +88,25 @@ def test_benchmark():
     assert result.to_dict()["name"] == "vectorized_matmul"
     assert "GFLOP/s" in str(result)
     assert len(benchmark(fused_gelu, sizes=[8], repeats=1)) == 1
+
+
+def test_benchmark_of_a_row():
+    assert [t.size for t in benchmark(fg.tanh, sizes=8, repeats=1)] == [8]
+    assert len(benchmark(fg.atan2, sizes=(4, np.int64(8)), repeats=1)) == 2
+    assert benchmark(fg.matmul, sizes=np.array([4]), repeats=1).name == "matmul"
+
+
+@pytest.mark.parametrize("sizes", [0, [0], [], [2.5], "16", [-1], True, [8, "a"], None])
+def test_benchmark_refuses_other_sizes(sizes):
+    with pytest.raises(ValueError, match=r"^benchmark: sizes "):
+        benchmark(fg.tanh, sizes=sizes)
+    with pytest.raises(ValueError, match=r"^benchmark: repeats "):
+        benchmark(fg.tanh, sizes=8, repeats=0)
+
+
+def test_rows_tell_what_they_take():
+    assert str(inspect.signature(fg.tanh)) == "(x, /, *, dtype=None)"
+    assert str(inspect.signature(fg.add)) == "(x1, x2, /, *, dtype=None)"
 
 
 # --- the module's figures -------------------------------------------------------------------------

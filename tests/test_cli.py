@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import pytest
 import fusegraph as fg
 from fusegraph import cli
 from fusegraph.cli import main
+from fusegraph.compare import Comparison, Row
 
 GELU = "0.5*x*(1+tanh(0.79788456*(x+0.044715*x**3)))"
 
@@ -123,7 +125,7 @@ def test_run_compares_with_numpy(run, dtype):
     argv = ("explain", "where(x > 0, x, 0)", "--shape", "x=1000", "--dtype", dtype, "--run")
     out = fine(run(*argv))
     assert "numpy eager" in out
-    assert "at most 0 ulps apart, 0 in value" in out
+    assert "values differ by at most 0 (0 ulps)" in out
     facts = json.loads(fine(run(*argv, "--json")))
     assert all(row["difference"] == 0 for row in facts["compare"]["rows"])
     assert facts["compare"]["rows"][0]["name"] == "numpy eager"
@@ -134,6 +136,17 @@ def test_run_is_quiet_about_values_and_json_has_no_infinity(run):
     json.loads(fine(run(*argv)), parse_constant=pytest.fail)
 
 
+def test_many_ulps_are_explained():
+    def measured(ulps):
+        row = Row("auto", 1, 1.0, 8, 1.0, ulps, 3e-8)
+        return Comparison((replace(row, name="numpy eager", ulps=0.0, difference=0.0), row), 1)
+
+    few, many = cli.summary(measured(2.0)), cli.summary(measured(4096.0))
+    assert few.endswith("values differ by at most 3e-08 (2 ulps)")
+    assert "values differ by at most 3e-08 (4096 ulps)\nMany ulps beside a tiny difference" in many
+    assert "values near zero" in many
+
+
 # --- demo -----------------------------------------------------------------------------------------
 
 
@@ -142,7 +155,7 @@ def test_demo_runs_the_digits(run):
     pytest.importorskip("sklearn")
     out = fine(run("demo", "--rows", "2000"))
     assert out.startswith("data: scikit-learn's digits, 1,797 x 64; the run takes 2,000 rows")
-    for part in ("plan:", "traffic (modelled)", "numpy eager", "ulps apart"):
+    for part in ("plan:", "traffic (modelled)", "numpy eager", "values differ by at most"):
         assert part in out
 
 
@@ -227,6 +240,7 @@ USAGE = [
     (["explain", "x", "--shape", "x=999999999999999999"], "does not fit"),
     (["explain", "x", "--shape", "x=99999999999999999999999"], "does not fit"),
     (["explain", "x + y", "--shape", "x=2"], "name 'y' at column 5"),
+    (["explain", "x+1", "--shape", "x=3", "--shape", "y=4"], "y: given, but the expression has no"),
     (["explain", "x +", "--shape", "x=2"], "syntax at column"),
     (["explain", "x.T", "--shape", "x=2"], "attribute .T at column 1"),
     (["explain", "x", "--stage", "last"], "last"),

@@ -79,15 +79,58 @@ def test_constants_move_no_bytes_as_operands():
     assert plan.cost.bytes_moved == 2 * 4000
 
 
-def test_negative_sizes_are_errors():
-    for build in (lambda: fg.zeros(-1), lambda: fg.full((2, -3), 1)):
-        with pytest.raises(ValueError, match="negative"):
-            build()
+ERRORS = (
+    (lambda: fg.zeros(-1), ValueError, r"^zeros: a size in \[-1\] is negative"),
+    (lambda: fg.full((2, -3), 1), ValueError, r"^full: a size in \[2, -3\] is negative"),
+    (lambda: fg.eye(-1), ValueError, r"^eye: a size in \[-1, -1\] is negative"),
+    (lambda: fg.linspace(0, 1, -2), ValueError, r"^linspace: a size in \[-2\] is negative"),
+    (lambda: fg.zeros("a"), TypeError, r"^zeros: shape 'a' is no shape; give integers"),
+    (lambda: fg.zeros((2.5,)), TypeError, r"^zeros: shape \(2.5,\) is no shape"),
+    (lambda: fg.ones(None), TypeError, r"^ones: shape None is no shape"),
+    (lambda: fg.eye(2.0), TypeError, r"^eye: shape \(2.0, 2.0\) is no shape"),
+    (lambda: fg.eye(2, k=0.5), TypeError, r"^eye: "),
+    (lambda: fg.ones(3).reshape(1.5, 2), TypeError, r"^reshape: shape \(1.5, 2\) is no shape"),
+    (lambda: fg.arange(5, step=0), ValueError, r"^arange: step=0 never reaches the end"),
+    (lambda: fg.arange("a"), TypeError, r"^arange: stop is of type str"),
+    (lambda: fg.arange(0, 1e300), ValueError, r"^arange: 0 to 1e\+300 by 1 is no array"),
+    (lambda: fg.arange(fg.ones(())), TypeError, r"^arange: stop is of type Tensor"),
+    (lambda: fg.linspace(fg.ones(3), 2), TypeError, r"^linspace: start is of type Tensor"),
+    (lambda: fg.full((2,), 300, "u1"), OverflowError, r"^full: 300 does not fit uint8, .* 0 to 255"),
+    (lambda: fg.full_like(np.ones(2, "i1"), 300), OverflowError, r"^full_like: 300 does not fit int8"),
+    (lambda: fg.full(3, "a"), TypeError, r"^full: fill_value 'a' is of dtype <U1"),
+    (lambda: fg.full(3, "a", "f4"), TypeError, r"^full: fill_value 'a' is of dtype <U1"),
+    (lambda: fg.full(3, None), TypeError, r"^full: fill_value None is of dtype object"),
+    (lambda: fg.full(3, 2**64), TypeError, r"^full: fill_value 18446744073709551616 is of dtype"),
+    (lambda: fg.full((2, 3), [1, 2]), ValueError, r"^full: int64\[2\] does not broadcast to \[2, 3\]"),
+    (lambda: fg.zeros(3, "nope"), TypeError, r"dtype='nope' is not understood; choose one of bool"),
+    (lambda: fg.arange(3, dtype="M8[s]"), TypeError, r"is not supported; choose one of bool"),
+)  # fmt: skip
 
 
-def test_a_value_that_does_not_fit_is_an_error():
-    with pytest.raises(OverflowError):
-        fg.full(3, 300, dtype="u1")
+@pytest.mark.parametrize("at", range(len(ERRORS)))
+def test_errors_name_the_function_and_the_remedy(at):
+    build, kind, text = ERRORS[at]
+    with pytest.raises(kind, match=text):
+        build()
+
+
+def test_casts_of_the_value_are_silent(assert_same):
+    with np.errstate(invalid="ignore"):
+        expected = np.full(2, np.nan, dtype="i4")
+    assert_same(fg.full(2, np.nan, dtype="i4").compute(), expected)
+    assert_same(fg.full(2, 1.5, dtype="i4").compute(), np.full(2, 1.5, dtype="i4"))
+    assert_same(fg.full(2, 3 + 2j, dtype="f4").compute(), np.full(2, 3, dtype="f4"))
+    assert_same(fg.full(2, 2**64, dtype="f8").compute(), np.full(2, 2**64, dtype="f8"))
+
+
+def test_a_tensor_as_value_is_not_computed_while_building(assert_same):
+    value = fg.asarray(np.arange(3.0)).sum()
+    filled = fg.full((2, 2), value)
+    assert (filled.pending, value.pending) == (1, 1)
+    assert_same(filled.compute(), np.full((2, 2), 3.0))
+    rows = fg.full((2, 2), [value, 1], dtype="f4")
+    assert rows.pending
+    assert_same(rows.compute(), np.full((2, 2), [3, 1], dtype="f4"))
 
 
 def test_dtype_that_is_not_held_is_an_error():

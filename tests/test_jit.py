@@ -164,6 +164,65 @@ def test_lists_and_scalars_are_arrays(assert_same):
     assert_same(f(np.float32(2)), np.asarray(np.float32(4)))
 
 
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        (({"w": X},), "argument 0 of f is a dict, which has no hash; pass each array"),
+        (([X, X],), "argument 0 of f is a list of arrays; pass each array"),
+        (([X, X[0]],), "argument 0 of f is a list of arrays"),
+        (((X, X),), "argument 0 of f is a tuple of arrays"),
+        ((X, {1}), "argument 1 of f is a set"),
+    ],
+)
+def test_arguments_that_are_no_part_of_a_signature_are_named(args, text):
+    @fg.jit
+    def f(x, y=None):
+        return x
+
+    for call in (f, f.plan):
+        with pytest.raises(TypeError, match=f"^jit: {text}"):
+            call(*args)
+    with pytest.raises(TypeError, match=r"^jit: argument 'y' of f is a dict"):
+        f(X, y={})
+
+
+@pytest.mark.parametrize(
+    ("result", "text"),
+    [
+        (None, "f returned NoneType; return a Tensor, or a tuple of Tensors"),
+        ({"y": X}, "f returned dict; return a Tensor"),
+        ("text", "f returned str"),
+        ((X, None), "f returned NoneType in a tuple"),
+        ([X, (X, X)], "f returned tuple in a list"),
+        ((), "f returned nothing"),
+    ],
+    ids=["None", "dict", "str", "None in a tuple", "nested", "empty"],
+)
+def test_results_that_are_no_arrays_are_named(result, text):
+    @fg.jit
+    def f(x):
+        return result
+
+    with pytest.raises(TypeError, match=f"^jit: {text}"):
+        f(X)
+
+
+def test_a_tensor_by_keyword_is_part_of_the_expression(assert_same):
+    f = fg.jit(lambda x, y: x * y)
+    result = f(X, y=fg.asarray(X) + 1)
+    assert isinstance(result, fg.Tensor)
+    assert_same(result.compute(), X * (X + 1))
+
+
+def test_the_plan_unused_for_longest_goes_first():
+    f = fg.jit(lambda x: x + 1)
+    for size in range(2, 400):
+        f(np.ones(size))
+        f(np.ones(7))
+    info = f.cache_info()
+    assert (info.plans, info.misses) == (128, 398)
+
+
 def test_tensors_as_arguments(assert_same):
     f = fg.jit(lambda x: x * 2 + 1)
     assert_same(np.asarray(f(fg.asarray(X) + 1)), (X + 1) * 2 + 1)

@@ -31,6 +31,9 @@ X = np.linspace(-3, 3, 50_000)
         ({"threads": -2}, ValueError, "option threads=-2"),
         ({"threads": 1.0}, TypeError, "option threads=1.0"),
         ({"threads": True}, TypeError, "option threads=True"),
+        ({"threads": np.True_}, TypeError, "option threads="),
+        ({"threads": np.int64(0)}, ValueError, "option threads="),
+        ({"memory_limit": True}, TypeError, "option memory_limit=True"),
         ({"memory_limit": 0}, ValueError, "option memory_limit=0"),
         ({"memory_limit": "1GB"}, TypeError, "option memory_limit='1GB'"),
         ({"machine": "fast"}, TypeError, "option machine='fast'"),
@@ -44,6 +47,12 @@ def test_wrong_options_are_named(changes, kind, text):
         (fg.asarray(X) + 1).compute(**changes)
     with pytest.raises(kind, match=text):
         fg.plan(fg.asarray(X) + 1, **changes)
+
+
+def test_numpys_integers_are_integers():
+    found = Options(threads=np.int64(2), memory_limit=np.uint32(1 << 30))
+    assert found == Options(threads=2, memory_limit=1 << 30)
+    assert (type(found.threads), type(found.memory_limit)) == (int, int)
 
 
 def test_a_block_sets_and_restores():

@@ -150,6 +150,31 @@ def test_axis_errors_name_the_op(name, axis):
         getattr(fg, name)(fg.ones((2, 3, 4)), axis=axis)
 
 
+ROWS = ("softmax", "log_softmax", "logsumexp", "layer_norm", "rms_norm", *STATISTICS)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_axis_errors_name_what_was_called(name):
+    function = getattr(fg, name)
+    text = rf"^{name}: axis 7 is out of range for float64\[2, 3\]; give one of -2 to 1$"
+    with pytest.raises(np.exceptions.AxisError, match=text):
+        function(fg.ones((2, 3)), axis=7)
+    with pytest.raises(
+        np.exceptions.AxisError, match=rf"^{name}: .* float64\[\]; it has none; add"
+    ):
+        function(fg.asarray(2.0), axis=-1)
+    with pytest.raises(TypeError, match=rf"^{name}: axis 'a' is no integer"):
+        function(fg.ones((2, 3)), axis="a")
+    with pytest.raises(ValueError, match=rf"^{name}: an axis stands twice in \(0, 0\) for float64"):
+        function(fg.ones((2, 3)), axis=(0, 0))
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp"])
+def test_empty_rows_name_what_was_called(name):
+    with pytest.raises(ValueError, match=rf"^{name}: axes \[1\] of float64\[2, 0\] are empty"):
+        getattr(fg, name)(fg.ones((2, 0)), axis=1)
+
+
 def test_an_axis_named_twice_is_an_error():
     with pytest.raises(ValueError, match=r"^sum: an axis stands twice"):
         fg.sum(fg.ones((2, 3)), axis=(0, -2))

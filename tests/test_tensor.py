@@ -25,6 +25,12 @@ IN_PLACE = (
 )  # fmt: skip
 
 
+OPERATORS = {
+    "add": operator.add, "subtract": operator.sub, "equal": operator.eq, "not_equal": operator.ne,
+    "less": operator.lt, "pow": operator.pow, "matmul": operator.matmul, "multiply": operator.imul,
+}  # fmt: skip
+
+
 @pytest.fixture(autouse=True)
 def _exact(on_numpy):
     """What is tested here does not depend on engines; last bits do."""
@@ -72,11 +78,46 @@ def test_matmul_operator(assert_same):
 
 
 @pytest.mark.parametrize("other", ["a", None, {}, frozenset()], ids=repr)
-def test_operators_leave_what_they_do_not_know(other):
+def test_operators_refuse_what_they_do_not_know(other):
+    t = fg.asarray(X)
+    for name, function in OPERATORS.items():
+        with pytest.raises(
+            TypeError, match=rf"^{name}: an operand is of type {type(other).__name__}"
+        ):
+            function(t, other)
+    for function in (operator.eq, operator.ne):
+        with pytest.raises(TypeError, match=r"equal: an operand is of type"):
+            function(other, t)
     with pytest.raises(TypeError):
-        fg.asarray(X) + other
-    with pytest.raises(TypeError):
-        other + fg.asarray(X)
+        other + t
+
+
+def test_a_tuple_is_an_operand_as_a_list_is(assert_same):
+    assert_same(lazy(fg.asarray(X) + (1, 2, 3)), X + (1, 2, 3))  # noqa: RUF005
+
+
+def test_divmod(assert_same):
+    t = fg.asarray(X)
+    for pair, expected in (
+        (divmod(t, 2), divmod(X, 2)),
+        (divmod(7.5, t), divmod(7.5, X)),
+        (divmod(X, t), divmod(X, X)),
+    ):
+        for part, whole in zip(pair, expected, strict=True):
+            assert_same(lazy(part), whole)
+
+
+def test_round_and_format(assert_same):
+    t = fg.asarray(X * 1.37)
+    assert_same(lazy(round(t)), np.round(X * 1.37))
+    assert_same(lazy(round(t, 1)), np.round(X * 1.37, 1))
+    assert_same(lazy(fg.around(t, 1)), np.around(X * 1.37, 1))
+    assert_same(lazy(np.around(t, 1)), np.around(X * 1.37, 1))
+    assert f"{t.sum():.2f}" == f"{(X * 1.37).sum():.2f}"
+    assert f"{fg.asarray(5) + 1:04d}" == "0006"
+    assert f"{t}" == repr(t)
+    with pytest.raises(TypeError, match=r"format: '.2f' is for one value, not float64\[2, 3\]"):
+        f"{t:.2f}"
 
 
 def test_a_tensor_is_hashed_by_identity():
@@ -263,6 +304,50 @@ def test_numpy_functions_without_a_lazy_form_are_named(call, name):
         call(fg.asarray(X))
 
 
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda t: np.sum(t, initial=3), "numpy.sum with initial"),
+        (lambda t: np.max(t, where=X > 2, initial=0), "numpy.max with initial, where"),
+        (lambda t: np.add.reduce(t, initial=3), "add.reduce with initial"),
+        (lambda t: np.clip(t, 0, 1, out=X.copy()), "numpy.clip with out"),
+        (lambda t: np.where(t), "numpy.where with 1 arguments"),
+        (lambda t: np.linspace(t, 2), "numpy.linspace"),
+        (lambda t: np.linspace(0, t[0, 0]), "numpy.linspace"),
+        (lambda t: np.zeros(3, like=t), "numpy.zeros"),
+        (lambda t: np.arange(3, like=t), "numpy.arange"),
+    ],
+)
+def test_arguments_without_a_lazy_form_are_named(call, text):
+    with pytest.raises(TypeError) as raised:
+        call(fg.asarray(X))
+    words, said = text.split(" with "), str(raised.value)
+    assert said.endswith(" has no lazy form; call np.asarray(t) first")
+    assert said.startswith(words[0])
+    assert all(word in said for part in words[1:] for word in part.split(", "))
+
+
+def test_errors_of_served_functions_stay_themselves():
+    with pytest.raises(TypeError, match=r"^sum: axis 'a' is no integer"):
+        np.sum(fg.asarray(X), axis="a")
+    with pytest.raises(TypeError, match=r"^max: keepdims is of type ndarray"):
+        np.max(fg.asarray(X), 0, np.zeros(3))
+
+
+def test_out_none_is_numpys_default(assert_same):
+    t = fg.asarray(X)
+    assert_same(lazy(np.sum(t, axis=0, out=None)), X.sum(axis=0))
+    assert_same(lazy(np.max(t, 0, None)), X.max(axis=0))
+
+
+def test_np_copy_is_a_copy(assert_same):
+    x = X.copy()
+    copied = np.copy(fg.asarray(x)).compute()
+    assert copied is not x
+    assert not np.shares_memory(copied, x)
+    assert_same(copied, x)
+
+
 # --- values ---------------------------------------------------------------------------------------
 
 
@@ -386,8 +471,16 @@ def test_out_of_compute(engine, assert_same):
 
 
 OUT_ERRORS = {
-    "shape": (lambda: np.zeros((3, 3)), ValueError, "shape"),
-    "dtype": (lambda: np.zeros(X.shape, np.float32), TypeError, "dtype float32"),
+    "shape": (
+        lambda: np.zeros((3, 3)),
+        ValueError,
+        r"shape of float64\[3, 3\] is not that of the result, float64\[2, 3\]; give",
+    ),
+    "dtype": (
+        lambda: np.zeros(X.shape, np.float32),
+        TypeError,
+        r"dtype float32, the result is float64\[2, 3\]; cast it with .astype\('float32'\)",
+    ),
     "byte order": (lambda: np.zeros(X.shape, ">f8"), TypeError, "dtype"),
     "list": (lambda: [[0.0] * 3] * 2, TypeError, "numpy.ndarray"),
     "read-only": (lambda: np.broadcast_to(0.0, X.shape), TypeError, "writable"),
@@ -466,6 +559,15 @@ def test_values_that_are(assert_same):
 def test_dtypes_that_are_not_held(dtype):
     with pytest.raises(TypeError, match="is not supported; choose one of bool, int8"):
         fg.asarray(X).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", ["nope", 3.5, "f4,,", {"a": 1}])
+def test_dtypes_that_are_not_understood(dtype):
+    for build in (lambda: fg.asarray(X).astype(dtype), lambda: fg.sum(fg.asarray(X), dtype=dtype)):
+        with pytest.raises(
+            TypeError, match=r"dtype=.* is not understood; choose one of bool, int8"
+        ):
+            build()
 
 
 @pytest.mark.parametrize(
