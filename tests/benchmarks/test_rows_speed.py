@@ -1,0 +1,49 @@
+"""Rows in panels against NumPy: softmax, layer norm, a layer with its activation, attention."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import fusegraph as fg
+
+
+def normal(*shape):
+    return np.random.default_rng(3).standard_normal(shape, dtype=np.float32)
+
+
+def softmax(x):
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def layer_norm(x):
+    away = x - x.mean(axis=-1, keepdims=True)
+    return away / np.sqrt((away * away).mean(axis=-1, keepdims=True) + np.float32(1e-5))
+
+
+def layer(x, w, b):
+    h = x @ w + b
+    return 0.5 * h * (1 + np.tanh(0.7978845608028654 * (h + 0.044715 * (h * h * h))))
+
+
+def attention(q, k, v):
+    return softmax((q @ np.swapaxes(k, -1, -2)) * 0.125) @ v
+
+
+CASES = [  # function, arrays, times faster than NumPy
+    pytest.param(softmax, [normal(4096, 1024)], 2.2, id="softmax"),
+    pytest.param(layer_norm, [normal(4096, 1024)], 2.2, id="layer norm"),
+    pytest.param(softmax, [normal(400_000, 10)], 3.0, id="narrow softmax"),
+    pytest.param(layer, [normal(2048, 768), normal(768, 3072), normal(3072)], 1.3, id="layer"),
+    pytest.param(attention, [normal(4096, 64) for _ in range(3)], 2.5, id="attention"),
+    pytest.param(attention, [normal(8, 12, 256, 64) for _ in range(3)], 2.0, id="heads"),
+]
+
+
+@pytest.mark.parametrize(("function", "arrays", "times"), CASES)
+def test_one_kernel_and_faster_than_numpy(function, arrays, times, race):
+    fused = fg.jit(function)
+    assert len(fused.plan(*arrays).kernels) == 1
+    numpy_seconds, seconds = race(lambda: function(*arrays), lambda: fused(*arrays), 9)
+    assert numpy_seconds >= times * seconds
