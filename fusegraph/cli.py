@@ -23,6 +23,7 @@ import numpy as np
 from tabulate import tabulate
 
 import fusegraph
+from fusegraph.arrays import checked_dtype
 from fusegraph.bound import BoundPlan, bind
 from fusegraph.calibrate import current_machine, recalibrate
 from fusegraph.compare import Comparison, compare
@@ -34,7 +35,7 @@ from fusegraph.options import current_options, options
 from fusegraph.parse import names_in, parse_expression
 from fusegraph.report.text import STAGES
 from fusegraph.report.units import bytes_text, count_text, seconds_text
-from fusegraph.tensor import Tensor, checked_dtype
+from fusegraph.tensor import Tensor
 
 FINE, FAILED, USAGE, INTERRUPTED, NOT_READ = 0, 1, 2, 130, 141
 

@@ -259,7 +259,8 @@ def panels(kernel: Kernel) -> Loop:
     keys = list(block_keys(rows, blocked_shape(rows, kernel.block)))
     right = {n.inputs[1] for n in kernel.region.nodes if n.kind == "matmul"}
     values = (*kernel.region.inputs, *kernel.region.outputs)
-    taken = [_row_keys(value, value in right, keys) for value in values]
+    stored = set(kernel.region.outputs)
+    taken = [_row_keys(value, value in right, value in stored, keys) for value in values]
 
     def place(arrays: list[Array], index: int) -> list[Array]:
         return [a[key[index]] for a, key in zip(arrays, taken, strict=True)]
@@ -279,13 +280,15 @@ def panels(kernel: Kernel) -> Loop:
     return run
 
 
-def _row_keys(value: Node, right: bool, keys: list[tuple[slice, ...]]) -> list[tuple[slice, ...]]:
+def _row_keys(
+    value: Node, right: bool, stored: bool, keys: list[tuple[slice, ...]]
+) -> list[tuple[slice, ...]]:
     """What each panel takes of a value.
 
-    A right side has the batch axes of the rows, a value that dropped its last axis has rows only;
+    A right side has the batch axes of the rows, a result that dropped its last axis has rows only;
     axes of size 1 are broadcast.
     """
-    dropped = value.kind == "reduce" and not dict(value.params)["keepdims"]
+    dropped = stored and value.kind == "reduce" and not dict(value.params)["keepdims"]
     count = max(0, len(value.shape) - (2 if right else 0 if dropped else 1))
     rows = len(keys[0]) if keys else 0
     first = rows - count - (1 if right else 0)

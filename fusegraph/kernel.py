@@ -325,7 +325,7 @@ def _panels(
         cost=cost,
         seconds=prediction.seconds,
         bound=prediction.bound,
-        choice=f"{panels:,} panels of {block:,} rows stay in cache",
+        choice=f"{panels:,} panel{'s' * (panels != 1)} of {block:,} rows in cache",
         decisions=decisions,
         order=tuple(range(len(region.outputs[0].shape))),
         block=block,

@@ -14,7 +14,7 @@ import numpy as np
 from fusegraph import elementwise, shaping, statistics
 from fusegraph.ops import ELEMENTWISE, OPS, REDUCTIONS
 from fusegraph.options import current_options
-from fusegraph.tensor import ARRAY_FUNCTIONS, Tensor, compute_nodes, matmul
+from fusegraph.tensor import ARRAY_FUNCTIONS, Tensor, compute_tensors, matmul
 from fusegraph.tensor import elementwise as row
 
 _HELPERS = {"as_tensor", "as_truth", "axis_number", "axis_numbers", "as_shape", "reduce"}
@@ -112,5 +112,7 @@ def compute(*tensors: Any, **changes: Any) -> Any:
     numpy.ndarray or tuple of numpy.ndarray
         One array for one tensor, a tuple for several.
     """
-    arrays = compute_nodes([elementwise.as_tensor(t) for t in tensors], current_options(**changes))
+    arrays = compute_tensors(
+        [elementwise.as_tensor(t) for t in tensors], current_options(**changes)
+    )
     return arrays[0] if len(arrays) == 1 else tuple(arrays)

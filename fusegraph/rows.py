@@ -176,11 +176,6 @@ class _RowPass:
         for one in (group, home):
             if one.rows is None:
                 return one.refusal
-        if group.rows != home.rows:
-            return (
-                Reason.SHAPE,
-                f"rows {list(group.rows or ())} beside rows {list(home.rows or ())}",
-            )
         made = set(group.units[0].region.outputs)
         for node in home.nodes:
             for at, operand in enumerate(node.inputs):
@@ -188,8 +183,13 @@ class _RowPass:
                     return Reason.VIEW, f"it is read through {operand.op.name}"
                 if node.kind == "matmul" and at == 1 and operand in made:
                     return Reason.KIND, "every panel of the product needs all of its right side"
+        if group.rows != home.rows:
+            return (
+                Reason.SHAPE,
+                f"rows {list(group.rows or ())} beside rows {list(home.rows or ())}",
+            )
         if _both_sides(group.nodes | home.nodes):
-            return Reason.KIND, "one value is both sides of a product"
+            return Reason.KIND, "a value is needed row by row and, on the right of a product, whole"
         if self.comes_back(group, home):
             return Reason.CONVEX, "another kernel between them needs the value first"
         return self.too_large(group.nodes | home.nodes)
@@ -289,18 +289,17 @@ def row_bytes(nodes: set[Node]) -> int:
     Chains compute in place, so of the wide temporaries about two live at a time; inputs and results
     stream through beside them.
     """
-    widths = sorted((_row_width(node) for node in nodes), reverse=True)
+    widths = sorted((_row_width(node, member=True) for node in nodes), reverse=True)
     streams = {i for n in nodes for i in n.inputs if i not in nodes and i.kind != "const"}
     return sum(widths[:2]) + sum(
-        _row_width(i) for i in streams if len(i.shape) > 1 and not _is_right(i, nodes)
+        _row_width(i, member=False) for i in streams if len(i.shape) > 1 and not _is_right(i, nodes)
     )
 
 
-def _row_width(node: Node) -> int:
-    last = node.shape[-1] if node.shape else 1
-    return (1 if node.kind == "reduce" and not dict(node.params)["keepdims"] else last) * (
-        node.dtype.itemsize
-    )
+def _row_width(node: Node, member: bool) -> int:
+    """Bytes of one row of a value; a reduction in the panel has one element a row."""
+    reduced = member and node.kind == "reduce"
+    return (1 if reduced or not node.shape else node.shape[-1]) * node.dtype.itemsize
 
 
 def _is_right(value: Node, nodes: set[Node]) -> bool:

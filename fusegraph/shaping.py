@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from fusegraph.arrays import checked_dtype
 from fusegraph.elementwise import as_tensor
 from fusegraph.graph import DType, Shape, const, make
 from fusegraph.ops import DTYPES, OPS, promote
-from fusegraph.tensor import Tensor, cast, checked_dtype, shown, traced_line, wrap
+from fusegraph.tensor import Tensor, cast, shown, traced_line, wrap
 from fusegraph.views import apply_view
 
 

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from fusegraph.arrays import checked_dtype
 from fusegraph.elementwise import ROW_FUNCTIONS, as_tensor, where
 from fusegraph.graph import DType, const, make
 from fusegraph.ops import OPS
 from fusegraph.shaping import axis_number, axis_numbers, squeeze
-from fusegraph.tensor import Tensor, cast, checked_dtype, elementwise, shown, traced_line, wrap
+from fusegraph.tensor import Tensor, cast, elementwise, shown, traced_line, wrap
 
 _NO_IDENTITY = ("max", "min", "argmax", "argmin")
 

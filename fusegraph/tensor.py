@@ -16,15 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fusegraph.arrays import Array, checked_array, checked_dtype
 from fusegraph.bound import BoundPlan, bind
+from fusegraph.computing import as_computed, compute_into, compute_roots
 from fusegraph.cost import Traffic
 from fusegraph.graph import DType, Node, Shape, const, leaf, make, topological
-from fusegraph.ops import DTYPES, OPS, UFUNCS, Op, resolve
+from fusegraph.indexing import index_params, is_mask
+from fusegraph.ops import OPS, UFUNCS, Op, resolve
 from fusegraph.options import Options, current_options
 from fusegraph.replay import matmul_shape
-from fusegraph.views import apply_view, array_order
+from fusegraph.views import apply_view
 
-Array = np.ndarray[Any, Any]
 PACKAGE = str(Path(__file__).parent)
 ARRAY_FUNCTIONS: dict[Any, Callable[..., Any]] = {}
 """NumPy function -> what serves it on Tensors; filled where the functions are defined."""
@@ -126,10 +128,10 @@ class Tensor:
         """
         options = current_options(**changes)
         if out is not None:
-            return compute_into(self, out, options)
+            return compute_into(self.node, out, options)
         if self.node.data is not None and self.node.kind == "input":
             return as_computed(self.node)
-        return compute_nodes([self], options)[0]
+        return compute_tensors([self], options)[0]
 
     def plan(self, **changes: Any) -> BoundPlan:
         """The plan for this tensor, with ``changes`` of options; nothing runs."""
@@ -179,7 +181,7 @@ class Tensor:
         return (self[i] for i in range(len(self)))
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        if _is_mask(key, self.shape):
+        if is_mask(key, self.shape):
             chosen = elementwise(OPS["where"], Tensor(key), value, self)
             self._become(chosen)
             return
@@ -313,10 +315,10 @@ def as_node(value: Any, dtype: Any = None) -> Node:
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError("asarray: a masked array would lose its mask; use .filled(value) first")
     if isinstance(value, (bool, int, float, complex, np.generic)):
-        array = _checked(np.asarray(value, dtype))
+        array = checked_array(np.asarray(value, dtype))
         return const(array, array.dtype)
     if type(value) is np.ndarray:
-        return leaf(native(_checked(value)))
+        return leaf(checked_array(value))
     if isinstance(value, (list, tuple)) and _holds_tensor(value):
         return ARRAY_FUNCTIONS[np.stack]([Tensor(v) for v in value]).node  # type: ignore[no-any-return]
     try:
@@ -326,41 +328,13 @@ def as_node(value: Any, dtype: Any = None) -> Node:
             f"asarray: the list is ragged or holds what no array can hold ({error}); "
             "give rows of one length"
         ) from error
-    return leaf(native(_checked(array)))
-
-
-def native(array: Array) -> Array:
-    """``array`` itself, or a copy in this machine's byte order."""
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+    return leaf(checked_array(array))
 
 
 def _holds_tensor(value: Any) -> bool:
     return any(
         isinstance(v, Tensor) or (isinstance(v, (list, tuple)) and _holds_tensor(v)) for v in value
     )
-
-
-def _checked(array: Array) -> Array:
-    if array.dtype.newbyteorder("=") not in DTYPES:
-        held = ", ".join(str(d) for d in DTYPES)
-        raise TypeError(
-            f"asarray: dtype {array.dtype} is not supported; cast to one of {held} first"
-        )
-    return array
-
-
-_HELD = ", ".join(map(str, DTYPES))
-
-
-def checked_dtype(dtype: Any) -> DType:
-    """A dtype given by a user, checked."""
-    try:
-        found: DType = np.dtype(dtype).newbyteorder("=")
-    except (TypeError, ValueError, SyntaxError):
-        raise TypeError(f"dtype={dtype!r} is not understood; choose one of {_HELD}") from None
-    if found not in DTYPES:
-        raise TypeError(f"dtype {found} is not supported; choose one of {_HELD}")
-    return found
 
 
 def shown(x: Tensor) -> str:
@@ -569,67 +543,6 @@ def traced_line() -> str:
     return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
 
 
-# --- indexing -------------------------------------------------------------------------------------
-
-
-def index_params(key: Any, shape: Shape) -> tuple[tuple[int, ...], tuple[Any, ...]]:
-    """Parameters of the ``expand`` and the ``slice`` view that basic indexing stands for.
-
-    Raises
-    ------
-    TypeError
-        The key is not made of ints, slices, ``...`` and ``None``.
-    IndexError
-        Too many indices, or one out of range.
-    """
-    keys = list(key) if isinstance(key, tuple) else [key]
-    for k in keys:
-        if not (
-            k is None or k is Ellipsis or isinstance(k, (int, np.integer, slice))
-        ) or isinstance(k, bool):
-            raise TypeError(
-                f"index of type {type(k).__name__} has no lazy form; index with ints, slices, ... and "
-                "None, or call np.asarray(t)[...]"
-            )
-    taken = sum(k is not None and k is not Ellipsis for k in keys)
-    if taken > len(shape) or sum(k is Ellipsis for k in keys) > 1:
-        raise IndexError(f"index {key!r} has more axes than shape {list(shape)}")
-    missing = [slice(None)] * (len(shape) - taken)
-    at = next((n for n, k in enumerate(keys) if k is Ellipsis), None)
-    keys = [*keys, *missing] if at is None else [*keys[:at], *missing, *keys[at + 1 :]]
-    kept: list[Any] = []
-    expanded: list[int] = []
-    position = 0
-    for k in keys:
-        if k is None:
-            expanded.append(position)
-            position += 1
-            continue
-        size = shape[len(kept)]
-        if isinstance(k, slice):
-            kept.append(_slice_key(k, size))
-            position += 1
-        else:
-            if not -size <= k < size:
-                raise IndexError(f"index {k} is out of range for axis {len(kept)} of {list(shape)}")
-            kept.append(int(k) % size)
-    return tuple(expanded), tuple(kept)
-
-
-def _slice_key(key: slice, size: int) -> tuple[int, int | None, int]:
-    start, stop, step = key.indices(size)
-    count = len(range(start, stop, step))
-    if not count:
-        return (0, 0, 1)
-    last = start + (count - 1) * step + (1 if step > 0 else -1)
-    return (start, None if last < 0 else last, step)
-
-
-def _is_mask(key: Any, shape: Shape) -> bool:
-    dtype = getattr(key, "dtype", None)
-    return dtype == np.dtype(bool) and getattr(key, "shape", None) == shape
-
-
 def _trailing(expanded: tuple[int, ...], part: Tensor, target: Tensor) -> tuple[int, ...]:
     """Axes of ``part`` that stand for axes inserted by ``None`` in the key."""
     offset = target.ndim - part.ndim
@@ -639,71 +552,13 @@ def _trailing(expanded: tuple[int, ...], part: Tensor, target: Tensor) -> tuple[
 # --- computing ------------------------------------------------------------------------------------
 
 
-def as_computed(node: Node) -> Array:
-    """The array of a leaf; a constant as a fresh 0-d array.
-
-    Raises
-    ------
-    TypeError
-        The leaf is an argument of a function that jit traces: it has no value yet.
-    """
-    if node.data is None:
-        raise TypeError(
-            "a value is asked for while jit traces the function; choose with fg.where, or pass what "
-            "decides as a Python value"
-        )
-    return node.data if node.kind == "input" else np.array(node.data)
-
-
-def compute_nodes(tensors: list[Tensor], options: Options) -> list[Array]:
+def compute_tensors(tensors: list[Tensor], options: Options) -> list[Array]:
     """Run one plan for several tensors; each becomes a leaf that holds its result."""
     wanted = [t.node for t in tensors]
-    roots = [node for node in dict.fromkeys(wanted) if node.kind != "input"]
-    if roots:
-        computed = {n: leaf(a) for n, a in zip(roots, bind(roots, options).run(), strict=True)}
-        for tensor, node in zip(tensors, wanted, strict=True):
-            tensor.node = computed.get(node, node)
+    computed = {node: leaf(array) for node, array in compute_roots(wanted, options).items()}
+    for tensor, node in zip(tensors, wanted, strict=True):
+        tensor.node = computed.get(node, node)
     return [as_computed(t.node) for t in tensors]
-
-
-def compute_into(tensor: Tensor, out: Any, options: Options) -> Array:
-    """Run the plan of ``tensor`` into ``out``.
-
-    Raises
-    ------
-    ValueError
-        ``out`` has another shape, or overlaps an input.
-    TypeError
-        ``out`` is no writable array of the right dtype.
-    """
-    node = tensor.node
-    if not isinstance(out, np.ndarray) or not out.flags.writeable:
-        raise TypeError(f"out: give a writable numpy.ndarray, got {type(out).__name__}")
-    if out.shape != node.shape:
-        raise ValueError(
-            f"out: shape of {out.dtype}{list(out.shape)} is not that of the result, {shown(tensor)}; "
-            "give an array of its shape and dtype"
-        )
-    if out.dtype != node.dtype:
-        raise TypeError(
-            f"out: dtype {out.dtype}, the result is {shown(tensor)}; cast it with "
-            f".astype({str(out.dtype)!r}), or give an array of {node.dtype}"
-        )
-    bound = bind([node], options)
-    for array in bound.graph.arrays:
-        if np.may_share_memory(array, out):
-            raise ValueError(
-                f"out: it overlaps an input {array.dtype}{list(array.shape)}; compute into a fresh "
-                "array and copy"
-            )
-    result_node = bound.plan.outputs[0]
-    kernel = next((k for k in bound.kernels if result_node in k.region.outputs), None)
-    # A kernel writes memory in its own order; a view of an input is written by no kernel.
-    direct = kernel is not None and array_order(out) == kernel.order and out.flags.aligned
-    (result,) = bound.run([out] if direct else [])
-    if result is not out:
-        np.copyto(out, result)
-    return out
 
 
 def _store(result: Tensor, out: Any) -> Any:
@@ -715,7 +570,7 @@ def _store(result: Tensor, out: Any) -> Any:
         raise TypeError(
             f"out: dtype {out.dtype} cannot hold {result.dtype}; give an array of {result.dtype}"
         )
-    return compute_into(cast(result, out.dtype), out, current_options())
+    return compute_into(cast(result, out.dtype).node, out, current_options())
 
 
 def _served(

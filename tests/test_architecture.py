@@ -14,7 +14,7 @@ PACKAGE = Path(fusegraph.__file__).parent
 LAYERS = (
     ("ops", "workers"),
     ("graph", "buffers", "report.units", "report"),
-    ("views", "machine", "cost"),
+    ("views", "machine", "cost", "arrays", "indexing"),
     ("rewrite", "replay", "reference", "engines.base"),
     ("engines.tiles", "engines.library"),
     ("engines.blocks", "engines.numexpr"),
@@ -27,6 +27,7 @@ LAYERS = (
     ("profile",),
     ("report.records", "report.text"),
     ("bound",),
+    ("computing",),
     ("tensor",),
     ("elementwise",),
     ("shaping",),

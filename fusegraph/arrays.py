@@ -1,0 +1,42 @@
+"""A user's arrays and dtypes, checked: what a Tensor can hold, in this machine's byte order.
+
+In: arrays and whatever NumPy takes for a dtype. Out: the same, or an error that names what is held.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fusegraph.graph import DType
+from fusegraph.ops import DTYPES
+
+Array = np.ndarray[Any, Any]
+HELD = ", ".join(map(str, DTYPES))
+
+
+def checked_array(array: Array) -> Array:
+    """``array`` in this machine's byte order, if its dtype is held.
+
+    Raises
+    ------
+    TypeError
+        Naming the dtype and the remedy.
+    """
+    if array.dtype.newbyteorder("=") not in DTYPES:
+        raise TypeError(
+            f"asarray: dtype {array.dtype} is not supported; cast to one of {HELD} first"
+        )
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def checked_dtype(dtype: Any) -> DType:
+    """A dtype given by a user, checked."""
+    try:
+        found: DType = np.dtype(dtype).newbyteorder("=")
+    except (TypeError, ValueError, SyntaxError):
+        raise TypeError(f"dtype={dtype!r} is not understood; choose one of {HELD}") from None
+    if found not in DTYPES:
+        raise TypeError(f"dtype {found} is not supported; choose one of {HELD}")
+    return found

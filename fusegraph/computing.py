@@ -1,0 +1,78 @@
+"""From nodes to arrays: one plan for several nodes, or into an array that the user gives.
+
+In: nodes and options. Out: arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from fusegraph.arrays import Array
+from fusegraph.bound import bind
+from fusegraph.graph import Node
+from fusegraph.options import Options
+from fusegraph.views import array_order
+
+
+def compute_roots(nodes: Iterable[Node], options: Options) -> dict[Node, Array]:
+    """Run one plan for every node that is no array yet; what they share runs once."""
+    roots = [node for node in dict.fromkeys(nodes) if node.kind != "input"]
+    return dict(zip(roots, bind(roots, options).run(), strict=True)) if roots else {}
+
+
+def as_computed(node: Node) -> Array:
+    """The array of a leaf; a constant as a fresh 0-d array.
+
+    Raises
+    ------
+    TypeError
+        The leaf is an argument of a function that jit traces: it has no value yet.
+    """
+    if node.data is None:
+        raise TypeError(
+            "a value is asked for while jit traces the function; choose with fg.where, or pass what "
+            "decides as a Python value"
+        )
+    return node.data if node.kind == "input" else np.array(node.data)
+
+
+def compute_into(node: Node, out: Any, options: Options) -> Array:
+    """Run the plan of ``node`` into ``out``.
+
+    Raises
+    ------
+    ValueError
+        ``out`` has another shape, or overlaps an input.
+    TypeError
+        ``out`` is no writable array of the right dtype.
+    """
+    if not isinstance(out, np.ndarray) or not out.flags.writeable:
+        raise TypeError(f"out: give a writable numpy.ndarray, got {type(out).__name__}")
+    if out.shape != node.shape:
+        raise ValueError(
+            f"out: shape of {out.dtype}{list(out.shape)} is not that of the result, "
+            f"{node.dtype}{list(node.shape)}; give an array of its shape and dtype"
+        )
+    if out.dtype != node.dtype:
+        raise TypeError(
+            f"out: dtype {out.dtype}, the result is {node.dtype}{list(node.shape)}; cast it with "
+            f".astype({str(out.dtype)!r}), or give an array of {node.dtype}"
+        )
+    bound = bind([node], options)
+    for array in bound.graph.arrays:
+        if np.may_share_memory(array, out):
+            raise ValueError(
+                f"out: it overlaps an input {array.dtype}{list(array.shape)}; compute into a fresh "
+                "array and copy"
+            )
+    result_node = bound.plan.outputs[0]
+    kernel = next((k for k in bound.kernels if result_node in k.region.outputs), None)
+    # A kernel writes memory in its own order; a view of an input is written by no kernel.
+    direct = kernel is not None and array_order(out) == kernel.order and out.flags.aligned
+    (result,) = bound.run([out] if direct else [])
+    if result is not out:
+        np.copyto(out, result)
+    return out
