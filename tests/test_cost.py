@@ -361,6 +361,6 @@ def test_a_plan_at_the_limit_runs():
     x = np.full((500, 500), 0.125, np.float32)
     graph = fg.exp(fg.Tensor(x) @ fg.Tensor(x))
     limit = fg.plan(graph).peak_bytes
-    np.testing.assert_array_equal(fg.compute(graph, memory_limit=limit), np.exp(x @ x), strict=True)
+    np.testing.assert_array_max_ulp(fg.compute(graph, memory_limit=limit), np.exp(x @ x), maxulp=4)
     with pytest.raises(fg.MemoryLimitError):
         fg.compute(fg.exp(fg.Tensor(x) @ fg.Tensor(x)), memory_limit=limit - 1)
