@@ -14,6 +14,7 @@ from fusegraph.ops import DTYPES
 
 Array = np.ndarray[Any, Any]
 HELD = ", ".join(map(str, DTYPES))
+NATIVE = frozenset(DTYPES)
 
 
 def checked_array(array: Array) -> Array:
@@ -24,11 +25,14 @@ def checked_array(array: Array) -> Array:
     TypeError
         Naming the dtype and the remedy.
     """
-    if array.dtype.newbyteorder("=") not in DTYPES:
+    if array.dtype in NATIVE:
+        return array
+    native = array.dtype.newbyteorder("=")
+    if native not in NATIVE:
         raise TypeError(
             f"asarray: dtype {array.dtype} is not supported; cast to one of {HELD} first"
         )
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+    return array.astype(native)
 
 
 def checked_dtype(dtype: Any) -> DType:
@@ -37,6 +41,6 @@ def checked_dtype(dtype: Any) -> DType:
         found: DType = np.dtype(dtype).newbyteorder("=")
     except (TypeError, ValueError, SyntaxError):
         raise TypeError(f"dtype={dtype!r} is not understood; choose one of {HELD}") from None
-    if found not in DTYPES:
+    if found not in NATIVE:
         raise TypeError(f"dtype {found} is not supported; choose one of {HELD}")
     return found

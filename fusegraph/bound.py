@@ -61,14 +61,13 @@ class Graph:
 def take_apart(roots: tuple[Node, ...]) -> Graph:
     """Walk the graph once: its arrays, and a key that equal graphs over other arrays share."""
     nodes = topological(roots)
-    number: dict[Node, int] = {}
+    number = dict(zip(nodes, range(len(nodes)), strict=True))
     key: list[Any] = []
     arrays: list[np.ndarray[Any, Any]] = []
     for node in nodes:
-        number[node] = len(number)
         if node.inputs:
             key.append((node.op.name, node.params, node.source, *[number[i] for i in node.inputs]))
-        elif node.op.name == "const":
+        elif node.kind == "const":
             key.append((node.dtype.char, node.data.tobytes()))
         else:
             array = node.data
@@ -78,8 +77,10 @@ def take_apart(roots: tuple[Node, ...]) -> Graph:
                     "instead of branching on values, or compute outside of the function"
                 )
             arrays.append(array)
-            key.append((array.dtype.str, array.shape, array_order(array), is_mapped(array)))
-    key.append(tuple(number[root] for root in roots))
+            mapped = array.base is not None and is_mapped(array)
+            order = None if array.flags.c_contiguous else array_order(array) or "strided"
+            key.append((array.dtype, array.shape, order, mapped))
+    key.append(tuple([number[root] for root in roots]))
     return Graph(nodes, roots, tuple(key), arrays)
 
 

@@ -308,6 +308,8 @@ def wrap(node: Node) -> Tensor:
 
 def as_node(value: Any, dtype: Any = None) -> Node:
     """The node of a value: a tensor's own, a leaf for an array, a constant for a scalar."""
+    if type(value) is np.ndarray:
+        return leaf(checked_array(value))
     if isinstance(value, Tensor):
         return value.node
     if isinstance(value, Node):
@@ -317,8 +319,6 @@ def as_node(value: Any, dtype: Any = None) -> Node:
     if isinstance(value, (bool, int, float, complex, np.generic)):
         array = checked_array(np.asarray(value, dtype))
         return const(array, array.dtype)
-    if type(value) is np.ndarray:
-        return leaf(checked_array(value))
     if isinstance(value, (list, tuple)) and _holds_tensor(value):
         return ARRAY_FUNCTIONS[np.stack]([Tensor(v) for v in value]).node  # type: ignore[no-any-return]
     try:
