@@ -119,17 +119,7 @@ class JitFunction:
         ):
             return self.function(*args, **keywords)  # inside another trace: part of it
         options = self._options()
-        arrays, key = _arguments(args, keywords)
-        try:
-            ready = self._ready.get((key, options))
-        except TypeError:
-            _refuse_unhashable(self.function, args, keywords)
-            raise
-        if ready is None:
-            ready = self._prepare(args, keywords, arrays, key, options)
-        else:
-            self._hits += 1
-            ready.used = self._hits + self._misses
+        ready, arrays = self._ready_for(args, keywords, options)
         limit = options.memory_limit
         if limit is not None and ready.program.plan.peak_bytes > limit:
             raise MemoryLimitError(self._bound(ready, arrays, options))
@@ -139,6 +129,11 @@ class JitFunction:
     def plan(self, *args: Any, **keywords: Any) -> BoundPlan:
         """The plan that a call with these arguments would run."""
         options = self._options()
+        ready, arrays = self._ready_for(args, keywords, options)
+        return self._bound(ready, arrays, options)
+
+    def _ready_for(self, args: Any, keywords: Any, options: Options) -> tuple[Ready, list[Any]]:
+        """The plan for these arguments, kept or made, and the arrays among them."""
         arrays, key = _arguments(args, keywords)
         try:
             ready = self._ready.get((key, options))
@@ -146,8 +141,10 @@ class JitFunction:
             _refuse_unhashable(self.function, args, keywords)
             raise
         if ready is None:
-            ready = self._prepare(args, keywords, arrays, key, options)
-        return self._bound(ready, arrays, options)
+            return self._prepare(args, keywords, arrays, key, options), arrays
+        self._hits += 1
+        ready.used = self._hits + self._misses
+        return ready, arrays
 
     def cache_info(self) -> CacheInfo:
         """Hits, misses and what is cached."""
