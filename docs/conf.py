@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from importlib.metadata import version as installed_version
-from pathlib import Path
-from typing import Any
 
 project = "fusegraph"
 author = "the fusegraph developers"
@@ -37,14 +35,3 @@ napoleon_numpy_docstring = True
 napoleon_use_rtype = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
-
-
-def leave_out_missing_pages(app: Any, name: str, source: list[str]) -> None:
-    """Drop the page about the seed from the contents as long as there is none."""
-    if name == "index" and not (Path(app.srcdir) / "seed.md").exists():
-        source[0] = source[0].replace("\nseed\n", "\n")
-
-
-def setup(app: Any) -> None:
-    """Connect the handler above."""
-    app.connect("source-read", leave_out_missing_pages)

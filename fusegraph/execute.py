@@ -79,11 +79,6 @@ class Program:
         return [values[slot] for slot in self._outputs]
 
 
-def run_plan(plan: Plan, arrays: Sequence[Array]) -> list[Array]:
-    """Run ``plan`` once."""
-    return Program(plan).run(arrays)
-
-
 def _runner(step: Step) -> Runner:
     """What runs one step."""
     kernel = step.kernel

@@ -54,7 +54,6 @@ class Op:
     method: str = ""  # operator method, without underscores: "add" gives __add__ and __radd__
     ulp: int = 0  # largest difference between an engine and NumPy; 0: bit-identical
     domain: str = "any"  # where tests draw operands from: any, real, positive, unit, above_one
-    cheap: bool = False  # cheap enough to recompute instead of storing (casts, compares)
 
     def __repr__(self) -> str:
         return f"Op({self.name})"
@@ -180,12 +179,12 @@ ELEMENTWISE: tuple[Op, ...] = (
     _row("fmin", 2, np.fmin, "compare"),
     _row("where", 3, _where, "select", opcode="where", runs="bilfd"),
     # comparing
-    _infix("equal", np.equal, "compare", "==", opcode="eq", runs="bilfd", method="eq", cheap=True),
-    _infix("not_equal", np.not_equal, "compare", "!=", opcode="ne", runs="bilfd", method="ne", cheap=True),
-    _infix("less", np.less, "compare", "<", opcode="gt:swap", runs=_NUM, method="lt", cheap=True),
-    _infix("less_equal", np.less_equal, "compare", "<=", opcode="ge:swap", runs=_NUM, method="le", cheap=True),
-    _infix("greater", np.greater, "compare", ">", opcode="gt", runs=_NUM, method="gt", cheap=True),
-    _infix("greater_equal", np.greater_equal, "compare", ">=", opcode="ge", runs=_NUM, method="ge", cheap=True),
+    _infix("equal", np.equal, "compare", "==", opcode="eq", runs="bilfd", method="eq"),
+    _infix("not_equal", np.not_equal, "compare", "!=", opcode="ne", runs="bilfd", method="ne"),
+    _infix("less", np.less, "compare", "<", opcode="gt:swap", runs=_NUM, method="lt"),
+    _infix("less_equal", np.less_equal, "compare", "<=", opcode="ge:swap", runs=_NUM, method="le"),
+    _infix("greater", np.greater, "compare", ">", opcode="gt", runs=_NUM, method="gt"),
+    _infix("greater_equal", np.greater_equal, "compare", ">=", opcode="ge", runs=_NUM, method="ge"),
     # truth and bits
     _row("logical_and", 2, np.logical_and, "compare", opcode="and", runs="b", text="({0} & {1})"),
     _row("logical_or", 2, np.logical_or, "compare", opcode="or", runs="b", text="({0} | {1})"),
@@ -234,7 +233,7 @@ ELEMENTWISE: tuple[Op, ...] = (
     _row("conj", 1, np.conjugate, "add", aliases=("conjugate",)),
     _row("real", 1, _real, "move"),
     _row("imag", 1, _imag, "move"),
-    _row("astype", 1, _cast, "move", opcode="cast", cheap=True),
+    _row("astype", 1, _cast, "move", opcode="cast"),
 )
 # fmt: on
 

@@ -97,6 +97,15 @@ def test_self_check_accepts_this_release():
     engine_module.self_check()
 
 
+def test_the_first_program_is_preceded_by_the_self_check(monkeypatch):
+    asked = []
+    monkeypatch.setattr(engine_module, "self_check", lambda: asked.append(True))
+    engine_module._checked_once.cache_clear()
+    for offset in (1.25, 2.25):
+        fg.plan(fg.asarray(np.ones(3)) + offset, engine="numexpr")
+    assert asked == [True]
+
+
 def test_self_check_notices_wrong_results(monkeypatch):
     class Wrong:
         def __init__(self, *args):

@@ -54,7 +54,6 @@ class Engine(Protocol):
 
     name: str
     blocked: bool
-    multi_output: bool
 
     def refuses(self, node: Node) -> str | None:
         """Why this engine cannot evaluate ``node``, or None."""

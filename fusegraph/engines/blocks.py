@@ -28,7 +28,6 @@ class NumpyEngine:
 
     name = "numpy"
     blocked = True
-    multi_output = True
 
     def refuses(self, node: Node) -> str | None:
         return None

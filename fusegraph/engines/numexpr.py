@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import numexpr
@@ -40,7 +41,6 @@ class NumexprEngine:
 
     name = "numexpr"
     blocked = False
-    multi_output = False
 
     def refuses(self, node: Node) -> str | None:
         if node.kind != "elementwise":
@@ -114,6 +114,7 @@ class NumexprBody:
     scratch_bytes = 0  # numexpr's own blocks: 1,024 elements a register
 
     def __init__(self, region: Region) -> None:
+        _checked_once()
         self.program, constants, temporaries = _Assembler(region).assemble()
         signature = "".join(NUMEXPR_CODES[i.dtype] for i in region.inputs)
         self.call = interpreter.NumExpr(
@@ -274,3 +275,9 @@ def self_check() -> None:
         raise ImportError(
             f"numexpr {numexpr.__version__} computes wrong results; install >= 2.14.2"
         )
+
+
+@cache
+def _checked_once() -> None:
+    """The self-check before the first program of a process."""
+    self_check()
