@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fusegraph.cost import base
 from fusegraph.graph import GraphError, Node, const, make, topological
 from fusegraph.ops import OPS
 from fusegraph.views import Params, View, apply_view, operand_views, view_shape
@@ -162,6 +163,49 @@ def _drop_broadcast(node: Node) -> Node | None:
     return make(node.op, tuple(inputs), node.params, node.shape, node.dtype)
 
 
+def _lift_squeeze(node: Node) -> Node | None:
+    # op(squeeze(a), squeeze(b)) -> squeeze(op(a, b)): values one a row stay aligned with their rows
+    squeezed = [i for i in node.inputs if i.op.name == "squeeze" and base(i).kind != "input"]
+    if not squeezed:
+        return None
+    axes = squeezed[0].params
+    lifted = [_with_axes(i, axes, len(node.shape)) for i in node.inputs]
+    operands = tuple(i for i in lifted if i is not None)
+    if len(operands) < len(node.inputs):
+        return None
+    shape = np.broadcast_shapes(*(i.shape for i in operands))
+    inner = make(node.op, operands, node.params, shape, node.dtype, node.source)
+    return apply_view("squeeze", axes, inner)
+
+
+def _with_axes(operand: Node, axes: Params, rank: int) -> Node | None:
+    """``operand`` with the squeezed ``axes`` put back at no cost, or None."""
+    if not operand.shape and operand.kind == "const":
+        return operand
+    if operand.op.name == "squeeze":
+        return operand.inputs[0] if operand.params == axes else None
+    leaf = operand.kind == "input" and len(operand.shape) == rank
+    return apply_view("expand", axes, operand) if leaf else None
+
+
+def _drop_squeeze(node: Node) -> Node | None:
+    # x + squeeze(m, leading axes) -> x + m, where the result has the axes anyway
+    inputs = tuple(_unsqueezed(i, len(node.shape)) for i in node.inputs)
+    if all(a is b for a, b in zip(inputs, node.inputs, strict=True)):
+        return None
+    if np.broadcast_shapes(*(i.shape for i in inputs)) != node.shape:
+        return None
+    return make(node.op, inputs, node.params, node.shape, node.dtype, node.source)
+
+
+def _unsqueezed(operand: Node, rank: int) -> Node:
+    """The operand of a squeeze that only dropped axes which broadcasting puts back."""
+    if operand.op.name != "squeeze" or operand.params != tuple(range(len(operand.params))):
+        return operand
+    source = operand.inputs[0]
+    return source if base(source).kind != "input" and len(source.shape) <= rank else operand
+
+
 def _small_power(node: Node) -> Node | None:
     # x**3 -> x*x*x; at most 2 ulp for floats, exact for integers
     x, exponent = node.inputs
@@ -187,6 +231,8 @@ def _small_integer_power(node: Node) -> Node | None:
 RULES: tuple[Rule, ...] = (
     Rule("fold-constants", (), _fold),
     Rule("drop-broadcast", (), _drop_broadcast),
+    Rule("lift-squeeze", (), _lift_squeeze),
+    Rule("drop-squeeze", (), _drop_squeeze),
     Rule("multiply-by-one", ("multiply",), _neutral_either(1)),
     Rule("divide-by-one", ("divide",), _neutral_right(1)),
     Rule("power-of-one", ("pow",), _neutral_right(1)),
@@ -264,8 +310,6 @@ class _Driver:
             pushed, rest = _push(node, views)
             if len(rest) < len(views):
                 return pushed, rest
-        if self.uses[node] == 1 and _restores_axes(node, views[0]):
-            return [(node.inputs[0], ())], views[1:]
         return [(node, ())], views
 
     def assemble(self, key: Key, parts: list[Node], rest: tuple[View, ...]) -> Node:
@@ -274,17 +318,8 @@ class _Driver:
             return parts[0]
         if views and len(rest) == len(views):
             return _apply(parts[0], views)
-        if node.kind == "reduce" and views:
-            kept = make(
-                node.op,
-                (parts[0],),
-                _keeping(node),
-                views_shape(node, views[:1]),
-                node.dtype,
-                node.source,
-            )
-            self.note("keep-reduced-axes", node, repr(kept))
-            return _apply(kept, rest)
+        if node.kind == "reduce" and not dict(node.params)["keepdims"]:
+            return self.keep_axes(node, parts[0])
         inside = views[: len(views) - len(rest)]
         shape = node.shape
         for name, params in inside:
@@ -296,8 +331,19 @@ class _Driver:
             new = make(node.op, tuple(parts), node.params, shape, node.dtype, node.source)
         return _apply(self.simplify(new) if node.kind == "elementwise" else new, rest)
 
+    def keep_axes(self, node: Node, operand: Node) -> Node:
+        """A reduction that keeps its axes, seen without them: so its value aligns with what it reduces."""
+        axes = _reduced_axes(node)
+        shape = tuple(1 if a in axes else n for a, n in enumerate(operand.shape))
+        kept = make(node.op, (operand,), _keeping(node), shape, node.dtype, node.source)
+        if axes:
+            self.note("keep-reduced-axes", node, repr(kept))
+        return apply_view("squeeze", axes, kept)
+
     def simplify(self, node: Node) -> Node:
         for _ in range(MAX_ROUNDS):
+            if node.kind == "view" and node.inputs[0].kind == "elementwise":
+                return apply_view(node.op.name, node.params, self.simplify(node.inputs[0]))
             if node.kind != "elementwise":
                 return node
             for rule in self.rules[node.op.name]:
@@ -317,9 +363,13 @@ class _Driver:
 
 def _compose(first: View, views: tuple[View, ...]) -> tuple[View, ...]:
     """``first`` and then ``views``, with neighbours of one kind joined where one view does for two."""
-    if not views or views[0][0] != first[0]:
-        return (first, *views)
+    if not views:
+        return (first,)
     name, params = views[0]
+    if {first[0], name} == {"squeeze", "expand"} and first[1] == params:
+        return views[1:]
+    if name != first[0]:
+        return (first, *views)
     if name == "permute":
         joined: Params = tuple(first[1][a] for a in params)
         return ((name, joined), *views[1:])
@@ -352,12 +402,11 @@ def _from_line(source: str, node: Node) -> Node:
     return make(node.op, node.inputs, node.params, node.shape, node.dtype, source)
 
 
-def _restores_axes(node: Node, view: View) -> bool:
-    """Does ``view`` put back the axes that a reduction dropped: ``sum(x, -1)[..., None]``?"""
-    if node.kind != "reduce" or view[0] != "expand":
-        return False
-    keywords = dict(node.params)
-    return not keywords["keepdims"] and keywords["axis"] == view[1]
+def _reduced_axes(node: Node) -> tuple[int, ...]:
+    axis = dict(node.params)["axis"]
+    if axis is None:
+        return tuple(range(len(node.inputs[0].shape)))
+    return (axis,) if isinstance(axis, int) else tuple(axis)
 
 
 def _keeping(node: Node) -> Params:
@@ -365,15 +414,8 @@ def _keeping(node: Node) -> Params:
     return tuple((name, True if name == "keepdims" else value) for name, value in node.params)
 
 
-def views_shape(node: Node, views: tuple[View, ...]) -> tuple[int, ...]:
-    """Shape of ``node`` seen through ``views``."""
-    shape = node.shape
-    for name, params in views:
-        shape = view_shape(name, params, shape)
-    return shape
-
-
 def _apply(node: Node, views: tuple[View, ...]) -> Node:
     for name, params in views:
-        node = apply_view(name, params, node)
+        undone = name == "expand" and node.op.name == "squeeze" and node.params == params
+        node = node.inputs[0] if undone else apply_view(name, params, node)
     return node
