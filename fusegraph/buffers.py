@@ -8,6 +8,7 @@ result, of any depth, keeps the block alive, so nothing a user still holds is re
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 import threading
@@ -93,3 +94,45 @@ class Pool:
 
 POOL = Pool()
 """The process's pool: memory is a property of the process, so there is one."""
+
+
+Wanted = tuple[tuple[Shape, DType], ...]
+
+
+class Scratch(threading.local):
+    """Temporaries of blocks: memory of a thread that its next kernel uses again.
+
+    Kernels of one thread do not overlap in time, so their scratch may overlap in memory.
+    """
+
+    REMEMBERED = 64  # shapes whose arrays are kept; a loop asks for two: whole blocks and the last
+
+    def __init__(self) -> None:
+        self.memory = np.empty(0, np.uint8)
+        self.arrays: dict[Any, list[np.ndarray[Any, Any]]] = {}
+
+    def take(self, wanted: Wanted) -> list[np.ndarray[Any, Any]]:
+        """An array for each shape and dtype, side by side, aligned to cache lines."""
+        if not wanted:
+            return []
+        found = self.arrays.get(wanted)
+        return self._lay_out(wanted) if found is None else found
+
+    def _lay_out(self, wanted: Wanted) -> list[np.ndarray[Any, Any]]:
+        exact = [math.prod(shape) * dtype.itemsize for shape, dtype in wanted]
+        sizes = [-(-nbytes // 64) * 64 for nbytes in exact]
+        if self.memory.size < sum(sizes) or len(self.arrays) >= self.REMEMBERED:
+            self.arrays.clear()
+        if self.memory.size < sum(sizes):
+            self.memory = np.empty(0, np.uint8)  # let go of the old before asking for the new
+            self.memory = np.empty(sum(sizes), np.uint8)
+        ends = itertools.accumulate(sizes)
+        found = [
+            self.memory[end - size : end][:nbytes].view(dtype).reshape(shape)
+            for size, end, nbytes, (shape, dtype) in zip(sizes, ends, exact, wanted, strict=True)
+        ]
+        self.arrays[wanted] = found
+        return found
+
+
+SCRATCH = Scratch()

@@ -3,8 +3,6 @@
 In: a unit of the fusion pass and what the plan knows (names, memory orders, options, machine). Out: a
 ``Kernel``. Engines of one unit are compared by predicted seconds; the least wins and the plan says by
 how much.
-
-The time model: ``launch + max(compute, bytes / bandwidth of the level that holds the working set)``.
 """
 
 from __future__ import annotations
@@ -26,14 +24,18 @@ from fusegraph.graph import Node
 from fusegraph.machine import Machine
 from fusegraph.options import Options
 from fusegraph.rows import panel_rows
+from fusegraph.timing import (
+    WORTH_A_THREAD,
+    Prediction,
+    compute_seconds,
+    node_seconds,
+    predict,
+)  # fmt: skip
 from fusegraph.views import Order
 
 SMALLEST_BLOCK = 2048  # elements; below this the calls cost more than the arithmetic
 LARGEST_BLOCK = 131072  # elements; larger blocks were never faster
 LEAST_PANELS = 8  # of a kernel, so that threads share the work whatever their number
-# Seconds of arithmetic below which one thread does it: 1,000,000 float32 additions (150 us) took
-# 1.05x of NumPy on one thread and 1.42x on two, GELU of as many (4 ms) 0.83x and 0.59x.
-WORTH_A_THREAD = 500e-6
 # Leaving numpy for another engine must be predicted to save this share: predictions are off by as much.
 MARGIN = 0.8
 
@@ -111,14 +113,6 @@ class Kernel:
     def sources(self) -> tuple[str, ...]:
         """``file:line`` of the operations, where sources are traced."""
         return tuple(dict.fromkeys(n.source for n in self.region.nodes if n.source))
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """Seconds of a kernel, and the term that binds."""
-
-    seconds: float
-    bound: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,16 +197,6 @@ def iteration_order(region: Region, orders: Mapping[Node, Order]) -> tuple[tuple
     return result, "flat" if flat else "strided"
 
 
-def compute_seconds(engine: Engine, region: Region, machine: Machine) -> float:
-    """Seconds of arithmetic on one thread."""
-    kinds: dict[Any, tuple[Node, int]] = {}
-    for node in region.nodes:
-        kind = (node.op, node.dtype, *[i.dtype for i in node.inputs])
-        kinds[kind] = (node, kinds[kind][1] + 1) if kind in kinds else (node, 1)
-    each = sum(engine.nanoseconds(node, machine) * count for node, count in kinds.values())
-    return each * _size(region) * 1e-9
-
-
 def _threads(engine: Engine, compute: float, setting: Setting) -> int:
     """Threads for a kernel: one for small work; an engine with threads of its own takes the bound."""
     small = engine.blocked and compute < WORTH_A_THREAD
@@ -221,7 +205,7 @@ def _threads(engine: Engine, compute: float, setting: Setting) -> int:
 
 def _predict(engine: Engine, region: Region, cost: Cost, setting: Setting) -> Trial:
     machine = setting.machine
-    compute = compute_seconds(engine, region, machine)
+    compute = compute_seconds(engine, region.nodes, _size(region), machine)
     threads = _threads(engine, compute, setting)
     # Between calls of a block the interpreter's lock changes hands: steps do not run in parallel.
     blocks = max(1, _size(region) // (LARGEST_BLOCK // 2)) if engine.blocked else 0
@@ -231,18 +215,6 @@ def _predict(engine: Engine, region: Region, cost: Cost, setting: Setting) -> Tr
     share = threads if compute > WORTH_A_THREAD else 1
     found = predict(machine, compute / share + steps, cost.bytes_moved, launch, threads)
     return Trial(engine, found, threads)
-
-
-def predict(
-    machine: Machine, compute: float, moved: int, launch: float, threads: int
-) -> Prediction:
-    """The time model over seconds of compute and bytes moved."""
-    level, bandwidth = machine.bandwidth(moved, threads)
-    memory = moved / bandwidth
-    bound = "compute" if compute >= memory else level
-    if launch > max(compute, memory):
-        bound = "launch"
-    return Prediction(launch + max(compute, memory), bound)
 
 
 def _block_length(region: Region, scratch: int, machine: Machine, threads: int) -> int:
@@ -332,19 +304,6 @@ def _panels(
         threads=threads,
         scratch_bytes=body.scratch_bytes * block * threads,
         body=body,
-    )
-
-
-def node_seconds(node: Node, machine: Machine) -> float:
-    """Seconds of one operation on one thread, operands in cache."""
-    if node.kind == "matmul":
-        flops = 2 * node.size * node.inputs[0].shape[-1]
-        return flops / (machine.gigaflops[node.dtype.name] * 1e9)
-    if node.kind == "elementwise":
-        return ELEMENTWISE_ENGINES[FALLBACK].nanoseconds(node, machine) * node.size * 1e-9
-    work = max([node, *node.inputs], key=lambda n: n.size)
-    return (
-        machine.ns(FALLBACK, node.op.name, work.dtype.name, node.op.flop_class) * work.size * 1e-9
     )
 
 

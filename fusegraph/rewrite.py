@@ -332,7 +332,7 @@ class _Driver:
         return _apply(self.simplify(new) if node.kind == "elementwise" else new, rest)
 
     def keep_axes(self, node: Node, operand: Node) -> Node:
-        """A reduction that keeps its axes, seen without them: so its value aligns with what it reduces."""
+        """A reduction that keeps its axes, seen without them: its value aligns with what it reduces."""
         axes = _reduced_axes(node)
         shape = tuple(1 if a in axes else n for a, n in enumerate(operand.shape))
         kept = make(node.op, (operand,), _keeping(node), shape, node.dtype, node.source)

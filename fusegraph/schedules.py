@@ -1,0 +1,211 @@
+"""Schedules: how the loop of a kernel runs around its body.
+
+In: a kernel. Out: a function that runs it on its operands into its results; what does not change from
+run to run (block keys, extents, scratch shapes) is worked out once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+
+from fusegraph.buffers import SCRATCH
+from fusegraph.engines.base import Array
+from fusegraph.graph import Node, Shape
+from fusegraph.kernel import Kernel
+from fusegraph.workers import BLAS_THREADS, Task, run_tasks
+
+Loop = Callable[[list[Array], list[Array]], None]
+"""Runs a kernel on its operands into its results."""
+Place = Callable[[list[Array], int], list[Array]]
+"""The parts of the operands and results that belong to a block."""
+
+
+def whole(kernel: Kernel) -> Loop:
+    """One library call."""
+    return lambda operands, results: kernel.body(operands, results[0])
+
+
+def itself(kernel: Kernel) -> Loop:
+    """An engine that loops by itself."""
+    return lambda operands, results: kernel.body.run(operands, results, kernel.threads)
+
+
+def flat(kernel: Kernel) -> Loop:
+    """One axis: every operand is a scalar or dense in the order of the loop."""
+    if not kernel.blocked:
+        return itself(kernel)
+    size, block, order = math.prod(kernel.region.shape), kernel.block, kernel.order
+    shapes: list[Shape] = [(min(block, size - start),) for start in range(0, size, block)]
+
+    def place(arrays: list[Array], index: int) -> list[Array]:
+        start, stop = index * block, (index + 1) * block
+        return [a[start:stop] if a.ndim else a for a in arrays]
+
+    loop = blocks(kernel, place, shapes)
+    return lambda operands, results: loop([_flattened(a, order) for a in (*operands, *results)])
+
+
+def _flattened(array: Array, order: tuple[int, ...]) -> Array:
+    if array.size == 1:
+        return array.reshape(())
+    return (array if array.flags.c_contiguous else array.transpose(order)).reshape(-1)
+
+
+def strided(kernel: Kernel) -> Loop:
+    """Blocks of the iteration space; operands keep their strides and broadcast inside a block."""
+    if not kernel.blocked:
+        return itself(kernel)
+    order = kernel.order
+    shape = tuple(kernel.region.shape[a] for a in order)
+    keys = list(block_keys(shape, blocked_shape(shape, kernel.block)))
+    values = (*kernel.region.inputs, *kernel.region.outputs)
+    fixed = [_fixed_axes(value.shape, order) for value in values]
+    loop = blocks(kernel, _placer(keys, fixed), [_extent(key, shape) for key in keys])
+    return lambda operands, results: loop([_ordered(a, order) for a in (*operands, *results)])
+
+
+def _fixed_axes(shape: Shape, order: tuple[int, ...]) -> tuple[bool, ...]:
+    """Along which axes of the loop a value is the same for every block: it is broadcast there."""
+    if not shape:
+        return ()
+    padded = (1,) * (len(order) - len(shape)) + shape
+    return tuple(padded[a] == 1 for a in order)
+
+
+def _placer(keys: list[tuple[slice, ...]], fixed: list[tuple[bool, ...]]) -> Place:
+    """Places blocks whose operands take ``keys`` along the axes that are not fixed."""
+    everything = slice(None)
+    patterns = list(dict.fromkeys(fixed))
+    cut = {
+        pattern: [
+            tuple(everything if f else k for f, k in zip(pattern, key, strict=False))
+            for key in keys
+        ]
+        for pattern in patterns
+    }
+    per_array = [cut[pattern] for pattern in fixed]
+
+    def place(arrays: list[Array], index: int) -> list[Array]:
+        return [a[key[index]] for a, key in zip(arrays, per_array, strict=True)]
+
+    return place
+
+
+def _extent(key: tuple[slice, ...], shape: Shape) -> Shape:
+    return tuple(min(k.stop, n) - k.start for k, n in zip(key, shape, strict=True))
+
+
+def panels(kernel: Kernel) -> Loop:
+    """Blocks of rows. A right side of a product is fixed while the rows of its matrix pass."""
+    rows = kernel.region.shape
+    keys = list(block_keys(rows, blocked_shape(rows, kernel.block)))
+    right = {n.inputs[1] for n in kernel.region.nodes if n.kind == "matmul"}
+    values = (*kernel.region.inputs, *kernel.region.outputs)
+    stored = set(kernel.region.outputs)
+    taken = [_row_keys(value, value in right, value in stored, keys) for value in values]
+
+    def place(arrays: list[Array], index: int) -> list[Array]:
+        return [a[key[index]] for a, key in zip(arrays, taken, strict=True)]
+
+    loop = blocks(kernel, place, [_extent(key, rows) for key in keys])
+
+    def run(operands: list[Array], results: list[Array]) -> None:
+        if not right:
+            loop([*operands, *results])
+            return
+        BLAS_THREADS.enter(1)
+        try:
+            loop([*operands, *results])
+        finally:
+            BLAS_THREADS.leave(1)
+
+    return run
+
+
+def _row_keys(
+    value: Node, right: bool, stored: bool, keys: list[tuple[slice, ...]]
+) -> list[tuple[slice, ...]]:
+    """What each panel takes of a value.
+
+    A right side has the batch axes of the rows, a result that dropped its last axis has rows only;
+    axes of size 1 are broadcast.
+    """
+    dropped = stored and value.kind == "reduce" and not dict(value.params)["keepdims"]
+    count = max(0, len(value.shape) - (2 if right else 0 if dropped else 1))
+    rows = len(keys[0]) if keys else 0
+    first = rows - count - (1 if right else 0)
+    everything = slice(None)
+    return [
+        tuple(
+            everything if n == 1 else k
+            for n, k in zip(value.shape[:count], key[first : first + count], strict=True)
+        )
+        for key in keys
+    ]
+
+
+def _ordered(array: Array, order: tuple[int, ...]) -> Array:
+    """``array`` with every axis of the iteration space, in loop order; scalars as they are."""
+    if not array.ndim:
+        return array
+    missing = len(order) - array.ndim
+    padded = array[(None,) * missing] if missing else array
+    return padded if order == tuple(range(len(order))) else padded.transpose(order)
+
+
+def blocked_shape(shape: Shape, elements: int) -> Shape:
+    """The largest block of at most ``elements``: whole fast axes, a part of one, single slow ones."""
+    block = [1] * len(shape)
+    inner = 1
+    for axis in range(len(shape) - 1, -1, -1):
+        block[axis] = max(1, min(shape[axis], elements // inner))
+        inner *= block[axis]
+        if block[axis] < shape[axis]:
+            break
+    return tuple(block)
+
+
+def block_keys(shape: Shape, block: Shape) -> Iterator[tuple[slice, ...]]:
+    """Slices of every block, in the order they lie in memory."""
+    axes = (
+        [slice(start, start + step) for start in range(0, size, step)]
+        for size, step in zip(shape, block, strict=True)
+    )
+    return itertools.product(*axes)
+
+
+def blocks(kernel: Kernel, place: Place, shapes: list[Shape]) -> Callable[[list[Array]], None]:
+    """The loop of a blocked body over its blocks; each thread has its own registers and scratch."""
+    body, threads = kernel.body, kernel.threads
+    inputs, first_output, first_scratch = (
+        len(kernel.region.inputs), body.first_output, body.first_scratch,
+    )  # fmt: skip
+    scratch = {shape: body.scratch_shapes(shape) for shape in set(shapes)}
+
+    def loop(arrays: list[Array]) -> None:
+        def make_task() -> Task:
+            file = body.registers()
+
+            def task(index: int) -> None:
+                parts = place(arrays, index)
+                file[:inputs] = parts[:inputs]
+                file[first_output:first_scratch] = parts[inputs:]
+                file[first_scratch:] = SCRATCH.take(scratch[shapes[index]])
+                body.run_block(file)
+
+            return task
+
+        run_tasks(make_task, len(shapes), threads)
+
+    return loop
+
+
+SCHEDULES: dict[str, Callable[[Kernel], Loop]] = {
+    "flat": flat,
+    "strided": strided,
+    "whole": whole,
+    "tiles": whole,
+    "panels": panels,
+}
