@@ -22,6 +22,7 @@ from typing import Any
 from fusegraph.engines import ELEMENTWISE_ENGINES, FALLBACK
 from fusegraph.engines.base import Engine, Extent, Region
 from fusegraph.graph import GraphError, Node, Shape, consumers
+from fusegraph.panels import Panels
 
 ALONE = ("alone",)  # parameters of an element-wise node that must be a kernel of its own
 
@@ -59,11 +60,11 @@ class Unit:
 
     region: Region
     engines: tuple[str, ...]  # element-wise engines that can run it; () for other kinds
-    panels: bool = False  # rows of several kinds of nodes, run panel by panel
+    panels: Panels | None = None  # nodes of several kinds, run panel by panel
 
     @property
     def elementwise(self) -> bool:
-        return bool(self.engines) and not self.panels
+        return bool(self.engines) and self.panels is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +122,7 @@ class _Growing:
     outputs: int = 0
     live: int = 0
     floor: float = math.inf  # lowest level of a unit that feeds it
+    feeds_rows: bool = False  # a reduction or product reads it: the row pass finds its siblings
     merged: _Growing | None = None
 
     def extent_with(self, node: Node, stored: bool) -> Extent:
@@ -295,6 +297,9 @@ class _Pass:
     def add(self, node: Node, region: _Growing, stored: bool) -> None:
         self.region_of[node] = region
         region.members.append(node)
+        if not region.feeds_rows:
+            kinds = {consumer.kind for consumer in self.consumers[node]}
+            region.feeds_rows = not kinds.isdisjoint(("reduce", "matmul"))
         region.outputs += stored
         region.frontier.discard(node)
         for operand in node.inputs:
@@ -313,7 +318,9 @@ class _Pass:
         """Regions that read one stored value share the pass, where that saves reading it again."""
         if len(self.consumers[node]) < 2:
             return
-        regions = [r for r in self.consumer_regions(node) if r.shape == node.shape]
+        regions = [
+            r for r in self.consumer_regions(node) if r.shape == node.shape and not r.feeds_rows
+        ]
         for before, region in itertools.pairwise(regions):
             home = _resolved(before)
             if self.merge_refusal(home, region) is None:
@@ -339,6 +346,7 @@ class _Pass:
         home.engines = _able(home.engines & other.engines, extent)
         home.level = max(home.level, other.level)
         home.floor = min(home.floor, other.floor)
+        home.feeds_rows = home.feeds_rows or other.feeds_rows
         home.live = extent.live
         small, large = sorted((home.members, other.members), key=len)
         large.extend(small)

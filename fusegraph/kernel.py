@@ -23,7 +23,7 @@ from fusegraph.fuse import Decision, Fused, Unit
 from fusegraph.graph import Node
 from fusegraph.machine import Machine
 from fusegraph.options import Options
-from fusegraph.rows import panel_rows
+from fusegraph.panels import Panels, partial_bytes
 from fusegraph.timing import (
     WORTH_A_THREAD,
     Prediction,
@@ -35,9 +35,11 @@ from fusegraph.views import Order
 
 SMALLEST_BLOCK = 2048  # elements; below this the calls cost more than the arithmetic
 LARGEST_BLOCK = 131072  # elements; larger blocks were never faster
-LEAST_PANELS = 8  # of a kernel, so that threads share the work whatever their number
 # Leaving numpy for another engine must be predicted to save this share: predictions are off by as much.
 MARGIN = 0.8
+# Seconds for the interpreter's lock to come back after a call beside another thread: any(x > t) over
+# 4,000,000 float32 in 64 calls took 2.0 ms on two threads and 0.8 on one.
+HANDOVER = 8e-6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,6 +75,8 @@ class Kernel:
         Temporaries of all threads.
     body : object
         The compiled region.
+    panels : Panels or None
+        How the region is cut, where the schedule is ``panels``.
     """
 
     name: str
@@ -91,6 +95,7 @@ class Kernel:
     threads: int
     scratch_bytes: int
     body: Any
+    panels: Panels | None = None
 
     @property
     def blocked(self) -> bool:
@@ -264,26 +269,21 @@ def _choice(tried: list[Trial], region: Region, setting: Setting) -> str:
 def _panels(
     name: str, unit: Unit, first_touch: int, decisions: tuple[Decision, ...], setting: Setting
 ) -> Kernel:
-    region, machine = unit.region, setting.machine
-    body = PanelBody(region)
-    rows = math.prod(region.shape)
+    region, machine, panels = unit.region, setting.machine, unit.panels
+    assert panels is not None
+    body = PanelBody(region, panels)
     compute = sum(node_seconds(node, machine) for node in region.nodes)
-    block = max(1, min(panel_rows(set(region.nodes), machine), rows))
-    if compute > WORTH_A_THREAD:
-        # Whatever the number of threads: how a product is cut moves its last bits.
-        block = min(block, -(-rows // LEAST_PANELS))
-    panels = -(-rows // block)
-    right = {n.inputs[1] for n in region.nodes if n.kind == "matmul"}
-    passes = -(-region.shape[-1] // block)  # panels of one matrix: each reads its right side
     cost = kernel_cost(
         region.nodes,
         region.inputs,
         region.outputs,
-        reread=sum(value.nbytes for value in right) * max(0, passes - 1),
+        reread=_panels_reread(region, panels),
         first_touch=first_touch,
     )
-    threads = setting.options.thread_count if compute > WORTH_A_THREAD else 1
-    steps = machine.step[FALLBACK] * panels * len(region.nodes)
+    calls = panels.count * len(region.nodes)
+    shared = compute > max(WORTH_A_THREAD, 2 * HANDOVER * calls)
+    threads = setting.options.thread_count if shared else 1
+    steps = machine.step[FALLBACK] * calls
     prediction = predict(
         machine, compute / threads + steps, cost.bytes_moved, machine.launch[FALLBACK], threads
     )
@@ -297,14 +297,34 @@ def _panels(
         cost=cost,
         seconds=prediction.seconds,
         bound=prediction.bound,
-        choice=f"{panels:,} panel{'s' * (panels != 1)} of {block:,} rows in cache",
+        choice=_panels_text(panels),
         decisions=decisions,
         order=tuple(range(len(region.outputs[0].shape))),
-        block=block,
+        block=panels.height,
         threads=threads,
-        scratch_bytes=body.scratch_bytes * block * threads,
+        scratch_bytes=body.panel_bytes * threads + partial_bytes(panels),
         body=body,
+        panels=panels,
     )
+
+
+def _panels_reread(region: Region, panels: Panels) -> int:
+    """Bytes of right sides that each further panel of one matrix reads again."""
+    right = {n.inputs[1] for n in region.nodes if n.kind == "matmul"}
+    passes = -(-panels.rows[-1] // panels.block[-1]) if right else 1
+    return sum(value.nbytes for value in right) * max(0, passes - 1)
+
+
+def _panels_text(panels: Panels) -> str:
+    parts = [
+        f"{panels.count:,} panel{'s' * (panels.count != 1)} of {panels.height:,} "
+        f"row{'s' * (panels.height != 1)} in cache"
+    ]
+    if panels.narrow:
+        parts.append("the narrow last axis first")
+    if panels.partial:
+        parts.append("partial results combined as a tree")
+    return ", ".join(parts)
 
 
 # --- one call: products, reductions, joins --------------------------------------------------------

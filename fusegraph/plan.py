@@ -141,16 +141,16 @@ def build_plan(outputs: Sequence[Node], options: Options, machine: Machine) -> P
     if copies:
         rewritten = rewritten.mapped(copies)
         order = topological(rewritten.outputs)
+    orders = value_orders(order)
     fused = fuse(rewritten.outputs, order, options.engine, options.fuse, options.exact)
     if options.fuse:
         bits = options.exact or options.engine == "numpy"
-        fused = share_rows(fused, rewritten.outputs, order, machine, bits)
+        fused = share_rows(fused, rewritten.outputs, order, orders, machine, bits)
     if options.verify:
         verify(graph)
         verify(rewritten.outputs)
         verify_units(fused.units)
     names = value_names(order, fused.units)
-    orders = value_orders(order)
     buffers = plan_buffers([unit.region for unit in fused.units], rewritten.outputs)
     setting = Setting(names, orders, options, machine, fused)
     cuts = cuts_by_unit(fused)
@@ -159,7 +159,9 @@ def build_plan(outputs: Sequence[Node], options: Options, machine: Machine) -> P
         for at, (unit, buffer) in enumerate(zip(fused.units, buffers, strict=True))
     )
     steps, slots = lay_out(kernels, rewritten.outputs, order)
-    held = [b.held + k.scratch_bytes for b, k in zip(buffers, kernels, strict=True)]
+    # A thread keeps its scratch from kernel to kernel.
+    scratch = itertools.accumulate((k.scratch_bytes for k in kernels), max)
+    held = [b.held + kept for b, kept in zip(buffers, scratch, strict=True)]
     at = held.index(max(held)) if held else 0
     return Plan(
         graph=graph,

@@ -231,8 +231,8 @@ def _small_integer_power(node: Node) -> Node | None:
 RULES: tuple[Rule, ...] = (
     Rule("fold-constants", (), _fold),
     Rule("drop-broadcast", (), _drop_broadcast),
-    Rule("lift-squeeze", (), _lift_squeeze),
     Rule("drop-squeeze", (), _drop_squeeze),
+    Rule("lift-squeeze", (), _lift_squeeze),
     Rule("multiply-by-one", ("multiply",), _neutral_either(1)),
     Rule("divide-by-one", ("divide",), _neutral_right(1)),
     Rule("power-of-one", ("pow",), _neutral_right(1)),

@@ -1,32 +1,49 @@
 """The row pass: units that can run together while a block of rows stays in cache.
 
 In: the units of the fusion pass. Out: the same, with units merged that share rows: element-wise
-regions, reductions along the last axis, and products whose right side is fixed while rows pass. A merged
-unit runs in panels: blocks of rows whose every temporary stays in the cache, so softmax, layer norm or
-attention read their inputs once and write their result once.
+regions, reductions, and products whose right side is fixed while rows pass. A merged unit runs in
+panels: blocks of rows whose every temporary stays in the cache, so softmax, layer norm or attention
+read their inputs once and write their result once, and a reduction reads what its producers read.
 
-Units are taken last first, and a producer joins the unit that reads it. Legality is a ladder of early
-returns; the first rung that fails replaces the reason of the edge.
+Values are aligned by their axes, and the rows of a group are the leading axes that all of its units
+have in full. A reduction whose value is read inside must be complete in a panel, so its axes are not
+cut; one that is only stored may be put together from partial results.
+
+Units are taken last first, and a producer joins the unit that reads it; then units that read one value
+join each other. Legality is a ladder of early returns; the first rung that fails is the reason.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from fusegraph.cost import base, kernel_cost
 from fusegraph.engines import FALLBACK
 from fusegraph.engines.base import Region
+from fusegraph.engines.reductions import has_partials, reorders
 from fusegraph.fuse import ALONE, Decision, Fused, Reason, Unit, in_running_order
 from fusegraph.graph import Node, Shape
 from fusegraph.machine import Machine
+from fusegraph.panels import (
+    FEWEST_FOR_BLAS,
+    NARROW,
+    Panels,
+    cut_axes,
+    first_reduced,
+    lay_panels,
+    partial_bytes,
+    product_cache,
+    reduced_axes,
+    row_bytes,
+)
+from fusegraph.timing import WORTH_A_THREAD, node_seconds
+from fusegraph.views import Order
 
-# A product of fewer rows packs its right side more often than it pays: 2048 x 768 x 3072 float32 on one
-# thread took 148 ms in panels of 32 rows, 128 of 64, 117 of 128, 111 of 256, and 124 as a whole.
-ROWS_FOR_BLAS = 128
-FEWEST_FOR_BLAS = 16
 PRODUCT_DTYPES = ("float32", "float64", "complex64", "complex128")  # that BLAS multiplies
+PATH = 256  # groups looked at between two siblings before they count as connected
 
 
 @dataclass(slots=True, eq=False)
@@ -35,12 +52,18 @@ class _Group:
 
     units: list[Unit]
     rows: Shape | None
+    rank: int = 0
     refusal: tuple[Reason, str] = (Reason.KIND, "")
     nodes: set[Node] = field(default_factory=set)
 
 
 def share_rows(
-    fused: Fused, outputs: Sequence[Node], order: Sequence[Node], machine: Machine, bits: bool
+    fused: Fused,
+    outputs: Sequence[Node],
+    order: Sequence[Node],
+    orders: Mapping[Node, Order],
+    machine: Machine,
+    bits: bool,
 ) -> Fused:
     """Merge units that share rows.
 
@@ -49,25 +72,38 @@ def share_rows(
     fused : Fused
     outputs, order : sequence of Node
         Results, and every node below them, producers first.
+    orders : mapping
+        Axis order in memory of every value.
     machine : Machine
         Its caches bound the rows that may stay in cache.
     bits : bool
-        True keeps products out: BLAS rounds a panel unlike the whole.
+        True keeps out what rounds unlike NumPy: products in panels, sums of partial results.
     """
-    if len(fused.units) < 2:
+    if not any(unit.region.nodes[0].kind in ("reduce", "matmul") for unit in fused.units):
         return fused
-    return _RowPass(fused, outputs, order, machine, bits).run()
+    return _RowPass(fused, outputs, order, orders, machine, bits).run()
 
 
-def row_axes(node: Node) -> Shape | None:
-    """Leading axes of the rows that a node computes one by one; None where it does not."""
+def space(node: Node) -> Shape:
+    """The axes that a node loops over: a reduction loops over its operand."""
+    return node.inputs[0].shape if node.kind == "reduce" else node.shape
+
+
+def own_rows(node: Node, stored: bool, bits: bool) -> Shape | None:
+    """Leading axes that panels of one node may cut; None where it has none.
+
+    ``stored``: nothing in the panel reads its value, so that a reduction may give partial results.
+    """
     if node.kind == "elementwise":
-        return node.shape[:-1] if len(node.shape) > 1 else None
+        return node.shape or None
     if node.kind == "reduce":
-        source = node.inputs[0].shape
-        axis = dict(node.params)["axis"]
-        last = axis in (len(source) - 1, (len(source) - 1,))
-        return source[:-1] if last and len(source) > 1 else None
+        whole = node.inputs[0].shape
+        if not whole or not dict(node.params)["keepdims"]:
+            return None
+        nothing = 0 in whole
+        fixed = bits and reorders(node)
+        partial = stored and has_partials(node) and not nothing and not fixed
+        return whole if partial else whole[: first_reduced(node)]
     if node.kind == "matmul":
         left, right = node.inputs
         if len(left.shape) < 2 or len(right.shape) < 2 or node.params:
@@ -76,12 +112,19 @@ def row_axes(node: Node) -> Shape | None:
     return None
 
 
+def _common(a: Shape, b: Shape) -> Shape:
+    """The leading axes in which two shapes agree."""
+    agree = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False))
+    return tuple(n for n, _ in agree)
+
+
 class _RowPass:
     def __init__(
         self,
         fused: Fused,
         outputs: Sequence[Node],
         order: Sequence[Node],
+        orders: Mapping[Node, Order],
         machine: Machine,
         bits: bool,
     ) -> None:
@@ -89,19 +132,25 @@ class _RowPass:
         self.outputs = outputs
         self.kept = {base(node) for node in outputs}
         self.position = {node: at for at, node in enumerate(order)}
+        self.orders = orders
         self.machine = machine
         self.bits = bits
         self.group_of: dict[Node, _Group] = {}
         self.readers: dict[Node, list[Unit]] = {}
+        self.direct: dict[Node, list[Unit]] = {}  # readers that see the value through no view
         for unit in fused.units:
             for value in dict.fromkeys(unit.region.inputs):
                 self.readers.setdefault(base(value), []).append(unit)
+                self.direct.setdefault(value, []).append(unit)
         self.why: dict[tuple[Node, _Group], tuple[Reason, str]] = {}
         self.groups: dict[_Group, None] = {}
 
     def run(self) -> Fused:
         for unit in reversed(self.fused.units):
             self.place(unit)
+        for value, readers in self.direct.items():
+            if len(readers) > 1:
+                self.join_siblings(value, readers)
         for group in list(self.groups):
             reason = self.no_gain(group) if len(group.units) > 1 else None
             if reason is not None:
@@ -113,35 +162,44 @@ class _RowPass:
             decisions=tuple(self.revised(d) for d in self.fused.decisions),
         )
 
+    # --- placing ----------------------------------------------------------------------------------
+
     def place(self, unit: Unit) -> None:
         """A unit into the first group that reads it and may take it, or a group of its own."""
-        group = self.single(unit)
+        group = self.single(unit, stored=False)
         for home in self.reading_groups(unit):
             failed = self.refusal(group, home)
             if failed is None:
-                home.units.append(unit)
-                home.nodes.update(group.nodes)
-                group = home
-                break
+                self.merge(group, home)
+                return
             for value in unit.region.outputs:
                 self.why[value, home] = failed
+        group = self.single(unit, stored=True)
         self.groups[group] = None
         self.group_of.update(dict.fromkeys(unit.region.nodes, group))
+
+    def merge(self, group: _Group, home: _Group) -> None:
+        home.units += group.units
+        home.nodes |= group.nodes
+        home.rows = _common(home.rows or (), group.rows or ())
+        self.groups.pop(group, None)
+        self.group_of.update(dict.fromkeys(group.nodes, home))
 
     def dissolve(self, group: _Group, reason: str) -> None:
         """Give every unit of a group back its own kernel."""
         del self.groups[group]
         for unit in group.units:
-            alone = self.single(unit)
+            alone = self.single(unit, stored=True)
             self.groups[alone] = None
             self.group_of.update(dict.fromkeys(unit.region.nodes, alone))
             for value in unit.region.inputs:
                 self.why[base(value), alone] = (Reason.COST, reason)
 
-    def single(self, unit: Unit) -> _Group:
+    def single(self, unit: Unit, stored: bool) -> _Group:
         """A group of one unit, with its rows or the reason why it has none."""
         node = unit.region.nodes[-1]
-        group = _Group([unit], row_axes(node), nodes=set(unit.region.nodes))
+        rows = own_rows(node, stored, self.bits)
+        group = _Group([unit], rows, len(space(node)), nodes=set(unit.region.nodes))
         if group.rows is None:
             group.refusal = (Reason.KIND, f"{node.op.name} does not run row by row")
         elif unit.elementwise and FALLBACK not in unit.engines:
@@ -169,7 +227,19 @@ class _RowPass:
         )
         return list(groups)
 
-    # --- the ladder -------------------------------------------------------------------------------
+    def join_siblings(self, value: Node, readers: list[Unit]) -> None:
+        """Groups that read one value share the pass, where one of them reduces."""
+        groups = dict.fromkeys(self.group_of[r.region.nodes[0]] for r in readers)
+        home: _Group | None = None
+        for group in groups:
+            if group not in self.groups or group.rows is None or not value.shape:
+                continue
+            if home is not None and self.sibling_refusal(group, home, value) is None:
+                self.merge(group, home)
+            else:
+                home = group
+
+    # --- the ladders ------------------------------------------------------------------------------
 
     def refusal(self, group: _Group, home: _Group) -> tuple[Reason, str] | None:
         """Why the unit of ``group`` may not run in the panels of ``home``, or None."""
@@ -183,20 +253,56 @@ class _RowPass:
                     return Reason.VIEW, f"it is read through {operand.op.name}"
                 if node.kind == "matmul" and at == 1 and operand in made:
                     return Reason.KIND, "every panel of the product needs all of its right side"
-        if group.rows != home.rows:
-            return (
-                Reason.SHAPE,
-                f"rows {list(group.rows or ())} beside rows {list(home.rows or ())}",
-            )
+        failed = self.rows_refusal(group, home)
+        if failed is not None:
+            return failed
         if _both_sides(group.nodes | home.nodes):
             return Reason.KIND, "a value is needed row by row and, on the right of a product, whole"
         if self.comes_back(group, home):
             return Reason.CONVEX, "another kernel between them needs the value first"
-        return self.too_large(group.nodes | home.nodes)
+        return self.too_large(group.nodes | home.nodes, _common(group.rows or (), home.rows or ()))
+
+    def rows_refusal(self, group: _Group, home: _Group) -> tuple[Reason, str] | None:
+        """Why two groups share no rows, or None. One row is enough where there is but one axis."""
+        a, b = group.rows or (), home.rows or ()
+        common = _common(a, b)
+        if group.rank != home.rank:
+            return Reason.SHAPE, f"{group.rank} axes beside {home.rank}"
+        if not common and group.rank > 1:
+            reduced = [n for n in group.nodes | home.nodes if n.kind == "reduce"]
+            if any(first_reduced(n) == 0 for n in reduced):
+                return Reason.KIND, "the reduction is complete after the last row only"
+            return Reason.SHAPE, f"rows {list(a)} beside rows {list(b)}"
+        if not common and self.seconds(group.nodes | home.nodes) > 2 * WORTH_A_THREAD:
+            return Reason.COST, "one row is one panel, which would run on one thread"
+        return None
+
+    def sibling_refusal(
+        self, group: _Group, home: _Group, value: Node
+    ) -> tuple[Reason, str] | None:
+        """Why two groups that read ``value`` may not share its pass, or None."""
+        nodes = group.nodes | home.nodes
+        if not any(n.kind == "reduce" for n in nodes):
+            return Reason.KIND, "none of them reduces"
+        if len(value.shape) != home.rank or any(n.kind == "matmul" for n in nodes):
+            return Reason.SHAPE, "it is not read row by row"
+        failed = self.rows_refusal(group, home)
+        if failed is not None:
+            return failed
+        if self.reaches(group, home) or self.reaches(home, group):
+            return Reason.CONVEX, "one of them needs the other first"
+        return self.too_large(nodes, _common(group.rows or (), home.rows or ()))
 
     def comes_back(self, group: _Group, home: _Group) -> bool:
         """Does a path leave ``group`` for another group and come to ``home``?"""
         stack = [g for g in self.reading_groups(group.units[0]) if g is not home]
+        return self._path(stack, home, len(self.groups) + 1)
+
+    def reaches(self, start: _Group, home: _Group) -> bool:
+        """Is there a path from ``start`` to ``home``? A long search counts as one."""
+        return self._path([start], home, PATH)
+
+    def _path(self, stack: list[_Group], home: _Group, bound: int) -> bool:
         seen = set(stack)
         while stack:
             for unit in stack.pop().units:
@@ -206,31 +312,46 @@ class _RowPass:
                     if reader not in seen:
                         seen.add(reader)
                         stack.append(reader)
+            if len(seen) > bound:
+                return True
         return False
 
-    def too_large(self, nodes: set[Node]) -> tuple[Reason, str] | None:
+    def too_large(self, nodes: set[Node], rows: Shape) -> tuple[Reason, str] | None:
         """A panel must stay in cache: one row at least, and enough for BLAS where it multiplies."""
         product = any(node.kind == "matmul" for node in nodes)
         bound = product_cache(self.machine) if product else self.machine.block_bytes
-        least = row_bytes(nodes) * (FEWEST_FOR_BLAS if product else 1)
+        cut = cut_axes(nodes, rows, self.machine)
+        least = row_bytes(nodes, cut) * (FEWEST_FOR_BLAS if product else 1)
         if least > bound:
             return Reason.CACHE, f"a panel of {least:,} bytes does not stay in {bound:,} of cache"
         return None
 
+    # --- what it gains ----------------------------------------------------------------------------
+
+    def seconds(self, nodes: set[Node]) -> float:
+        return sum(node_seconds(node, self.machine) for node in nodes)
+
     def no_gain(self, group: _Group) -> str | None:
         """Why panels of the whole group do not pay, or None: their calls cost more than bytes save."""
+        panels = self.panels(group)
+        if panels.partial and not self.in_row_order(group):
+            return "its operands do not lie in the order of the panels"
         apart = sum(self.bytes_moved(set(unit.region.nodes)) for unit in group.units)
-        saved = apart - self.bytes_moved(group.nodes)
+        saved = apart - self.bytes_moved(group.nodes) - 2 * partial_bytes(panels)
         gain = saved / self.machine.bandwidth(apart, 1)[1]
         gain += self.machine.launch[FALLBACK] * (len(group.units) - 1)
-        panels = -(-math.prod(group.rows or ()) // panel_rows(group.nodes, self.machine))
-        cost = self.machine.step[FALLBACK] * (panels - 1) * len(group.nodes)
+        cost = self.machine.step[FALLBACK] * (panels.count - 1) * len(group.nodes)
         if cost <= gain:
             return None
         return (
-            f"{panels:,} panels of {len(group.nodes)} calls cost {cost * 1e6:.0f} us, moving "
+            f"{panels.count:,} panels of {len(group.nodes)} calls cost {cost * 1e6:.0f} us, moving "
             f"{saved:,} bytes less saves {gain * 1e6:.0f} us"
         )
+
+    def in_row_order(self, group: _Group) -> bool:
+        """Do the operands of a group lie in C order, as far as they are dense?"""
+        operands = {i for n in group.nodes for i in n.inputs if i not in group.nodes}
+        return all(self.orders[i] in (None, tuple(range(len(i.shape)))) for i in operands)
 
     def bytes_moved(self, nodes: set[Node]) -> int:
         """Bytes that cross memory when ``nodes`` are one kernel."""
@@ -248,17 +369,37 @@ class _RowPass:
 
     # --- results ----------------------------------------------------------------------------------
 
+    def panels(self, group: _Group) -> Panels:
+        """How a group is cut."""
+        shared = self.seconds(group.nodes) > WORTH_A_THREAD
+        members = sorted(group.nodes, key=self.position.__getitem__)
+        return lay_panels(members, group.rows or (), self.machine, self.bits, shared)
+
+    def alone_in_panels(self, group: _Group) -> bool:
+        """Is one reduction worth panels: narrow rows, or memory that threads read side by side?"""
+        (unit,) = group.units
+        node = unit.region.nodes[0]
+        if node.kind != "reduce" or group.rows is None or not has_partials(node):
+            return False
+        source = node.inputs[0]
+        last = group.rank - 1
+        narrow = group.rank > 1 and source.shape[last] <= NARROW
+        shared = last in reduced_axes(node) and source.nbytes > self.machine.l3_bytes
+        in_order = self.orders[source] == tuple(range(group.rank))
+        worth = in_order and self.seconds(group.nodes) > 2 * WORTH_A_THREAD and (narrow or shared)
+        return worth and self.panels(group).count > 1
+
     def finish(self, group: _Group) -> Unit:
-        if len(group.units) == 1:
+        if len(group.units) == 1 and not self.alone_in_panels(group):
             return group.units[0]
         members = sorted(group.nodes, key=self.position.__getitem__)
         reads = dict.fromkeys(
             i for n in members for i in n.inputs if i not in group.nodes and i.kind != "const"
         )
         stored = tuple(sorted(self.stored(group.nodes), key=self.position.__getitem__))
-        assert group.rows is not None
-        region = Region(tuple(members), tuple(reads), stored, group.rows)
-        return Unit(region, (FALLBACK,), panels=True)
+        shape = max((space(n) for n in members), key=math.prod)
+        region = Region(tuple(members), tuple(reads), stored, shape)
+        return Unit(region, (FALLBACK,), panels=self.panels(group))
 
     def revised(self, decision: Decision) -> Decision:
         """A decision after merging: fused, or stored with what this pass knows."""
@@ -278,44 +419,3 @@ def _both_sides(nodes: set[Node]) -> bool:
         i for n in nodes for at, i in enumerate(n.inputs) if not (n.kind == "matmul" and at == 1)
     }
     return bool(right & rowwise)
-
-
-# --- sizes of a panel -----------------------------------------------------------------------------
-
-
-def row_bytes(nodes: set[Node]) -> int:
-    """Bytes that one row of a panel keeps in cache: the widest values that live at once, bounded.
-
-    Chains compute in place, so of the wide temporaries about two live at a time; inputs and results
-    stream through beside them.
-    """
-    widths = sorted((_row_width(node, member=True) for node in nodes), reverse=True)
-    streams = {i for n in nodes for i in n.inputs if i not in nodes and i.kind != "const"}
-    return sum(widths[:2]) + sum(
-        _row_width(i, member=False) for i in streams if len(i.shape) > 1 and not _is_right(i, nodes)
-    )
-
-
-def _row_width(node: Node, member: bool) -> int:
-    """Bytes of one row of a value; a reduction in the panel has one element a row."""
-    reduced = member and node.kind == "reduce"
-    return (1 if reduced or not node.shape else node.shape[-1]) * node.dtype.itemsize
-
-
-def _is_right(value: Node, nodes: set[Node]) -> bool:
-    return any(n.kind == "matmul" and n.inputs[1] is value for n in nodes)
-
-
-def product_cache(machine: Machine) -> int:
-    """Bytes that the panel of a product may take on each core: beyond L2 it lives in L3."""
-    return max(machine.l2_bytes, machine.l3_bytes // (2 * machine.cores))
-
-
-def panel_rows(nodes: set[Node], machine: Machine) -> int:
-    """Rows of a panel: what stays in cache, and enough for BLAS where it multiplies."""
-    row = max(1, row_bytes(nodes))
-    rows = max(1, machine.block_bytes // row)
-    if any(node.kind == "matmul" for node in nodes):
-        enough = max(FEWEST_FOR_BLAS, min(ROWS_FOR_BLAS, product_cache(machine) // row))
-        rows = max(rows, enough)
-    return rows

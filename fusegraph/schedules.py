@@ -9,11 +9,16 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
-from fusegraph.buffers import SCRATCH
+import numpy as np
+
+from fusegraph.buffers import POOL, SCRATCH
 from fusegraph.engines.base import Array
+from fusegraph.engines.reductions import combine, partial_dtype
 from fusegraph.graph import Node, Shape
 from fusegraph.kernel import Kernel
+from fusegraph.panels import Panels, blocked_shape, partial_cells, reduced_axes
 from fusegraph.workers import BLAS_THREADS, Task, run_tasks
 
 Loop = Callable[[list[Array], list[Array]], None]
@@ -99,25 +104,49 @@ def _extent(key: tuple[slice, ...], shape: Shape) -> Shape:
 
 def panels(kernel: Kernel) -> Loop:
     """Blocks of rows. A right side of a product is fixed while the rows of its matrix pass."""
-    rows = kernel.region.shape
-    keys = list(block_keys(rows, blocked_shape(rows, kernel.block)))
+    cut = kernel.panels
+    assert cut is not None
+    keys = list(block_keys(cut.rows, cut.block))
     right = {n.inputs[1] for n in kernel.region.nodes if n.kind == "matmul"}
-    values = (*kernel.region.inputs, *kernel.region.outputs)
-    stored = set(kernel.region.outputs)
-    taken = [_row_keys(value, value in right, value in stored, keys) for value in values]
+    taken = [_row_keys(value, value in right, cut, keys) for value in kernel.region.inputs]
+    taken += [
+        _cell_keys(value, cut, keys) if value in cut.partial else _row_keys(value, False, cut, keys)
+        for value in kernel.region.outputs
+    ]
 
     def place(arrays: list[Array], index: int) -> list[Array]:
         return [a[key[index]] for a, key in zip(arrays, taken, strict=True)]
 
-    loop = blocks(kernel, place, [_extent(key, rows) for key in keys])
+    loop = blocks(kernel, place, [_extent(key, cut.rows) for key in keys])
+    if right:
+        loop = _on_one_blas_thread(loop)
+    return _with_cells(kernel, cut, loop)
+
+
+def _with_cells(kernel: Kernel, cut: Panels, loop: Callable[[list[Array]], None]) -> Loop:
+    """``loop`` over operands in panel order, with memory for partial results, combined at its end."""
+    outputs, layout = kernel.region.outputs, cut.layout
 
     def run(operands: list[Array], results: list[Array]) -> None:
-        if not right:
-            loop([*operands, *results])
-            return
+        written = [
+            POOL.empty((math.prod(partial_cells(cut, node)), *node.shape), partial_dtype(node))
+            if node in cut.partial
+            else _ordered(result, layout)
+            for node, result in zip(outputs, results, strict=True)
+        ]
+        loop([*(_ordered(a, layout) for a in operands), *written])
+        for node, cells, result in zip(outputs, written, results, strict=True):
+            if node in cut.partial:
+                combine(node, cells, result)
+
+    return run
+
+
+def _on_one_blas_thread(loop: Callable[[list[Array]], None]) -> Callable[[list[Array]], None]:
+    def run(arrays: list[Array]) -> None:
         BLAS_THREADS.enter(1)
         try:
-            loop([*operands, *results])
+            loop(arrays)
         finally:
             BLAS_THREADS.leave(1)
 
@@ -125,25 +154,33 @@ def panels(kernel: Kernel) -> Loop:
 
 
 def _row_keys(
-    value: Node, right: bool, stored: bool, keys: list[tuple[slice, ...]]
+    value: Node, right: bool, cut: Panels, keys: list[tuple[slice, ...]]
 ) -> list[tuple[slice, ...]]:
-    """What each panel takes of a value.
+    """What each panel takes of a value, by axes in panel order.
 
-    A right side has the batch axes of the rows, a result that dropped its last axis has rows only;
-    axes of size 1 are broadcast.
+    A right side has the batch axes of the rows; axes of size 1 are broadcast.
     """
-    dropped = stored and value.kind == "reduce" and not dict(value.params)["keepdims"]
-    count = max(0, len(value.shape) - (2 if right else 0 if dropped else 1))
-    rows = len(keys[0]) if keys else 0
-    first = rows - count - (1 if right else 0)
-    everything = slice(None)
+    if not value.shape:
+        return [()] * len(keys)
+    rank, everything = len(cut.layout), slice(None)
+    shape = (1,) * (rank - len(value.shape)) + value.shape
+    rows = min(len(cut.rows), rank - 2) if right else len(cut.rows)
     return [
-        tuple(
-            everything if n == 1 else k
-            for n, k in zip(value.shape[:count], key[first : first + count], strict=True)
-        )
+        tuple(key[a] if a < rows and shape[a] != 1 else everything for a in cut.layout)
         for key in keys
     ]
+
+
+def _cell_keys(value: Node, cut: Panels, keys: list[tuple[slice, ...]]) -> list[tuple[Any, ...]]:
+    """Where each panel writes its partial result: a cell, and its place in the result."""
+    axes = reduced_axes(value)
+    counts = partial_cells(cut, value)
+    kept = _row_keys(value, False, cut, keys)
+    found = []
+    for key, place in zip(keys, kept, strict=True):
+        at = [k.start // cut.block[a] for a, k in enumerate(key) if a in axes]
+        found.append((int(np.ravel_multi_index(at, counts)), *place))
+    return found
 
 
 def _ordered(array: Array, order: tuple[int, ...]) -> Array:
@@ -153,18 +190,6 @@ def _ordered(array: Array, order: tuple[int, ...]) -> Array:
     missing = len(order) - array.ndim
     padded = array[(None,) * missing] if missing else array
     return padded if order == tuple(range(len(order))) else padded.transpose(order)
-
-
-def blocked_shape(shape: Shape, elements: int) -> Shape:
-    """The largest block of at most ``elements``: whole fast axes, a part of one, single slow ones."""
-    block = [1] * len(shape)
-    inner = 1
-    for axis in range(len(shape) - 1, -1, -1):
-        block[axis] = max(1, min(shape[axis], elements // inner))
-        inner *= block[axis]
-        if block[axis] < shape[axis]:
-            break
-    return tuple(block)
 
 
 def block_keys(shape: Shape, block: Shape) -> Iterator[tuple[slice, ...]]:

@@ -140,7 +140,7 @@ not fused: nothing"""
 
 LAYER_FUSED = """\
 fused:
-  k0[8]: matmul, add, multiply, multiply, multiply, multiply, add, multiply, tanh, add, multiply
+  k0[8, 32]: matmul, add, multiply, multiply, multiply, multiply, add, multiply, tanh, add, multiply
 not fused: nothing"""
 
 EXACT_CUT = """\
@@ -196,7 +196,7 @@ not fused: nothing"""
 
 SOFTMAX_FUSED = """\
 fused:
-  k0[1000]: max, subtract, exp, sum, divide
+  k0[1000, 1000]: max, subtract, exp, sum, divide
 not fused: nothing"""
 
 LIMIT_CUT = """\

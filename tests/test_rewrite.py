@@ -37,6 +37,9 @@ FIRES = {
     "same-branches": (fg.where(F > 0, F, F),),
     "integer-power": (I**2, I**3, I**4),
     "small-power": (F**3, F**4),
+    "drop-squeeze": (F2 - F2.max(axis=0), F / F.sum(), F2 * F2.mean(axis=0)),
+    "lift-squeeze": (F2.sum(axis=1) * 2.0, fg.sqrt(F2.sum(axis=0)), F2.max(-1) - F2.min(-1),
+                     F2.sum(-1) + fg.asarray(np.ones(2))),
 }  # fmt: skip
 QUIET = {
     "fold-constants": (F + 2.0,),
@@ -58,6 +61,8 @@ QUIET = {
     "same-branches": (fg.where(F > 0, F, -F), fg.where(F > 0, F, F.astype("f4"))),
     "integer-power": (I**5, I**0, F**2.5, I**2.0),
     "small-power": (F**5, F**2.5, F**-3, C**3, F ** np.float32(3.5)),
+    "drop-squeeze": (F2.sum(axis=1) * 2.0, F2.squeeze() + F2, F - F2.sum()),
+    "lift-squeeze": (F2 - F2.max(axis=0), F2.squeeze() * 2, F2.sum(-1) + F2.sum(-2)[:2]),
 }  # fmt: skip
 
 

@@ -159,8 +159,7 @@ def test_a_stored_value_and_its_reduction_are_one_pass():
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("height", [1, 7, 64, 10**6])
 def test_neither_threads_nor_panels_change_values(threads, height, monkeypatch):
-    monkeypatch.setattr("fusegraph.kernel.panel_rows", lambda *_: height)
-    monkeypatch.setattr("fusegraph.rows.panel_rows", lambda *_: height)
+    monkeypatch.setattr("fusegraph.panels.panel_rows", lambda *_: height)
     slow = replace(default_machine(), step=dict.fromkeys(default_machine().step, 0.0))
     plan = bits(fg.softmax(fg.asarray(floats(3, 331, 200))), threads=threads, machine=slow)
     assert [(k.schedule, k.block) for k in plan.kernels] == [("panels", min(height, 993))]

@@ -3,21 +3,23 @@
 Bit-identical to NumPy: the same ufunc loops over the same dtypes. Any dtype, several outputs, no
 limits. Scratch registers are shared by lifetime; an operation may write over an operand that dies.
 A body runs on blocks of one shape (element-wise regions) or on panels: blocks of rows, whose values
-differ in their last axis, with reductions along it and products from the left.
+have axes of their own behind those that are cut, with reductions and products from the left.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fusegraph.engines.base import Array, Extent, Region
-from fusegraph.graph import Node, Shape
+from fusegraph.engines.reductions import partial_dtype, to_partial, whole_axes
+from fusegraph.graph import Node, Shape, make
 from fusegraph.machine import Machine
-from fusegraph.ops import resolve
+from fusegraph.ops import OPS, resolve
+from fusegraph.panels import PARTIAL, Panels, reduced_axes
 
 Step = tuple[Callable[..., Any], int, int, int, int, int]
 """A call: function, operand count, three operand registers, output register."""
@@ -53,10 +55,10 @@ class NumpyEngine:
 
 
 class Register(NamedTuple):
-    """What a scratch register holds for each element or row of a block."""
+    """What a scratch register holds for a block or a panel."""
 
     dtype: np.dtype[Any]
-    width: int | None  # last axis of a panel's value; 0: it has none; None: a block's own shape
+    shape: tuple[int | None, ...] | None  # None: the block's own shape; an axis None: its extent
 
 
 class NumpyBody:
@@ -73,10 +75,8 @@ class NumpyBody:
         self.first_output = len(region.inputs) + len(constants)
         self.first_scratch = self.first_output + len(region.outputs)
         self.steps, self.scratch = self._allocate(region, self._share_outputs(region, register))
-        # bytes a block keeps for each of its elements, or a panel for each of its rows
-        self.scratch_bytes = sum(
-            r.dtype.itemsize * (1 if r.width is None else max(1, r.width)) for r in self.scratch
-        )
+        # bytes a block keeps for each of its elements
+        self.scratch_bytes = sum(r.dtype.itemsize for r in self.scratch)
 
     def register_of(self, node: Node) -> Register:
         """The kind of register that can hold ``node``."""
@@ -87,8 +87,8 @@ class NumpyBody:
         return node.op.function
 
     def scratch_shapes(self, block: Shape) -> tuple[tuple[Shape, np.dtype[Any]], ...]:
-        """Shape and dtype of each scratch register for a block, or for a block of rows."""
-        return tuple((_with_width(block, r.width), r.dtype) for r in self.scratch)
+        """Shape and dtype of each scratch register for a block."""
+        return tuple((block, r.dtype) for r in self.scratch)
 
     def _share_outputs(self, region: Region, register: dict[Node, int]) -> dict[Node, int]:
         """Let a chain of values that die one into the next, and end in an output, live in its memory.
@@ -178,36 +178,82 @@ class NumpyBody:
 
 
 class PanelBody(NumpyBody):
-    """A body over panels: element-wise steps, reductions along the last axis, products."""
+    """A body over panels: element-wise steps, reductions, products from the left.
+
+    The values of a region are aligned by their axes. Inside a panel they have the axis order of
+    ``panels.layout``; where that is not their order in memory, inputs and results are copied once.
+    """
+
+    def __init__(self, region: Region, panels: Panels) -> None:
+        self.panels = panels
+        self.partial = set(panels.partial)
+        super().__init__(_packed(region) if panels.narrow else region)
+
+    @property
+    def panel_bytes(self) -> int:
+        """Bytes of temporaries of one panel, and of what reductions to partial results hold."""
+        scratch = self.scratch_shapes(self.panels.block)
+        partial = sum(PARTIAL * n.dtype.itemsize for n in self.panels.partial)
+        return sum(math.prod(shape) * dtype.itemsize for shape, dtype in scratch) + partial
 
     def register_of(self, node: Node) -> Register:
-        """Values of a panel differ in their last axis; a reduction may have dropped it."""
-        dropped = node.kind == "reduce" and not dict(node.params)["keepdims"]
-        return Register(node.dtype, 0 if dropped else node.shape[-1] if node.shape else 1)
+        """The kind of register that can hold ``node``: its extent along the axes that are cut."""
+        dtype = partial_dtype(node) if node in self.partial else node.dtype
+        missing = len(self.panels.layout) - len(node.shape)
+        shape = [
+            None if n == self.rows(a) and n != 1 else n
+            for a, n in enumerate((1,) * missing + node.shape)
+        ]
+        return Register(dtype, tuple(shape[a] for a in self.panels.layout))
+
+    def rows(self, axis: int) -> int | None:
+        """Size of an axis that is cut."""
+        return self.panels.rows[axis] if axis < len(self.panels.rows) else None
+
+    def scratch_shapes(self, block: Shape) -> tuple[tuple[Shape, np.dtype[Any]], ...]:
+        """Shape and dtype of each scratch register for a panel of extent ``block``."""
+        return tuple((self.shape_of(r, block), r.dtype) for r in self.scratch)
+
+    def shape_of(self, register: Register, block: Shape) -> Shape:
+        """The shape of a register in a panel of extent ``block``."""
+        assert register.shape is not None
+        return tuple(
+            block[axis] if n is None else n
+            for axis, n in zip(self.panels.layout, register.shape, strict=True)
+        )
 
     def call_of(self, node: Node) -> Callable[..., Any]:
-        """NumPy's reduction along the last axis, its product, or its ufunc."""
+        """NumPy's reduction or product, its ufunc, or a partial reduction."""
         if node.kind != "reduce":
             return node.op.function
-        keywords = dict(node.params)
-        keep, dtype = keywords["keepdims"], keywords.get("dtype")
-        if node.op.name in ("argmax", "argmin"):
-            return partial(node.op.function, axis=-1, keepdims=keep)
-        reduction = REDUCTION_UFUNCS[node.op.name].reduce
-        return partial(reduction, axis=-1, keepdims=keep, dtype=dtype)
+        place = self.panels.layout.index
+        axes = tuple(place(axis) for axis in reduced_axes(node))
+        return (to_partial if node in self.partial else whole_axes)(node, axes)
 
 
-# The ufuncs behind NumPy's functions, called without their layers of Python.
-REDUCTION_UFUNCS = {
-    "sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum,
-    "any": np.logical_or, "all": np.logical_and,
-}  # fmt: skip
+def _packed(region: Region) -> Region:
+    """``region`` with copies of inputs that have a last axis, and of such results, in panel order."""
+    image: dict[Node, Node] = {}
+    nodes: list[Node] = []
+
+    def copied(node: Node) -> Node:
+        nodes.append(make(OPS["astype"], (node,), PACK, node.shape, node.dtype))
+        return nodes[-1]
+
+    for value in region.inputs:
+        if value.shape and value.shape[-1] > 1:
+            image[value] = copied(value)
+    for node in region.nodes:
+        inputs = tuple(image.get(i, i) for i in node.inputs)
+        image[node] = make(node.op, inputs, node.params, node.shape, node.dtype)
+        nodes.append(image[node])
+    stored = [copied(image[n]) if n.shape[-1] > 1 else image[n] for n in region.outputs]
+    return Region(tuple(nodes), region.inputs, tuple(stored), region.shape)
+
+
+PACK = ("pack",)  # parameter of the copies between the order in memory and that of a panel
 
 
 def _in_place(node: Node) -> bool:
     """May ``node`` be written over an operand that dies? Only where elements are read before."""
     return node.kind == "elementwise" and isinstance(node.op.function, np.ufunc)
-
-
-def _with_width(block: Shape, width: int | None) -> Shape:
-    return block if not width else (*block, width)

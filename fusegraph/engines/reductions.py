@@ -1,0 +1,111 @@
+"""Reductions inside panels: along whole axes, and to partial results that are combined at the end.
+
+In: a reduction row. Out: calls with ``out=``. A sum of floats over rows is added up as a tree: every
+element passes through some 16 sequential additions and then one a doubling, as in NumPy's pairwise
+sum of a contiguous array. Partial sums of up to 32 bits are combined in 64. So the bound is that of the
+pairwise sum (Higham, Accuracy and Stability of Numerical Algorithms, section 4.2): ``log2(n) + 16``
+roundings of the working precision, and fewer where partial sums are wider.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from fusegraph.engines.base import Array
+from fusegraph.graph import DType, Node
+
+# The ufuncs behind NumPy's functions, called without their layers of Python.
+REDUCTION_UFUNCS = {
+    "sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum,
+    "any": np.logical_or, "all": np.logical_and,
+}  # fmt: skip
+LONG_ROW = 256  # elements of a row along which one call of NumPy runs well
+SEQUENTIAL = 16  # additions one after the other before the tree begins
+WIDER = {"float16": "float64", "float32": "float64", "complex64": "complex128"}
+
+
+def reorders(node: Node) -> bool:
+    """Does another order of the operands change the result? Sums and products of floats."""
+    return node.op.name in ("sum", "prod") and node.dtype.kind in "fc"
+
+
+def has_partials(node: Node) -> bool:
+    """Can the reduction be put together from partial results?"""
+    return node.op.name in REDUCTION_UFUNCS
+
+
+def whole_axes(node: Node, axes: tuple[int, ...]) -> Callable[..., Any]:
+    """NumPy's own reduction along ``axes`` of a panel."""
+    if node.op.name in ("argmax", "argmin"):
+        return partial(node.op.function, axis=axes[0], keepdims=True)
+    ufunc, dtype = REDUCTION_UFUNCS[node.op.name], dict(node.params).get("dtype")
+    return partial(ufunc.reduce, axis=axes, keepdims=True, dtype=dtype)
+
+
+def to_partial(node: Node, axes: tuple[int, ...]) -> Callable[..., Any]:
+    """The reduction of a panel along ``axes`` to a partial result."""
+    ufunc, working = REDUCTION_UFUNCS[node.op.name], _working_dtype(node)
+    exact = not reorders(node)
+
+    def reduce(x: Array, out: Array) -> None:
+        left = sorted(axes)
+        fast = [a for at, a in enumerate(reversed(left)) if a == x.ndim - 1 - at]
+        if fast:  # axes that lie together are one to NumPy, whose sum is pairwise there
+            fast = fast if x.flags.c_contiguous else fast[:1]
+            x = ufunc.reduce(x, axis=tuple(fast), keepdims=True, dtype=working)
+        for axis in left[: len(left) - len(fast)]:
+            x = np.moveaxis(_tree(ufunc, np.moveaxis(x, axis, 0), working, exact), 0, axis)
+        np.copyto(out, x, casting="unsafe")
+
+    return reduce
+
+
+def _working_dtype(node: Node) -> DType | None:
+    if node.op.name not in ("sum", "prod"):
+        return None  # the dtype of the operand; NumPy's bool for any and all
+    return np.dtype("f4") if node.dtype == np.float16 else node.dtype
+
+
+def partial_dtype(node: Node) -> DType:
+    """What partial results are kept in: wider than the result, where its precision is low."""
+    if node.op.name in ("sum", "prod"):
+        return np.dtype(WIDER.get(node.dtype.name, node.dtype))
+    return node.dtype
+
+
+def _tree(ufunc: np.ufunc, x: Array, dtype: DType | None, exact: bool) -> Array:
+    """Reduce the first axis: slabs of a sixteenth of the rows, then by halves.
+
+    The calls run along whole slabs: 65,530 float32 in rows of 10 take 10 us, and 129 in one call.
+    ``exact``: the order does not matter, and long rows need no slabs.
+    """
+    if exact and x[0].size >= LONG_ROW:
+        return ufunc.reduce(x, axis=0, keepdims=True, dtype=dtype)
+    rows = len(x)
+    if rows >= 2 * SEQUENTIAL:
+        slab = rows // SEQUENTIAL
+        rest = x[SEQUENTIAL * slab :]
+        x = x[: SEQUENTIAL * slab]
+        x = ufunc.reduce(x.reshape(SEQUENTIAL, slab, *x.shape[1:]), axis=0, dtype=dtype)
+        while len(rest):
+            part, rest = rest[:slab], rest[slab:]
+            ufunc(x[: len(part)], part, out=x[: len(part)], casting="unsafe")
+    while len(x) > SEQUENTIAL:
+        half = len(x) // 2
+        odd, x = x[2 * half :], ufunc(x[:half], x[half : 2 * half], dtype=dtype)
+        ufunc(x[: len(odd)], odd, out=x[: len(odd)], casting="unsafe")
+    return ufunc.reduce(x, axis=0, keepdims=True, dtype=dtype)
+
+
+def combine(node: Node, cells: Array, out: Array) -> None:
+    """Put the partial results, along the first axis of ``cells``, together by halves."""
+    ufunc = REDUCTION_UFUNCS[node.op.name]
+    while len(cells) > 1:
+        half = len(cells) // 2
+        odd, cells = cells[2 * half :], ufunc(cells[:half], cells[half : 2 * half])
+        ufunc(cells[: len(odd)], odd, out=cells[: len(odd)])
+    np.copyto(out, cells[0], casting="unsafe")
