@@ -54,6 +54,7 @@ class Engine(Protocol):
 
     name: str
     blocked: bool
+    compiles: bool  # its first run takes milliseconds: ``auto`` does not take it for one call
 
     def refuses(self, node: Node) -> str | None:
         """Why this engine cannot evaluate ``node``, or None."""

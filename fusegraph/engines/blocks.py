@@ -30,6 +30,7 @@ class NumpyEngine:
 
     name = "numpy"
     blocked = True
+    compiles = False
 
     def refuses(self, node: Node) -> str | None:
         return None

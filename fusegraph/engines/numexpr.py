@@ -41,6 +41,7 @@ class NumexprEngine:
 
     name = "numexpr"
     blocked = False
+    compiles = False
 
     def refuses(self, node: Node) -> str | None:
         if node.kind != "elementwise":
