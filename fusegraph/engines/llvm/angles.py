@@ -1,0 +1,477 @@
+"""Angles: sin, cos, tan and their inverses, and the inverse hyperbolic functions, as IR.
+
+In: an Emitter and one or two Values of type ``float`` or ``double``. Out: the Value of the function.
+Every function is straight-line code over scalars, which LLVM's loop vectoriser widens as it likes.
+Coefficients are this project's own: least squares on Chebyshev points, reweighted until the
+largest relative error of the function is near its minimum (C. Lawson, 1961), in 200-bit arithmetic;
+each is rounded before the next ones are fitted. The error of each fit stands beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from typing import NamedTuple
+
+from fusegraph.engines.llvm.ir import Emitter, Value
+from fusegraph.engines.llvm.pairs import Pair, polynomial, quick_two_sum, two_product, two_sum
+from fusegraph.engines.llvm.reduction import (
+    INTEGER,
+    MODERATE,
+    Turn,
+    pi_fraction,
+    reduce_any,
+    reduce_moderate,
+    split,
+)
+
+HALF = Fraction(1, 2)
+
+# fmt: off
+SIN = {  # (sin(r) / r - 1) / r**2 in r**2, |r| <= 0.7862: 2**-27.9, 2**-57.9
+    "float": (-0.16666653752326965, 0.008332119323313236, -0.00019510678248479962),
+    "double": (
+        -0.1666666666666663, 0.008333333333321884, -0.00019841269829416855, 2.7557313564812e-06,
+        -2.505073924935736e-08, 1.5895750039552715e-10,
+    ),
+}
+COS = {  # (cos(r) - 1 + r**2 / 2) / r**4 in r**2, |r| <= 0.7862: 2**-33.0, 2**-63.9
+    "float": (0.04166664555668831, -0.0013887311797589064, 2.443275116092991e-05),
+    "double": (
+        0.041666666666666595, -0.001388888888887333, 2.4801587288986555e-05,
+        -2.7557314210528237e-07, 2.0875704248994274e-09, -1.135867701429872e-11,
+    ),
+}
+TAN = {  # (tan(r) / r - 1) / r**2 in r**2, |r| <= 0.7862: 2**-29.5, 2**-59.9
+    "float": (
+        0.33333349227905273, 0.13332673907279968, 0.05405920371413231, 0.0212841983884573,
+        0.010833761654794216, 8.903224079404026e-05, 0.0043777599930763245,
+    ),
+    "double": (
+        0.3333333333333338, 0.13333333333325406, 0.05396825397284816, 0.02186948840118956,
+        0.008863237887808363, 0.003592101276209845, 0.0014560425518702126, 0.0005888802375524625,
+        0.0002436934661752466, 8.370974942524877e-05, 6.69422465897127e-05,
+        -2.5274877904960427e-05, 4.83327138328485e-05, -2.4122247095983164e-05,
+        9.765011632703012e-06,
+    ),
+}
+ASIN = {  # (asin(s) / s - 1) / s**2 in s**2, |s| <= 0.5: 2**-31.7, 2**-59.9
+    "float": (
+        0.16666659712791443, 0.07500516623258591, 0.04451501742005348, 0.031821444630622864,
+        0.014393280260264874, 0.03757316619157791,
+    ),
+    "double": (
+        0.1666666666666676, 0.0749999999997087, 0.04464285717455159, 0.03038194271047284,
+        0.022372214916325614, 0.017351613228149425, 0.013980806673695152, 0.011399020832288309,
+        0.010779668427459553, 0.003708533899864333, 0.021702455151587252, -0.02099222549373683,
+        0.03262447648333786,
+    ),
+}
+ATAN = {  # (atan(t) / t - 1) / t**2 in t**2, |t| <= 1: 2**-28.4, 2**-60.2
+    "float": (  # last places moved until atan(1) is pi/4, rounded: so is that of (inf, inf)
+        -0.33333295583724976, 0.1999853104352951, -0.14264105260372162, 0.10951489955186844,
+        -0.08401507139205933, 0.05792570859193802, -0.031147150322794914, 0.010898618958890438,
+        -0.0017901379615068436,
+    ),
+    "double": (
+        -0.33333333333333287, 0.1999999999999062, -0.14285714285045217, 0.11111111086679103,
+        -0.09090908551160636, 0.07692299756394894, -0.06666584087270278, 0.058817183615771436,
+        -0.05259443959217231, 0.047449624010415525, -0.042864923665369384, 0.03821230285511827,
+        -0.032789340169096536, 0.026157068423858922, -0.018620058152622614, 0.011322579622563217,
+        -0.00561553562024099, 0.002153062582998587, -0.0005933706009076259,
+        0.00010396729713759541, -8.663072557770918e-06,
+    ),
+}
+LOG = {  # (atanh(s) / s - 1) / s**2 in s**2, |s| <= 0.172: 2**-30.2, 2**-59.4
+    "float": (0.3333338797092438, 0.19988760352134705, 0.14936749637126923),
+    "double": (
+        0.3333333333333368, 0.1999999999970005, 0.14285714373038022, 0.11111099076835944,
+        0.09091794045742069, 0.0765669785814177, 0.07401470936090089,
+    ),
+}
+ATANH = {  # the same, |s| <= 0.3335: 2**-33.0, 2**-59.4
+    "float": (
+        0.3333333730697632, 0.199994757771492, 0.14307551085948944, 0.10722579061985016,
+        0.12120310217142105,
+    ),
+    "double": (
+        0.33333333333333154, 0.20000000000078016, 0.14285714273990413, 0.11111111981648839,
+        0.09090872052522923, 0.07693278496641205, 0.06650500534900133, 0.06052974719610783,
+        0.04170185424229545, 0.08509323327443974,
+    ),
+}
+# fmt: on
+
+SIGN_BIT = {"float": 31, "double": 63}
+FRACTION_BITS = {"float": 23, "double": 52}
+BIAS = {"float": 127, "double": 1023}
+HUGE = {"float": 2.0**12, "double": 2.0**28}  # from here on sqrt(a**2 + 1) is a, for log
+TINY = {"float": 2.0**-13, "double": 2.0**-30}  # below, sin(x) and tan(x) round to x
+LN2 = Fraction("0.693147180559945309417232121458176568075500134360255254120680009")
+
+Reduction = Callable[[Emitter, Value], Turn]
+
+
+# --- sine, cosine, tangent ------------------------------------------------------------------------
+
+
+def _sine_of(e: Emitter, turn: Turn) -> Value:
+    """``sin`` of a reduced angle plus its quarter turns.
+
+    ``sin(high + low)`` and ``cos(high + low)`` to first order in low; an odd quarter turn takes the
+    cosine, and from two on the sign flips.
+    """
+    high, low = turn.angle
+    kind, integer = high.type, turn.quarters.type
+    z = e.fmul(high, high)
+    sine = e.fadd(high, e.fma(e.fmul(high, z), polynomial(e, z, SIN[kind]), low))
+    head = e.fma(z, e.real(kind, -0.5), e.real(kind, 1.0))
+    tail = e.fma(e.fmul(z, z), polynomial(e, z, COS[kind]), e.fneg(e.fmul(high, low)))
+    size = e.select(_is_odd(e, turn.quarters), e.fadd(head, tail), sine)
+    sign = e.shl(e.lshr(turn.quarters, e.whole(integer, 1)), e.whole(integer, SIGN_BIT[kind]))
+    return e.bitcast(e.xor(e.bitcast(size, integer), sign), kind)
+
+
+def _is_odd(e: Emitter, count: Value) -> Value:
+    return e.icmp("ne", e.and_(count, e.whole(count.type, 1)), e.whole(count.type, 0))
+
+
+def _sin(e: Emitter, x: Value, reduction: Reduction) -> Value:
+    return _or_itself(e, x, _sine_of(e, reduction(e, x)))
+
+
+def _cos(e: Emitter, x: Value, reduction: Reduction) -> Value:
+    angle, count = reduction(e, x)
+    return _sine_of(e, Turn(angle, e.add(count, e.whole(count.type, 1))))
+
+
+def _tan(e: Emitter, x: Value, reduction: Reduction) -> Value:
+    turn = reduction(e, x)
+    high, low = turn.angle
+    z = e.fmul(high, high)
+    cubic = e.fmul(e.fmul(high, z), polynomial(e, z, TAN[x.type]))
+    rough = e.fadd(high, cubic)
+    tangent = quick_two_sum(e, high, e.fadd(cubic, e.fma(e.fmul(rough, rough), low, low)))
+    # -1 / (high + low), corrected by what the quotient leaves
+    quotient = e.fdiv(e.real(x.type, -1.0), tangent.high)
+    rest = e.fma(quotient, tangent.high, e.real(x.type, 1.0))
+    cotangent = e.fma(quotient, e.fma(quotient, tangent.low, rest), quotient)
+    return _or_itself(e, x, e.select(_is_odd(e, turn.quarters), cotangent, tangent.high))
+
+
+def _or_itself(e: Emitter, x: Value, result: Value) -> Value:
+    """``x`` where it is so small that f(x) rounds to it: keeps -0.0 and subnormals."""
+    tiny = e.fcmp("olt", e.fabs(x), e.real(x.type, TINY[x.type]))
+    return e.select(tiny, x, result)
+
+
+def sin(e: Emitter, x: Value) -> Value:
+    """Sine: reduced to [-pi/4, pi/4], polynomials of sine and cosine, one chosen."""
+    return _sin(e, x, reduce_any)
+
+
+def cos(e: Emitter, x: Value) -> Value:
+    """Cosine: the sine a quarter turn on."""
+    return _cos(e, x, reduce_any)
+
+
+def tan(e: Emitter, x: Value) -> Value:
+    """Tangent: reduced to [-pi/4, pi/4]; ``-1 / tan`` in the odd octants, with its remainder."""
+    return _tan(e, x, reduce_any)
+
+
+def sin_moderate(e: Emitter, x: Value) -> Value:
+    """``sin`` for ``|x| <= MODERATE[x.type]``."""
+    return _sin(e, x, reduce_moderate)
+
+
+def cos_moderate(e: Emitter, x: Value) -> Value:
+    """``cos`` for ``|x| <= MODERATE[x.type]``."""
+    return _cos(e, x, reduce_moderate)
+
+
+def tan_moderate(e: Emitter, x: Value) -> Value:
+    """``tan`` for ``|x| <= MODERATE[x.type]``."""
+    return _tan(e, x, reduce_moderate)
+
+
+# --- inverses -------------------------------------------------------------------------------------
+
+
+def _offset_odd(e: Emitter, base: Pair, t: Value, polynomial_of_square: Value, z: Value) -> Value:
+    """``base + t + t * z * p``, rounded once where ``base`` is zero and nearly so elsewhere."""
+    total, error = quick_two_sum(e, base.high, t)
+    return e.fadd(total, e.fadd(error, e.fma(e.fmul(t, z), polynomial_of_square, base.low)))
+
+
+def _choose(e: Emitter, condition: Value, a: Pair, b: Pair) -> Pair:
+    return Pair(e.select(condition, a.high, b.high), e.select(condition, a.low, b.low))
+
+
+def _constant(e: Emitter, type_name: str, number: Fraction) -> Pair:
+    high, low = split(type_name, number, 2)
+    return Pair(e.real(type_name, high), e.real(type_name, low))
+
+
+def _half_angle(e: Emitter, x: Value) -> tuple[Value, Value, Value]:
+    """Whether ``|x| > 1/2``; s with asin(s) at hand, and its square.
+
+    s is ``|x|`` or ``sqrt((1 - |x|) / 2)``, the sine of half the angle between x and 1. The
+    difference is exact.
+    """
+    size = e.fabs(x)
+    half = e.real(x.type, 0.5)
+    large = e.fcmp("ogt", size, half)
+    z = e.select(large, e.fma(size, e.real(x.type, -0.5), half), e.fmul(size, size))
+    return large, e.select(large, e.sqrt(z), size), z
+
+
+def asin(e: Emitter, x: Value) -> Value:
+    """Arcsine: ``asin(s)`` or ``pi/2 - 2 asin(s)`` (Cody and Waite, 1980, chapter 10)."""
+    large, s, z = _half_angle(e, x)
+    zero = e.real(x.type, 0.0)
+    base = _choose(e, large, _constant(e, x.type, pi_fraction() / 2), Pair(zero, zero))
+    t = e.select(large, e.fmul(s, e.real(x.type, -2.0)), s)
+    return e.copysign(_offset_odd(e, base, t, polynomial(e, z, ASIN[x.type]), z), x)
+
+
+def acos(e: Emitter, x: Value) -> Value:
+    """Arccosine: ``2 asin(s)``, ``pi - 2 asin(s)`` or ``pi/2 - asin(x)`` (Cody and Waite)."""
+    large, s, z = _half_angle(e, x)
+    zero = e.real(x.type, 0.0)
+    negative = e.fcmp("olt", x, zero)
+    ends = _choose(e, negative, _constant(e, x.type, pi_fraction()), Pair(zero, zero))
+    base = _choose(e, large, ends, _constant(e, x.type, pi_fraction() / 2))
+    t = e.select(large, e.copysign(e.fadd(s, s), x), e.fneg(x))
+    return _offset_odd(e, base, t, polynomial(e, z, ASIN[x.type]), z)
+
+
+def atan(e: Emitter, x: Value) -> Value:
+    """Arctangent: ``atan(t)`` for t in [0, 1], or ``pi/2 - atan(1/t)``."""
+    size = e.fabs(x)
+    one, zero = e.real(x.type, 1.0), e.real(x.type, 0.0)
+    large = e.fcmp("ogt", size, one)
+    t = e.fdiv(e.select(large, e.real(x.type, -1.0), size), e.select(large, size, one))
+    base = _choose(e, large, _constant(e, x.type, pi_fraction() / 2), Pair(zero, zero))
+    z = e.fmul(t, t)
+    return e.copysign(_offset_odd(e, base, t, polynomial(e, z, ATAN[x.type]), z), x)
+
+
+def atan2(e: Emitter, y: Value, x: Value) -> Value:
+    """Angle of the point (x, y): ``atan`` of the smaller over the larger, and the octant's base.
+
+    The quotient is corrected by its remainder: without, the error in float passed 1.5 ulp.
+    Signed zeros and infinities as in C (ISO/IEC 9899, F.10.1.4): equal sizes are a quotient of 1,
+    or of 0 where both are zero.
+    """
+    zero, one = e.real(x.type, 0.0), e.real(x.type, 1.0)
+    tall, wide = e.fabs(y), e.fabs(x)
+    steep = e.fcmp("ogt", tall, wide)
+    small, large = e.select(steep, wide, tall), e.select(steep, tall, wide)
+    quotient = e.fdiv(small, large)
+    # What the division rounded off; NaN where a side is zero or infinite.
+    low = e.fdiv(e.fma(e.fneg(quotient), large, small), large)
+    low = e.select(e.fcmp("olt", e.fabs(low), one), low, zero)
+    alike = e.select(e.fcmp("oeq", tall, zero), zero, one)
+    quotient = e.select(e.fcmp("oeq", tall, wide), alike, quotient)
+    integer = INTEGER[x.type]
+    left = e.icmp("slt", e.bitcast(x, integer), e.whole(integer, 0))
+    back = e.xor(left, steep)
+    t = e.select(back, e.fneg(quotient), quotient)
+    flat = _choose(e, left, _constant(e, x.type, pi_fraction()), Pair(zero, zero))
+    base = _choose(e, steep, _constant(e, x.type, pi_fraction() / 2), flat)
+    z = e.fmul(t, t)
+    # low times the slope 1 / (1 + z), nearly 1 - z / 2 up to 1
+    low = e.fmul(e.select(back, e.fneg(low), low), e.fma(z, e.real(x.type, -0.5), one))
+    base = Pair(base.high, e.fadd(base.low, low))
+    angle = _offset_odd(e, base, t, polynomial(e, z, ATAN[x.type]), z)
+    return e.copysign(angle, y)
+
+
+# --- inverse hyperbolic functions -----------------------------------------------------------------
+
+
+def _power_of_two(e: Emitter, k: Value, type_name: str) -> Value:
+    """``2**k`` for an integer k within the exponents of the type."""
+    biased = e.add(k, e.whole(k.type, BIAS[type_name]))
+    return e.bitcast(e.shl(biased, e.whole(k.type, FRACTION_BITS[type_name])), type_name)
+
+
+def _small_integer(e: Emitter, k: Value, type_name: str) -> Value:
+    """``k`` as a floating-point number, for 0 <= k < 2**23: bits of 2**52 + k, less 2**52.
+
+    There is no instruction for 64-bit integers before AVX-512.
+    """
+    big = 2.0 ** FRACTION_BITS[type_name]
+    bits = e.or_(k, e.bitcast(e.real(type_name, big), k.type))
+    return e.fsub(e.bitcast(bits, type_name), e.real(type_name, big))
+
+
+def _ln2(e: Emitter, type_name: str, factor: Fraction = Fraction(1)) -> Pair:
+    """``factor * ln 2``, its first part short enough that times an exponent it stays exact."""
+    bits = 40 if type_name == "double" else 15
+    high = Fraction(round(LN2 * 2**bits), 2**bits)
+    rest = split(type_name, (LN2 - high) * factor, 1)[0]
+    return Pair(e.real(type_name, float(high * factor)), e.real(type_name, rest))
+
+
+class _Scaled(NamedTuple):
+    """A number ``2**exponent * (1 + high + low)``, ``high`` in [-0.29, 0.42)."""
+
+    exponent: Value
+    high: Value
+    low: Value
+
+
+def _scale(e: Emitter, y: Pair, huge: Value) -> _Scaled:
+    """``1 + y`` for ``y >= 0``, or ``2 y`` where ``huge``, by its exponent and the rest.
+
+    A number below the square root of two has exponent 0, and keeps y as it is.
+    """
+    kind, integer = y.high.type, INTEGER[y.high.type]
+    zero, one = e.real(kind, 0.0), e.real(kind, 1.0)
+    whole, part = two_sum(e, one, y.high)
+    bits = e.bitcast(e.select(huge, y.high, whole), integer)
+    shift = e.whole(integer, FRACTION_BITS[kind])
+    k = e.lshr(e.sub(bits, e.bitcast(e.real(kind, 0.5**0.5), integer)), shift)
+    near = e.icmp("eq", k, e.whole(integer, 0))
+    one_plus_high = e.bitcast(e.sub(bits, e.shl(k, shift)), kind)
+    scale = _power_of_two(e, e.sub(e.whole(integer, 0), k), kind)
+    low = e.select(huge, zero, e.fmul(e.fadd(part, y.low), scale))
+    return _Scaled(
+        _small_integer(e, e.add(k, e.zext(huge, integer)), kind),
+        e.select(near, y.high, e.fsub(one_plus_high, one)),
+        e.select(near, y.low, low),
+    )
+
+
+def _log(e: Emitter, x: _Scaled) -> Value:
+    """Natural logarithm: ``log(1 + f) = 2 atanh(s)`` of ``s = f / (2 + f)``.
+
+    Written ``f - s (f - 2 s**2 p(s**2))``, as in K. Ng's FDLIBM (1993), only a small term carries
+    the rounding errors of s.
+    """
+    kind, f = x.high.type, x.high
+    s = e.fdiv(f, e.fadd(f, e.real(kind, 2.0)))
+    z = e.fmul(s, s)
+    # d log(1 + f) = df / (1 + f), and 1 / (1 + f) is nearly 1 - 2 s + 2 s**2
+    slope = e.fma(e.fadd(s, s), e.fsub(s, e.real(kind, 1.0)), e.real(kind, 1.0))
+    ln2 = _ln2(e, kind)
+    total, error = quick_two_sum(e, e.fmul(x.exponent, ln2.high), f)
+    rest = e.fsub(f, e.fmul(e.fadd(z, z), polynomial(e, z, LOG[kind])))
+    small = e.fma(e.fneg(s), rest, e.fma(x.exponent, ln2.low, e.fmul(x.low, slope)))
+    return e.fadd(total, e.fadd(error, small))
+
+
+def asinh(e: Emitter, x: Value) -> Value:
+    """Inverse hyperbolic sine: ``log1p(a + a**2 / (1 + sqrt(1 + a**2)))`` of ``a = |x|``.
+
+    From 2**28 (2**12 for float) on, where 1 / (4 a**2) no longer counts, ``log(2 a)``.
+    """
+    a = e.fabs(x)
+    one = e.real(x.type, 1.0)
+    huge = e.fcmp("ogt", a, e.real(x.type, HUGE[x.type]))
+    square = e.fmul(a, a)
+    growth = e.fdiv(square, e.fadd(one, e.sqrt(e.fadd(one, square))))
+    y = quick_two_sum(e, a, growth)
+    zero = e.real(x.type, 0.0)
+    y = Pair(e.select(huge, a, y.high), e.select(huge, zero, y.low))
+    result = e.copysign(_log(e, _scale(e, y, huge)), x)
+    finite = e.fcmp("olt", a, e.real(x.type, float("inf")))
+    return e.select(finite, result, x)
+
+
+def acosh(e: Emitter, x: Value) -> Value:
+    """Inverse hyperbolic cosine: ``log1p(t + sqrt(2 t + t**2))`` of ``t = x - 1``.
+
+    From 2**28 (2**12 for float) on, ``log(2 x)``.
+    """
+    one = e.real(x.type, 1.0)
+    t = e.fsub(x, one)
+    zero = e.real(x.type, 0.0)
+    huge = e.fcmp("ogt", x, e.real(x.type, HUGE[x.type]))
+    square = two_product(e, t, t)
+    radicand = two_sum(e, e.fadd(t, t), square.high)
+    root = _root(e, Pair(radicand.high, e.fadd(radicand.low, square.low)))
+    y = two_sum(e, root.high, t)
+    y = Pair(e.select(huge, x, y.high), e.select(huge, zero, e.fadd(y.low, root.low)))
+    result = _log(e, _scale(e, y, huge))
+    result = e.select(e.fcmp("olt", x, e.real(x.type, float("inf"))), result, x)
+    return e.select(e.fcmp("olt", x, one), e.real(x.type, float("nan")), result)
+
+
+def _root(e: Emitter, square: Pair) -> Pair:
+    """Square root of a pair; without its low part acosh passed 2 ulp.
+
+    The remainder is divided by ``2 * high`` to some 6 %, which is enough: bits of floating-point
+    numbers are nearly their logarithms, so a difference of bits is nearly a quotient.
+    """
+    kind, integer = square.high.type, INTEGER[square.high.type]
+    high = e.sqrt(square.high)
+    rest = e.fadd(e.fma(e.fneg(high), high, square.high), square.low)
+    one_half = int((2 * BIAS[kind] - 1 - 0.1011) * 2 ** FRACTION_BITS[kind])
+    half_inverse = e.bitcast(e.sub(e.whole(integer, one_half), e.bitcast(high, integer)), kind)
+    return Pair(high, e.fmul(rest, half_inverse))
+
+
+def atanh(e: Emitter, x: Value) -> Value:
+    """Inverse hyperbolic tangent: ``k ln(2) / 2 + atanh(s)``.
+
+    With ``2**k`` near ``(1 + a) / (1 - a)``, s is ``((1 + a) - 2**k (1 - a)) / ((1 + a) + 2**k
+    (1 - a))``, by the addition theorem. k comes from the difference of the bit patterns, which is
+    nearly that of the logarithms (J. Mitchell, 1962): s is a itself up to 1/3, and never above, nor
+    below zero, so that nothing cancels.
+    """
+    kind, integer = x.type, INTEGER[x.type]
+    a = e.fabs(x)
+    one = e.real(kind, 1.0)
+    above, below = e.fadd(one, a), e.fsub(one, a)
+    shift = e.whole(integer, FRACTION_BITS[kind])
+    difference = e.sub(e.bitcast(above, integer), e.bitcast(below, integer))
+    k = e.lshr(difference, shift)
+    s = _excess_ratio(e, a, above, below, _power_of_two(e, k, kind))
+    z = e.fmul(s, s)
+    exponent = _small_integer(e, k, kind)
+    ln2 = _ln2(e, kind, HALF)
+    base = Pair(e.fmul(exponent, ln2.high), e.fmul(exponent, ln2.low))
+    result = _offset_odd(e, base, s, polynomial(e, z, ATANH[kind]), z)
+    edge = e.fdiv(one, e.sqrt(below))  # infinity at 1, NaN beyond
+    result = e.select(e.fcmp("olt", a, one), result, edge)
+    return e.copysign(result, x)
+
+
+def _excess_ratio(e: Emitter, a: Value, above: Value, below: Value, scale: Value) -> Value:
+    """``(above - scale * below) / (above + scale * below)``, above and below being 1 + a and 1 - a.
+
+    From 1/2 on ``1 - a`` is exact. Under 1/2 both sums may be rounded, so they are taken apart:
+    there scale is small enough that ``1 + scale`` is exact.
+    """
+    one = e.real(a.type, 1.0)
+    plus, minus = e.fadd(one, scale), e.fsub(one, scale)
+    scaled = e.fmul(scale, below)
+    large = e.fcmp("ogt", a, e.real(a.type, 0.5))
+    numerator = e.select(large, e.fsub(above, scaled), e.fma(a, plus, minus))
+    denominator = e.select(large, e.fadd(above, scaled), e.fma(a, minus, plus))
+    return e.fdiv(numerator, denominator)
+
+
+# --- for the code generator -----------------------------------------------------------------------
+
+
+class Moderate(NamedTuple):
+    """A form of a function at a third of its cost, right where ``|x| <= bound[type]``.
+
+    It is branch-free too, and its results there equal the full form's within the same error. Beyond
+    the bound they are wrong, though never undefined: a kernel may run it over a block, note whether
+    any argument passed the bound, and run the block again with the full form if one did.
+    """
+
+    emit: Callable[[Emitter, Value], Value]
+    bound: dict[str, float]
+
+
+MODERATE_FORMS: dict[str, Moderate] = {
+    "sin": Moderate(sin_moderate, MODERATE),
+    "cos": Moderate(cos_moderate, MODERATE),
+    "tan": Moderate(tan_moderate, MODERATE),
+}
