@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import fusegraph as fg
+from fusegraph.engines import ELEMENTWISE_ENGINES
 
-ENGINES = ("auto", "numpy", "numexpr")
+ENGINES = ("auto", *ELEMENTWISE_ENGINES)
 
 hypothesis.settings.register_profile(
     "fixed", derandomize=True, deadline=None, database=None, print_blob=True

@@ -2,10 +2,13 @@
 
 from fusegraph.engines.base import Engine
 from fusegraph.engines.blocks import NumpyEngine
+from fusegraph.engines.llvm.compiler import installed
+from fusegraph.engines.llvm.engine import LlvmEngine
 from fusegraph.engines.numexpr import NumexprEngine
 
 FALLBACK = "numpy"  # accepts every element-wise node
 
 ELEMENTWISE_ENGINES: dict[str, Engine] = {
-    engine.name: engine for engine in (NumpyEngine(), NumexprEngine())
+    engine.name: engine
+    for engine in (NumpyEngine(), NumexprEngine(), *((LlvmEngine(),) if installed() else ()))
 }

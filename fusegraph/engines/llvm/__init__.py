@@ -1,0 +1,1 @@
+"""The llvm engine: regions compiled to machine code through llvmlite."""

@@ -1,0 +1,229 @@
+"""A region as IR: one function, one flat loop, every temporary in a register.
+
+In: a ``Region``. Out: ``Code``, the IR and how its operands are to be placed. The function is
+``void fg_kernel(ptr pointers, i64 count)``: one pointer an operand (inputs, then outputs), each to
+``count`` dense elements, or to one element for a scalar. Whatever the layout of arrays, ``driver`` gives
+it dense operands, so the text depends on dtypes and on which operands are scalars, never on sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from fusegraph.engines.base import Region
+from fusegraph.engines.llvm import lowering, vecmath
+from fusegraph.engines.llvm.ir import Emitter, Value
+from fusegraph.engines.llvm.lowering import HALF, Parts, UnsupportedError, register_type
+from fusegraph.graph import DType, Node
+from fusegraph.ops import resolve
+
+SYMBOL = "fg_kernel"
+# Iterations may run in any order and side by side (each touches its own elements), but within one the
+# order of loads and stores holds: this is what a vectorised loop needs and no more.
+METADATA = """
+!1 = distinct !{}
+!2 = distinct !{!2, !3, !4}
+!3 = !{!"llvm.loop.parallel_accesses", !1}
+!4 = !{!"llvm.loop.mustprogress"}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """IR of a region.
+
+    Attributes
+    ----------
+    body : str
+        The kernel without the functions that it calls.
+    functions : tuple of (str, str)
+        Vector functions that it calls, by name and IR type.
+    declarations : tuple of str
+        LLVM's intrinsics that it calls.
+    halves : bool
+        Does it convert float16?
+    scalars : tuple of bool
+        Which operands are one element.
+    """
+
+    body: str
+    functions: tuple[tuple[str, str], ...]
+    declarations: tuple[str, ...]
+    halves: bool
+    scalars: tuple[bool, ...]
+
+    def text(self, f16c: bool) -> str:
+        """The whole module, for a processor with or without conversions of float16."""
+        parts = [self.body]
+        declared = dict.fromkeys(self.declarations)
+        for function in self.functions:
+            parts.append(vecmath.definition(*function))
+            declared.update(dict.fromkeys(vecmath.declarations(*function)))
+        if self.halves:
+            parts.append(lowering.half_definitions(f16c))
+        return "\n".join((*parts, *declared))
+
+
+def generate(region: Region) -> Code:
+    """The IR of an element-wise region.
+
+    Raises
+    ------
+    UnsupportedError
+        A node has no IR with NumPy's results.
+    """
+    return _Writer(region).write()
+
+
+@lru_cache(maxsize=4096)
+def refusal(name: str, operands: tuple[DType, ...], result: DType) -> str | None:
+    """Why there is no IR for a row over these dtypes, or None: it is written once to find out."""
+    e = Emitter()
+    loops = loop_dtypes(name, operands, result)
+    values = tuple(lowering.literal(e, d.type(1), d) for d in operands)
+    try:
+        evaluate(e, name, operands, result, loops, values)
+    except UnsupportedError as error:
+        return str(error)
+    return None
+
+
+def loop_dtypes(name: str, operands: tuple[DType, ...], result: DType) -> tuple[DType, ...]:
+    """The dtypes that NumPy computes in."""
+    return operands if name == "astype" else resolve(name, operands)[0]
+
+
+def evaluate(
+    e: Emitter,
+    name: str,
+    operands: tuple[DType, ...],
+    result: DType,
+    loops: tuple[DType, ...],
+    values: tuple[Parts, ...],
+) -> Parts:
+    """One operation: operands cast to the loop's dtypes, then its rule."""
+    if name == "astype":
+        return lowering.cast(e, values[0], operands[0], result)
+    cast = tuple(
+        lowering.cast(e, value, start, loop)
+        for value, start, loop in zip(values, operands, loops, strict=True)
+    )
+    return lowering.lower(e, name, loops, result, cast)
+
+
+def constants(region: Region) -> Iterable[Node]:
+    """Constants that the region's nodes read, once each."""
+    return dict.fromkeys(i for node in region.nodes for i in node.inputs if i.kind == "const")
+
+
+def memory_type(dtype: DType) -> str:
+    """The IR type of a value's parts in memory."""
+    if dtype.kind == "b":
+        return "i8"
+    return "i16" if dtype == HALF else register_type(dtype)
+
+
+class _Writer:
+    """Writes one kernel: pointers and scalars, then the loop."""
+
+    def __init__(self, region: Region) -> None:
+        self.region = region
+        self.e = Emitter()
+        self.values: dict[Node, Parts] = {}
+        self.functions: dict[tuple[str, str], None] = {}
+        self.entry: list[str] = []
+        self.loads: list[str] = []
+        self.stores: list[str] = []
+        self.scalars = tuple(v.shape != region.shape and v.size == 1 for v in region.inputs)
+
+    def write(self) -> Code:
+        region = self.region
+        operands = (*region.inputs, *region.outputs)
+        self.entry = [line for at in range(len(operands)) for line in _pointer(at)]
+        for at, (node, scalar) in enumerate(zip(region.inputs, self.scalars, strict=True)):
+            self.values[node] = self.load(at, node.dtype, scalar)
+        for node in constants(region):
+            self.values[node] = lowering.literal(self.e, node.data[()], node.dtype)
+        for node in region.nodes:
+            self.values[node] = self.value_of(node)
+        for at, node in enumerate(region.outputs, len(region.inputs)):
+            self.store(at, self.values[node], node.dtype)
+        scalars = (*self.scalars, *(False for _ in region.outputs))
+        body = self.function()
+        halves = "@fg_half_" in body
+        return Code(body, tuple(self.functions), self.e.declarations, halves, scalars)
+
+    def value_of(self, node: Node) -> Parts:
+        name, operands = node.op.name, tuple(i.dtype for i in node.inputs)
+        loops = loop_dtypes(name, operands, node.dtype)
+        if name in vecmath.TABLE and name not in lowering.RULES:
+            self.functions[name, register_type(loops[0])] = None
+        values = tuple(self.values[i] for i in node.inputs)
+        return evaluate(self.e, name, operands, node.dtype, loops, values)
+
+    def load(self, at: int, dtype: DType, scalar: bool) -> Parts:
+        """An operand's value: before the loop where it is one element."""
+        kind, parts = memory_type(dtype), 2 if dtype.kind == "c" else 1
+        lines = self.entry if scalar else self.loads
+        found = []
+        for part in range(parts):
+            name = f"%x{at}.{part}"
+            if scalar:
+                lines.append(f"  {name}.at = getelementptr {kind}, ptr %p{at}, i64 {part}")
+                lines.append(f"  {name} = load {kind}, ptr {name}.at, align 1")
+            else:
+                lines.append(_element(name, kind, at, part, parts))
+                lines.append(f"  {name} = load {kind}, ptr {name}.at, !llvm.access.group !1")
+            found.append(Value(kind, name))
+        if dtype.kind == "b":
+            return (self.e.icmp("ne", found[0], self.e.whole("i8", 0)),)
+        if dtype == HALF:
+            return (self.e.call("fg_half_value", "float", found[0]),)
+        return tuple(found)
+
+    def store(self, at: int, value: Parts, dtype: DType) -> None:
+        kind = memory_type(dtype)
+        if dtype.kind == "b":
+            value = (self.e.zext(value[0], "i8"),)
+        if dtype == HALF:
+            value = (self.e.call("fg_half_bits", "i16", value[0]),)
+        for part, x in enumerate(value):
+            name = f"%y{at}.{part}"
+            self.stores.append(_element(name, kind, at, part, len(value)))
+            self.stores.append(f"  store {kind} {x.name}, ptr {name}.at, !llvm.access.group !1")
+
+    def function(self) -> str:
+        lines = [
+            f"define void @{SYMBOL}(ptr %pointers, i64 %count) {{",
+            "entry:",
+            *self.entry,
+            "  %some = icmp sgt i64 %count, 0",
+            "  br i1 %some, label %loop, label %done",
+            "loop:",
+            "  %i = phi i64 [0, %entry], [%i.next, %loop]",
+            "  %i.real = shl nuw nsw i64 %i, 1",
+            "  %i.imag = or disjoint i64 %i.real, 1",
+            *self.loads,
+            *self.e.lines,
+            *self.stores,
+            "  %i.next = add nuw nsw i64 %i, 1",
+            "  %more = icmp slt i64 %i.next, %count",
+            "  br i1 %more, label %loop, label %done, !llvm.loop !2",
+            "done:",
+            "  ret void",
+            "}",
+            METADATA,
+        ]
+        return "\n".join(lines)
+
+
+def _pointer(at: int) -> Iterable[str]:
+    yield f"  %p{at}.at = getelementptr ptr, ptr %pointers, i64 {at}"
+    yield f"  %p{at} = load ptr, ptr %p{at}.at"
+
+
+def _element(name: str, kind: str, at: int, part: int, parts: int) -> str:
+    index = "%i" if parts == 1 else ("%i.real", "%i.imag")[part]
+    return f"  {name}.at = getelementptr inbounds {kind}, ptr %p{at}, i64 {index}"

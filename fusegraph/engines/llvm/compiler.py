@@ -1,0 +1,141 @@
+"""Machine code from IR: the one module that knows llvmlite.
+
+In: IR text. Out: the address of a function, from this process's memory, from the disk cache, or
+compiled for this processor (O3 with loop vectorisation). What was compiled stays for the life of the
+process. ``llvmlite`` is imported when the first kernel is compiled, and takes 40 ms once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import threading
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+from fusegraph.engines.llvm import objects
+
+_compiling = threading.Lock()
+
+
+def installed() -> bool:
+    """Is llvmlite there? It is not imported to find out."""
+    return importlib.util.find_spec("llvmlite") is not None
+
+
+def address_of(text: str, symbol: str) -> int:
+    """The address of function ``symbol`` of the IR ``text``, compiled if it was not yet.
+
+    Raises
+    ------
+    ImportError
+        llvmlite is missing; the message says how to install it.
+    """
+    found = _addresses.get((text, symbol))
+    if found is None:
+        with _compiling:
+            found = _addresses.get((text, symbol))
+            if found is None:
+                found = _compiler().link(_compiler().machine_code(text), symbol)
+                _addresses[text, symbol] = found
+    return found
+
+
+_addresses: dict[tuple[str, str], int] = {}
+
+
+def forget(text: str, symbol: str) -> None:
+    """Let the next call ask the disk again. Machine code that is in use stays where it is."""
+    _addresses.pop((text, symbol), None)
+
+
+def assembly(text: str) -> str:
+    """What the processor runs, for reading: the IR ``text`` as assembly."""
+    with _compiling:
+        compiler = _compiler()
+        return str(compiler.machine.emit_assembly(compiler.optimised(text)))
+
+
+def has_feature(name: str) -> bool:
+    """Does this processor have an instruction set: ``f16c``, ``fma``, ...?"""
+    with _compiling:
+        return bool(_compiler().features.get(name, False))
+
+
+class Compiler:
+    """llvmlite's objects for this processor."""
+
+    def __init__(self) -> None:
+        self.binding = _binding()
+        self.binding.initialize_native_target()
+        self.binding.initialize_native_asmprinter()
+        self.cpu = self.binding.get_host_cpu_name()
+        self.features = self.binding.get_host_cpu_features()
+        self.machine = self._machine()
+        self.linker = self.binding.create_lljit_compiler(self._machine())
+        self.linked: list[Any] = []  # what keeps the machine code in memory
+
+    def _machine(self) -> Any:
+        target = self.binding.Target.from_default_triple()
+        return target.create_target_machine(
+            cpu=self.cpu, features=self.features.flatten(), opt=3, jit=True
+        )
+
+    def machine_code(self, text: str) -> bytes:
+        """An object file for ``text``: kept from before, or made now."""
+        key = objects.key_of(
+            text, self.cpu, self.features.flatten(), self.machine.triple,
+            version("llvmlite"), version("fusegraph"),
+        )  # fmt: skip
+        found = objects.load(key)
+        if found is None:
+            found = bytes(self.machine.emit_object(self.optimised(text)))
+            objects.store(key, found)
+        return found
+
+    def optimised(self, text: str) -> Any:
+        """The module after the O3 pipeline. One flat loop has nothing for SLP to find."""
+        module = self.binding.parse_assembly(text)
+        module.verify()
+        tuning = self.binding.create_pipeline_tuning_options(speed_level=3)
+        tuning.loop_vectorization = True
+        tuning.loop_interleaving = True
+        tuning.loop_unrolling = True
+        tuning.slp_vectorization = False
+        builder = self.binding.create_pass_builder(self.machine, tuning)
+        builder.getModulePassManager().run(module, builder)
+        return module
+
+    def link(self, code: bytes, symbol: str) -> int:
+        """Load an object into a library of its own; its names meet nobody else's."""
+        library = self.binding.JITLibraryBuilder().add_object_img(code).add_current_process()
+        tracker = library.export_symbol(symbol).link(self.linker, f"k{len(self.linked)}")
+        self.linked.append(tracker)
+        return int(tracker[symbol])
+
+
+@cache
+def _compiler() -> Compiler:
+    return Compiler()
+
+
+def _binding() -> Any:
+    try:
+        import llvmlite.binding  # noqa: PLC0415  (optional)
+    except ImportError as error:
+        raise ImportError(
+            "engine='llvm' needs llvmlite; install it with: pip install 'fusegraph[llvm]'"
+        ) from error
+    return llvmlite.binding
+
+
+# --- calling --------------------------------------------------------------------------------------
+
+FLAT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
+STRIDED = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+
+
+def function(prototype: Any, text: str, symbol: str) -> Any:
+    """A function of the IR ``text``, to be called from Python; calls let go of the GIL."""
+    return prototype(address_of(text, symbol))

@@ -1,0 +1,536 @@
+"""The loops around a kernel: machine code that finds NumPy's arrays and calls the kernel on them.
+
+In: nothing. Out: ``DRIVER``, IR of two functions that every kernel shares, so that a kernel itself is
+one flat loop and compiles fast; ``strided_loop``, the record that the second one runs by; and
+``arrays_lie_as_expected``, which says whether arrays may be read in place.
+
+``fg_flat(plan, file)`` takes a list of arrays (its ``id``), checks that they are dense and of one size,
+and calls the kernel once; it returns 1 where they are not. ``fg_strided(loop, file, buffer)`` runs any
+layout: operands that are not dense in the inner axes are packed tile by tile into a buffer that stays in
+L1, so that a kernel sees dense operands only and vectorises whatever the layout. Reading data pointers
+through ``array.ctypes.data`` would cost 1 us an array; reading them where they lie costs nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fusegraph.engines.base import Array
+from fusegraph.graph import Shape
+
+HEADER = object.__basicsize__  # bytes of a Python object before its own fields
+# NumPy's PyArrayObject_fields, fixed by its ABI: data, nd, dimensions, strides, base, descr, flags.
+DATA, RANK, DIMENSIONS, STRIDES, FLAGS = (HEADER + at for at in (0, 8, 16, 24, 48))
+ITEMS = HEADER + 8  # of a list: after its length
+DENSE = 0x0101  # NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED
+# Before the operands of a strided loop: kernel, operands, outer steps, outer axes, rows, rows of a
+# tile, columns, columns of a tile, words of an operand.
+HEAD = 9
+WORDS = 6  # of an operand: place in the file, mode, itemsize, place in the buffer, two strides
+IN_PLACE, PACKED_INPUT, PACKED_OUTPUT, BUFFER = range(4)
+TILE_BYTES = 24 << 10  # packed operands of a tile: they stay in L1 beside the dense ones
+LARGEST_TILE = 1024  # elements
+SMALL_ROW = 256  # elements of the inner axis below which a tile takes several rows
+
+
+def _copy(size: int) -> str:
+    """Copy rows of elements of ``size`` bytes; a source that does not move fills its row."""
+    kind = "<2 x i64>" if size == 16 else f"i{8 * size}"
+    return f"""
+define internal void @copy_{size}(ptr noalias %to, i64 %to_row, i64 %to_column, ptr noalias %from,
+    i64 %from_row, i64 %from_column, i64 %rows, i64 %columns) {{
+entry:
+  %still = icmp eq i64 %from_column, 0
+  br label %row
+row:
+  %r = phi i64 [0, %entry], [%r1, %row.end]
+  %to.off = mul i64 %r, %to_row
+  %from.off = mul i64 %r, %from_row
+  %to.at = getelementptr i8, ptr %to, i64 %to.off
+  %from.at = getelementptr i8, ptr %from, i64 %from.off
+  br i1 %still, label %fill, label %column
+fill:
+  %value = load {kind}, ptr %from.at, align 1
+  br label %fill.next
+fill.next:
+  %f = phi i64 [0, %fill], [%f1, %fill.next]
+  %f.off = mul i64 %f, %to_column
+  %f.at = getelementptr i8, ptr %to.at, i64 %f.off
+  store {kind} %value, ptr %f.at, align 1
+  %f1 = add nuw nsw i64 %f, 1
+  %f.done = icmp sge i64 %f1, %columns
+  br i1 %f.done, label %row.end, label %fill.next
+column:
+  %c = phi i64 [0, %row], [%c1, %column]
+  %c.to = mul i64 %c, %to_column
+  %c.from = mul i64 %c, %from_column
+  %c.to.at = getelementptr i8, ptr %to.at, i64 %c.to
+  %c.from.at = getelementptr i8, ptr %from.at, i64 %c.from
+  %element = load {kind}, ptr %c.from.at, align 1
+  store {kind} %element, ptr %c.to.at, align 1
+  %c1 = add nuw nsw i64 %c, 1
+  %c.done = icmp sge i64 %c1, %columns
+  br i1 %c.done, label %row.end, label %column
+row.end:
+  %r1 = add nuw nsw i64 %r, 1
+  %r.done = icmp sge i64 %r1, %rows
+  br i1 %r.done, label %done, label %row
+done:
+  ret void
+}}
+"""
+
+
+_SIZES = (1, 2, 4, 8, 16)
+_COPIES = "\n".join(map(_copy, _SIZES))
+_CASES = " ".join(f"i64 {size}, label %size.{size}" for size in _SIZES)
+_CALLS = "\n".join(
+    f"""size.{size}:
+  call void @copy_{size}(ptr %to, i64 %to_row, i64 %to_column, ptr %from, i64 %from_row,
+      i64 %from_column, i64 %rows, i64 %columns)
+  br label %done"""
+    for size in _SIZES
+)
+
+DRIVER = f"""
+define internal i64 @word(ptr %words, i64 %at) alwaysinline {{
+  %p = getelementptr i64, ptr %words, i64 %at
+  %v = load i64, ptr %p
+  ret i64 %v
+}}
+
+define internal ptr @field(ptr %object, i64 %at) alwaysinline {{
+  %p = getelementptr i8, ptr %object, i64 %at
+  %v = load ptr, ptr %p
+  ret ptr %v
+}}
+
+define internal ptr @item(ptr %items, i64 %at) alwaysinline {{
+  %p = getelementptr ptr, ptr %items, i64 %at
+  %v = load ptr, ptr %p
+  ret ptr %v
+}}
+
+define internal i64 @size(ptr %array) {{
+entry:
+  %rank.at = getelementptr i8, ptr %array, i64 {RANK}
+  %rank32 = load i32, ptr %rank.at
+  %rank = sext i32 %rank32 to i64
+  %dimensions = call ptr @field(ptr %array, i64 {DIMENSIONS})
+  br label %next
+next:
+  %axis = phi i64 [0, %entry], [%axis1, %more]
+  %size = phi i64 [1, %entry], [%size1, %more]
+  %done = icmp sge i64 %axis, %rank
+  br i1 %done, label %found, label %more
+more:
+  %length = call i64 @word(ptr %dimensions, i64 %axis)
+  %size1 = mul i64 %size, %length
+  %axis1 = add i64 %axis, 1
+  br label %next
+found:
+  ret i64 %size
+}}
+
+define i32 @fg_flat(ptr %plan, ptr %file) {{
+entry:
+  %items = call ptr @field(ptr %file, i64 {ITEMS})
+  %kernel = call ptr @item(ptr %plan, i64 0)
+  %count = call i64 @word(ptr %plan, i64 1)
+  %place.out = call i64 @word(ptr %plan, i64 2)
+  %out = call ptr @item(ptr %items, i64 %place.out)
+  %size = call i64 @size(ptr %out)
+  %pointers = alloca ptr, i64 %count
+  br label %next
+next:
+  %k = phi i64 [0, %entry], [%k1, %accept]
+  %left = icmp slt i64 %k, %count
+  br i1 %left, label %look, label %run
+look:
+  %at0 = mul i64 %k, 2
+  %at = add i64 %at0, 3
+  %at1 = add i64 %at, 1
+  %place = call i64 @word(ptr %plan, i64 %at)
+  %scalar = call i64 @word(ptr %plan, i64 %at1)
+  %array = call ptr @item(ptr %items, i64 %place)
+  %data = call ptr @field(ptr %array, i64 {DATA})
+  %pointer.at = getelementptr ptr, ptr %pointers, i64 %k
+  store ptr %data, ptr %pointer.at
+  %is.scalar = icmp ne i64 %scalar, 0
+  br i1 %is.scalar, label %accept, label %check
+check:
+  %flags.at = getelementptr i8, ptr %array, i64 {FLAGS}
+  %flags = load i32, ptr %flags.at
+  %dense = and i32 %flags, {DENSE}
+  %is.dense = icmp eq i32 %dense, {DENSE}
+  %its.size = call i64 @size(ptr %array)
+  %same = icmp eq i64 %its.size, %size
+  %fits = and i1 %is.dense, %same
+  br i1 %fits, label %accept, label %refuse
+accept:
+  %k1 = add i64 %k, 1
+  br label %next
+run:
+  call void %kernel(ptr %pointers, i64 %size)
+  ret i32 0
+refuse:
+  ret i32 1
+}}
+
+{_COPIES}
+
+define internal void @copy(ptr %to, i64 %to_row, i64 %to_column, ptr %from, i64 %from_row,
+    i64 %from_column, i64 %rows, i64 %columns, i64 %size) {{
+  switch i64 %size, label %done [{_CASES}]
+{_CALLS}
+done:
+  ret void
+}}
+
+define internal void @tile(ptr %loop, ptr %operands, ptr %bases, ptr %pointers, ptr %buffer,
+    i64 %r, i64 %c) {{
+entry:
+  %kernel = call ptr @item(ptr %loop, i64 0)
+  %count = call i64 @word(ptr %loop, i64 1)
+  %rows = call i64 @word(ptr %loop, i64 4)
+  %row.step = call i64 @word(ptr %loop, i64 5)
+  %columns = call i64 @word(ptr %loop, i64 6)
+  %column.step = call i64 @word(ptr %loop, i64 7)
+  %words = call i64 @word(ptr %loop, i64 8)
+  %rows.left = sub i64 %rows, %r
+  %columns.left = sub i64 %columns, %c
+  %rr = call i64 @llvm.smin.i64(i64 %row.step, i64 %rows.left)
+  %cc = call i64 @llvm.smin.i64(i64 %column.step, i64 %columns.left)
+  br label %next
+next:
+  %k = phi i64 [0, %entry], [%k1, %placed]
+  %left = icmp slt i64 %k, %count
+  br i1 %left, label %place, label %run
+place:
+  %off = mul i64 %k, %words
+  %operand = getelementptr i64, ptr %operands, i64 %off
+  %mode = call i64 @word(ptr %operand, i64 1)
+  %size = call i64 @word(ptr %operand, i64 2)
+  %buffer.off = call i64 @word(ptr %operand, i64 3)
+  %row = call i64 @word(ptr %operand, i64 4)
+  %column = call i64 @word(ptr %operand, i64 5)
+  %base = call ptr @item(ptr %bases, i64 %k)
+  %r.off = mul i64 %r, %row
+  %c.off = mul i64 %c, %column
+  %tile.off = add i64 %r.off, %c.off
+  %origin = getelementptr i8, ptr %base, i64 %tile.off
+  %packed = getelementptr i8, ptr %buffer, i64 %buffer.off
+  %in.place = icmp eq i64 %mode, {IN_PLACE}
+  %pointer = select i1 %in.place, ptr %origin, ptr %packed
+  %pointer.at = getelementptr ptr, ptr %pointers, i64 %k
+  store ptr %pointer, ptr %pointer.at
+  %is.input = icmp eq i64 %mode, {PACKED_INPUT}
+  br i1 %is.input, label %pack, label %placed
+pack:
+  %packed.row = mul i64 %cc, %size
+  call void @copy(ptr %packed, i64 %packed.row, i64 %size, ptr %origin, i64 %row, i64 %column,
+      i64 %rr, i64 %cc, i64 %size)
+  br label %placed
+placed:
+  %k1 = add i64 %k, 1
+  br label %next
+run:
+  %elements = mul i64 %rr, %cc
+  call void %kernel(ptr %pointers, i64 %elements)
+  br label %next2
+next2:
+  %j = phi i64 [0, %run], [%j1, %stored]
+  %left2 = icmp slt i64 %j, %count
+  br i1 %left2, label %look2, label %done
+look2:
+  %off2 = mul i64 %j, %words
+  %operand2 = getelementptr i64, ptr %operands, i64 %off2
+  %mode2 = call i64 @word(ptr %operand2, i64 1)
+  %is.output = icmp eq i64 %mode2, {PACKED_OUTPUT}
+  br i1 %is.output, label %unpack, label %stored
+unpack:
+  %size2 = call i64 @word(ptr %operand2, i64 2)
+  %buffer.off2 = call i64 @word(ptr %operand2, i64 3)
+  %row2 = call i64 @word(ptr %operand2, i64 4)
+  %column2 = call i64 @word(ptr %operand2, i64 5)
+  %base2 = call ptr @item(ptr %bases, i64 %j)
+  %r.off2 = mul i64 %r, %row2
+  %c.off2 = mul i64 %c, %column2
+  %tile.off2 = add i64 %r.off2, %c.off2
+  %origin2 = getelementptr i8, ptr %base2, i64 %tile.off2
+  %packed2 = getelementptr i8, ptr %buffer, i64 %buffer.off2
+  %packed.row2 = mul i64 %cc, %size2
+  call void @copy(ptr %origin2, i64 %row2, i64 %column2, ptr %packed2, i64 %packed.row2,
+      i64 %size2, i64 %rr, i64 %cc, i64 %size2)
+  br label %stored
+stored:
+  %j1 = add i64 %j, 1
+  br label %next2
+done:
+  ret void
+}}
+
+define internal ptr @origin(ptr %data, ptr %loop, ptr %operand, i64 %step, i64 %axes) {{
+entry:
+  br label %next
+next:
+  %axis = phi i64 [%axes, %entry], [%axis1, %more]
+  %rest = phi i64 [%step, %entry], [%rest1, %more]
+  %offset = phi i64 [0, %entry], [%offset1, %more]
+  %left = icmp sgt i64 %axis, 0
+  br i1 %left, label %more, label %done
+more:
+  %axis1 = sub i64 %axis, 1
+  %length.at = add i64 %axis1, {HEAD}
+  %length = call i64 @word(ptr %loop, i64 %length.at)
+  %index = urem i64 %rest, %length
+  %rest1 = udiv i64 %rest, %length
+  %stride.at = add i64 %axis1, {WORDS}
+  %stride = call i64 @word(ptr %operand, i64 %stride.at)
+  %moved = mul i64 %index, %stride
+  %offset1 = add i64 %offset, %moved
+  br label %next
+done:
+  %found = getelementptr i8, ptr %data, i64 %offset
+  ret ptr %found
+}}
+
+define void @fg_strided(ptr %loop, ptr %file, ptr %buffer) {{
+entry:
+  %items = call ptr @field(ptr %file, i64 {ITEMS})
+  %count = call i64 @word(ptr %loop, i64 1)
+  %steps = call i64 @word(ptr %loop, i64 2)
+  %axes = call i64 @word(ptr %loop, i64 3)
+  %rows = call i64 @word(ptr %loop, i64 4)
+  %row.step = call i64 @word(ptr %loop, i64 5)
+  %columns = call i64 @word(ptr %loop, i64 6)
+  %column.step = call i64 @word(ptr %loop, i64 7)
+  %words = call i64 @word(ptr %loop, i64 8)
+  %operands.at = add i64 %axes, {HEAD}
+  %operands = getelementptr i64, ptr %loop, i64 %operands.at
+  %bases = alloca ptr, i64 %count
+  %pointers = alloca ptr, i64 %count
+  br label %step
+step:
+  %s = phi i64 [0, %entry], [%s1, %step.end]
+  br label %next
+next:
+  %k = phi i64 [0, %step], [%k1, %found]
+  %left = icmp slt i64 %k, %count
+  br i1 %left, label %find, label %column
+find:
+  %off = mul i64 %k, %words
+  %operand = getelementptr i64, ptr %operands, i64 %off
+  %mode = call i64 @word(ptr %operand, i64 1)
+  %own = icmp eq i64 %mode, {BUFFER}
+  br i1 %own, label %found, label %array
+array:
+  %place = call i64 @word(ptr %operand, i64 0)
+  %object = call ptr @item(ptr %items, i64 %place)
+  %data = call ptr @field(ptr %object, i64 {DATA})
+  %base = call ptr @origin(ptr %data, ptr %loop, ptr %operand, i64 %s, i64 %axes)
+  br label %found
+found:
+  %kept = phi ptr [%buffer, %find], [%base, %array]
+  %base.at = getelementptr ptr, ptr %bases, i64 %k
+  store ptr %kept, ptr %base.at
+  %k1 = add i64 %k, 1
+  br label %next
+column:
+  %c = phi i64 [0, %next], [%c1, %column.end]
+  br label %row
+row:
+  %r = phi i64 [0, %column], [%r1, %row]
+  call void @tile(ptr %loop, ptr %operands, ptr %bases, ptr %pointers, ptr %buffer, i64 %r, i64 %c)
+  %r1 = add i64 %r, %row.step
+  %r.left = icmp slt i64 %r1, %rows
+  br i1 %r.left, label %row, label %column.end
+column.end:
+  %c1 = add i64 %c, %column.step
+  %c.left = icmp slt i64 %c1, %columns
+  br i1 %c.left, label %column, label %step.end
+step.end:
+  %s1 = add i64 %s, 1
+  %s.left = icmp slt i64 %s1, %steps
+  br i1 %s.left, label %step, label %done
+done:
+  ret void
+}}
+
+declare i64 @llvm.smin.i64(i64, i64)
+"""
+
+
+# --- where an array's fields lie ------------------------------------------------------------------
+
+
+@cache
+def arrays_lie_as_expected() -> bool:
+    """Do arrays and lists of this interpreter have their fields where ``DRIVER`` reads them?
+
+    Every array here agrees with what NumPy itself says; elsewhere (another interpreter, another ABI)
+    ``imitation`` stands in for the list.
+    """
+    base = np.arange(24, dtype=np.float32).reshape(4, 6)
+    samples = [
+        base,
+        base[::2, 1::3],
+        base.T,
+        base[0, 0:0],
+        np.array(1.5),
+        np.broadcast_to(base[0], (3, 6)),
+    ]
+    try:
+        if list.__basicsize__ < ITEMS + 8 or base.__class__.__basicsize__ < FLAGS + 4:
+            return False
+        items = ctypes.c_void_p.from_address(id(samples) + ITEMS).value
+        found = (ctypes.c_void_p * len(samples)).from_address(items or 0)
+        if list(found) != [id(a) for a in samples]:
+            return False
+        return all(_lies_as_expected(a) for a in samples)
+    except (TypeError, ValueError):
+        return False
+
+
+def _lies_as_expected(array: Array) -> bool:
+    address, rank = id(array), array.ndim
+    words = ctypes.c_ssize_t * rank
+    dense = DENSE if array.flags.c_contiguous and array.flags.aligned else 0
+    if ctypes.c_int.from_address(address + RANK).value != rank:
+        return False
+    if ctypes.c_void_p.from_address(address + DATA).value != array.ctypes.data:
+        return False
+    if dense != ctypes.c_int.from_address(address + FLAGS).value & DENSE and dense:
+        return False
+    if not rank:
+        return True
+    shape, strides = (
+        tuple(words.from_address(ctypes.c_void_p.from_address(address + at).value or 0))
+        for at in (DIMENSIONS, STRIDES)
+    )
+    return (shape, strides) == (array.shape, array.strides)
+
+
+def imitation(arrays: Sequence[Array]) -> tuple[int, list[Any]]:
+    """Memory that looks to ``DRIVER`` like a list of arrays: its address, and what keeps it alive."""
+    kept: list[Any] = []
+    objects = (ctypes.c_void_p * max(1, len(arrays)))()
+    for at, array in enumerate(arrays):
+        if array is None:
+            continue
+        axes = ctypes.c_ssize_t * max(1, array.ndim)
+        shape, strides = axes(*array.shape), axes(*array.strides)
+        fields = ctypes.create_string_buffer(FLAGS + 8)
+        address = ctypes.addressof(fields)
+        ctypes.c_void_p.from_buffer(fields, DATA).value = array.ctypes.data
+        ctypes.c_int.from_buffer(fields, RANK).value = array.ndim
+        ctypes.c_void_p.from_buffer(fields, DIMENSIONS).value = ctypes.addressof(shape)
+        ctypes.c_void_p.from_buffer(fields, STRIDES).value = ctypes.addressof(strides)
+        flags = DENSE if array.flags.c_contiguous and array.flags.aligned else 0
+        ctypes.c_int.from_buffer(fields, FLAGS).value = flags
+        objects[at] = address
+        kept += [shape, strides, fields]
+    whole = ctypes.create_string_buffer(ITEMS + 8)
+    ctypes.c_void_p.from_buffer(whole, ITEMS).value = ctypes.addressof(objects)
+    return ctypes.addressof(whole), [*kept, objects, whole]
+
+
+# --- loops over any layout ------------------------------------------------------------------------
+
+
+class Operand(NamedTuple):
+    """One operand of a kernel, as a loop sees it."""
+
+    place: int  # in the file; -1: it lives in the buffer
+    itemsize: int
+    strides: tuple[int, ...]  # one an axis of the loop, 0 where it is broadcast
+    written: bool
+    single: bool = False  # the kernel reads one element, whatever the columns
+    aligned: bool = True  # do its elements lie at multiples of their size?
+
+
+class Loop(NamedTuple):
+    """The record that ``fg_strided`` runs by, and the bytes of buffer it needs."""
+
+    words: np.ndarray[Any, Any]
+    address: int
+    buffer_bytes: int
+
+
+def aligned_strides(array: np.ndarray[Any, Any], shape: Shape) -> tuple[int, ...]:
+    """Strides of ``array`` along the axes of ``shape``; 0 where it is broadcast."""
+    missing = len(shape) - array.ndim
+    return (0,) * missing + tuple(
+        0 if n == 1 else stride for n, stride in zip(array.shape, array.strides, strict=True)
+    )
+
+
+def strided_loop(kernel: int, shape: Shape, operands: Sequence[Operand]) -> Loop:
+    """The loop of an element-wise kernel over ``shape``: axes joined, dense operands left in place."""
+    shape, operands = _joined(shape, operands)
+    rows, columns = ((1,) * 2 + shape)[-2:]
+    outer = shape[:-2]
+    several = columns < SMALL_ROW and rows > 1
+    packed = [not o.single and not _dense(o, columns, several) for o in operands]
+    each = sum(o.itemsize for o, p in zip(operands, packed, strict=True) if p)
+    tile = min(LARGEST_TILE, max(16, TILE_BYTES // max(1, each) // 16 * 16))
+    row_step, column_step = 1, columns
+    if several:
+        row_step = max(1, min(rows, tile // columns)) if each else rows
+    elif each:
+        column_step = min(columns, tile)
+    return _record(kernel, outer, (rows, row_step), (columns, column_step), operands, packed)
+
+
+def _dense(operand: Operand, columns: int, several: bool) -> bool:
+    row, column = ((0,) * 2 + operand.strides)[-2:]
+    dense = column == operand.itemsize and (not several or row == columns * operand.itemsize)
+    return dense and operand.aligned
+
+
+def _joined(shape: Shape, operands: Sequence[Operand]) -> tuple[Shape, list[Operand]]:
+    """The same iteration space with as few axes as its operands allow."""
+    kept: list[int] = []
+    strides: list[list[int]] = []
+    for axis, length in enumerate(shape):
+        if length == 1:
+            continue
+        along = [o.strides[axis] for o in operands]
+        if kept and all(a == b * length for a, b in zip(strides[-1], along, strict=True)):
+            kept[-1] *= length
+            strides[-1] = along
+        else:
+            kept.append(length)
+            strides.append(along)
+    found = [o._replace(strides=tuple(s[k] for s in strides)) for k, o in enumerate(operands)]
+    if not kept:  # one element: dense whatever its strides
+        return (1,), [o._replace(strides=(o.itemsize,)) for o in operands]
+    return tuple(kept), found
+
+
+def _record(
+    kernel: int,
+    outer: Shape,
+    rows: tuple[int, int],
+    columns: tuple[int, int],
+    operands: Sequence[Operand],
+    packed: Sequence[bool],
+) -> Loop:
+    words = [kernel, len(operands), math.prod(outer), len(outer), *rows, *columns]
+    words += [WORDS + len(outer), *outer]
+    place = 0
+    for operand, pack in zip(operands, packed, strict=True):
+        mode = IN_PLACE if not pack else PACKED_OUTPUT if operand.written else PACKED_INPUT
+        row, column = ((0,) * 2 + operand.strides)[-2:]
+        words += [operand.place, mode, operand.itemsize, place, row, column]
+        words += operand.strides[:-2] if len(operand.strides) > 2 else (0,) * len(outer)
+        if pack:
+            place += -(-operand.itemsize * rows[1] * columns[1] // 64) * 64
+    array = np.array(words, np.int64)
+    return Loop(array, array.ctypes.data, place)

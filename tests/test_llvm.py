@@ -1,0 +1,348 @@
+"""The llvm engine: NumPy's results in any layout, from any thread, with nothing between operations."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+
+import numpy as np
+import pytest
+
+import fusegraph as fg
+
+pytest.importorskip("llvmlite")
+
+from fusegraph.engines.base import Extent, Region
+from fusegraph.engines.llvm import driver
+from fusegraph.engines.llvm.codegen import generate, refusal
+from fusegraph.engines.llvm.compiler import assembly
+from fusegraph.engines.llvm.engine import MAX_OPERANDS, ImitatingBody, LlvmBody, LlvmEngine
+from fusegraph.engines.llvm.lowering import half_definitions
+from fusegraph.graph import const, make, placeholder
+from fusegraph.ops import DTYPES, ELEMENTWISE, OPS, resolve
+
+ENGINE = LlvmEngine()
+SIZE = 1021  # vectors and a tail
+
+
+@pytest.fixture(autouse=True)
+def on_llvm():
+    with fg.options(engine="llvm"):
+        yield
+
+
+def region_of(function, *arrays):
+    """The region that ``function`` traces over placeholders, and the arrays."""
+    leaves = [placeholder(n, a.shape, a.dtype, None) for n, a in enumerate(arrays)]
+    nodes = []
+
+    def apply(name, *operands):
+        dtypes = tuple(o.dtype for o in operands)
+        result = resolve(name, dtypes)[1]
+        shape = np.broadcast_shapes(*(o.shape for o in operands))
+        nodes.append(make(OPS[name], operands, (), shape, result))
+        return nodes[-1]
+
+    outputs = function(apply, *leaves)
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+    unique = tuple(dict.fromkeys(nodes))
+    return Region(unique, tuple(leaves), outputs, outputs[0].shape)
+
+
+def run(function, *arrays, body=LlvmBody):
+    region = region_of(function, *arrays)
+    results = [np.empty(o.shape, o.dtype) for o in region.outputs]
+    body(region).run(arrays, results, 1)
+    return results[0] if len(results) == 1 else results
+
+
+def reference(function, *arguments):
+    with np.errstate(all="ignore"):
+        return function(*arguments)
+
+
+def f32(value):
+    return const(value, np.dtype("f4"))
+
+
+# --- arithmetic is the user's, operation by operation ---------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_a_product_and_a_sum_round_twice(dtype, assert_same):
+    """A fused multiply-add would give another last bit in a quarter of these."""
+    rng = np.random.default_rng(0)
+    x, y, z = (rng.standard_normal(SIZE).astype(dtype) for _ in range(3))
+    result = run(lambda f, a, b, c: f("add", f("multiply", a, b), c), x, y, z)
+    assert_same(result, x * y + z)
+
+
+def test_sums_are_not_reassociated(assert_same):
+    x, y, z = np.full(SIZE, 1e20), np.full(SIZE, -1e20), np.full(SIZE, 1.0)
+    result = run(lambda f, a, b, c: f("add", f("add", c, a), b), x, y, z)
+    assert_same(result, (z + x) + y)
+
+
+def test_division_by_a_constant_is_no_product(assert_same):
+    x = np.arange(SIZE, dtype=np.float32)
+    assert_same(run(lambda f, a: f("divide", a, f32(3)), x), x / np.float32(3))
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+def test_subnormal_numbers_are_kept(dtype, assert_same):
+    tiny = np.finfo(dtype).smallest_subnormal
+    x = np.arange(SIZE).astype(dtype) * tiny
+    assert_same(
+        run(lambda f, a, b: f("add", f("multiply", a, b), b), x, x + tiny),
+        x * (x + tiny) + (x + tiny),
+    )
+
+
+def test_float16_rounds_after_every_operation(assert_same):
+    rng = np.random.default_rng(1)
+    x, y, z = (rng.standard_normal(SIZE).astype(np.float16) for _ in range(3))
+    assert_same(run(lambda f, a, b, c: f("subtract", f("multiply", a, b), c), x, y, z), x * y - z)
+
+
+def test_float16_without_the_processors_conversions(assert_same):
+    """The integer versions of both conversions, over every float16 and around every rounding."""
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    wide = every.astype(np.float32)
+    with np.errstate(all="ignore"):
+        between = np.concatenate([np.nextafter(wide, np.float32(s)) for s in (np.inf, -np.inf)])
+        middles = (wide + np.nextafter(every, np.float16(np.inf)).astype(np.float32)) / 2
+    values = np.concatenate([wide, between, middles, np.float32([65519.99, 65520, 1e-8, 1e38])])
+
+    class Plain(LlvmBody):
+        def converts_halves(self):
+            return False
+
+    widened = run(lambda f, a: f("add", a, f32(0)), every, body=Plain)
+    assert_same(widened, reference(np.add, every, np.float32(0)))
+    leaf = placeholder(0, values.shape, values.dtype, None)
+    node = make(OPS["astype"], (leaf,), (), values.shape, np.dtype("f2"))
+    region = Region((node,), (leaf,), (node,), values.shape)
+    narrowed = np.empty(values.shape, np.float16)
+    Plain(region).run([values], [narrowed], 1)
+    assert_same(narrowed, reference(values.astype, np.float16))
+    assert "fpext half" in half_definitions(True)
+    assert "half" not in half_definitions(False).replace("fg_half", "")
+
+
+def test_a_double_becomes_a_float16_in_one_rounding(assert_same):
+    """1 + 2^-11 + 2^-40 rounds up; by way of float32 it would round to even, down."""
+    half = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float64)
+    with np.errstate(all="ignore"):
+        middle = (half + np.nextafter(half.astype(np.float16), np.float16(np.inf))) / 2
+        x = np.concatenate([middle, np.nextafter(middle, np.inf), np.nextafter(middle, -np.inf)])
+        expected = x.astype(np.float16)
+    assert_same(fg.asarray(x).astype("f2").compute(), expected)
+
+
+# --- layouts --------------------------------------------------------------------------------------
+
+LAYOUTS = {
+    "reversed": lambda a: a[::-1],
+    "every second column": lambda a: a[:, ::2],
+    "every third row": lambda a: a[::3],
+    "transposed": lambda a: a.T,
+    "transposed part": lambda a: a[1:, 2:].T,
+    "one row": lambda a: a[:1],
+    "one column": lambda a: a[:, :1],
+    "column of a row": lambda a: a[0],
+    "0-d": lambda a: a[0, 0, ...],
+    "dense": lambda a: a,
+}
+
+
+@pytest.mark.parametrize(("first", "second"), list(itertools.product(LAYOUTS, repeat=2)))
+def test_layouts(first, second, assert_same):
+    base = np.random.default_rng(2).standard_normal((36, 36)).astype(np.float32)
+    x, y = LAYOUTS[first](base), LAYOUTS[second](base + 1)
+    try:
+        expected = x * y - x
+    except ValueError:
+        return  # these two shapes do not broadcast
+    if expected.ndim:
+        assert_same(run(lambda f, a, b: f("subtract", f("multiply", a, b), a), x, y), expected)
+    assert_same((fg.asarray(x) * fg.asarray(y) - fg.asarray(x)).compute(), np.asarray(expected))
+
+
+@pytest.mark.parametrize(
+    "shape", [(700, 3), (3, 700), (5, 4, 3), (2, 3, 1, 4), (1, 1), (300, 300), (4, 2000)]
+)
+@pytest.mark.parametrize("itemsize", ["?", "f2", "f4", "f8", "c16"])
+def test_results_in_any_layout(shape, itemsize, assert_same):
+    """Outputs that are not dense are written through tiles."""
+    rng = np.random.default_rng(3)
+    x = (rng.standard_normal(shape) * 3).astype(itemsize)
+    y = (rng.standard_normal(shape[-1:]) * 3).astype(itemsize)
+    name = "logical_xor" if itemsize == "?" else "add"
+    region = region_of(lambda f, a, b: f(name, a, b), x, y)
+    for out in (
+        np.empty(shape, itemsize),
+        np.empty(shape, itemsize, order="F"),
+        np.empty((*shape[:-1], 2 * shape[-1]), itemsize)[..., ::2],
+        np.empty(shape, itemsize)[..., ::-1],
+    ):
+        LlvmBody(region).run([x, y], [out], 1)
+        assert_same(np.array(out), getattr(np, name)(x, y))
+
+
+def test_unaligned_arrays(assert_same):
+    raw = np.zeros(8 * 100 + 1, np.uint8)
+    x = raw[1:].view(np.float64)
+    x[:] = np.arange(100)
+    out = np.empty(100)
+    LlvmBody(region_of(lambda f, a: f("add", a, a), x)).run([x], [out], 1)
+    assert_same(out, x + x)
+    target = raw.copy()[1:].view(np.float64)
+    LlvmBody(region_of(lambda f, a: f("add", a, a), x)).run([x], [target], 1)
+    assert_same(np.array(target), x + x)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (0,), (3, 0), (1, 1, 1)])
+def test_small_and_empty(shape, assert_same):
+    x = np.ones(shape, np.float32)
+    assert_same((fg.asarray(x) * 2 + 1).compute(), np.asarray(x * 2 + 1))
+
+
+def test_several_results_in_one_pass(assert_same):
+    x = np.linspace(-3, 3, SIZE).astype(np.float32)
+    a, b, c = run(
+        lambda f, v: (f("multiply", v, v), f("less", v, f32(0)), f("add", f("multiply", v, v), v)),
+        x,
+    )
+    assert_same(a, x * x)
+    assert_same(b, x < 0)
+    assert_same(c, x * x + x)
+
+
+def test_arrays_of_this_interpreter_are_read_in_place():
+    assert driver.arrays_lie_as_expected()
+
+
+@pytest.mark.parametrize("second", LAYOUTS)
+def test_an_interpreter_whose_arrays_lie_elsewhere(second, assert_same):
+    base = np.arange(36 * 36, dtype=np.float64).reshape(36, 36)
+    x, y = base, LAYOUTS[second](base)
+    try:
+        expected = x + y
+    except ValueError:
+        return  # these two shapes do not broadcast
+    assert_same(run(lambda f, a, b: f("add", a, b), x, y, body=ImitatingBody), expected)
+
+
+# --- threads and size -----------------------------------------------------------------------------
+
+
+def test_many_threads_call_one_body(assert_same):
+    x = np.random.default_rng(4).standard_normal((64, 500))
+    region = region_of(lambda f, a, b: f("add", f("multiply", a, a), b), x, x[:1])
+    body, failures = LlvmBody(region), []
+
+    def work(seed):
+        mine = np.random.default_rng(seed).standard_normal((500, 64)).T
+        out = np.empty((64, 500))
+        for _ in range(50):
+            body.run([mine, x[:1]], [out], 1)
+            if not np.array_equal(out, mine * mine + x[:1]):
+                failures.append(seed)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not failures
+
+
+def test_threads_share_one_kernel(assert_same):
+    x = np.random.default_rng(5).standard_normal(1_000_003).astype(np.float32)
+    for threads in (1, 2, 5):
+        with fg.options(threads=threads):
+            assert_same((fg.asarray(x) * x + 1).compute(), x * x + np.float32(1))
+
+
+def test_a_thousand_operations_are_one_kernel(assert_same):
+    x = np.linspace(-1, 1, SIZE).astype(np.float32)
+    t, expected = fg.asarray(x), x
+    for n in range(500):
+        t, expected = t * x + np.float32(n % 7), expected * x + np.float32(n % 7)
+    assert [k.engine for k in t.plan().kernels] == ["llvm"]
+    assert_same(t.compute(), expected)
+
+
+def test_more_operands_than_a_kernel_takes(assert_same):
+    arrays = [np.full(50, n, np.float32) for n in range(MAX_OPERANDS + 20)]
+    t, expected = fg.asarray(arrays[0]), arrays[0]
+    for a in arrays[1:]:
+        t, expected = t + a, expected + a
+    assert len(t.plan().kernels) > 1
+    assert_same(t.compute(), expected)
+    assert "256" in ENGINE.limit(Extent(MAX_OPERANDS, 0, 1, 1))
+    assert ENGINE.limit(Extent(MAX_OPERANDS - 1, 0, 1, 1)) is None
+
+
+# --- what the code is -----------------------------------------------------------------------------
+
+
+def test_code_does_not_depend_on_sizes():
+    def text(size):
+        x = np.ones((size, 4), np.float32)
+        return generate(region_of(lambda f, a, b: f("add", a, b), x, x[:1])).body
+
+    assert text(3) == text(300)
+
+
+def test_a_loop_is_vectorised():
+    x = np.ones(8, np.float32)
+    code = generate(region_of(lambda f, a: f("add", f("multiply", a, a), a), x)).text(True)
+    assert "<8 x float>" in code or any(w in assembly(code) for w in ("ymm", "zmm", "xmm", ".4s"))
+
+
+@pytest.mark.parametrize("op", ELEMENTWISE, ids=lambda op: op.name)
+def test_a_refusal_says_why(op):
+    for dtype in DTYPES:
+        dtypes = (np.dtype("?"), dtype, dtype) if op.name == "where" else (dtype,) * op.arity
+        try:
+            result = np.dtype("f8") if op.name == "astype" else resolve(op.name, dtypes)[1]
+        except TypeError:
+            continue
+        reason = refusal(op.name, dtypes, result)
+        assert reason is None or "NumPy" in reason or "llvm" in reason
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["add", "multiply", "divide", "sqrt", "maximum", "where", "floor", "less", "floor_divide"],
+)
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+def test_arithmetic_is_never_refused(name, dtype):
+    kind = np.dtype(dtype)
+    dtypes = (np.dtype("?"), kind, kind) if name == "where" else (kind,) * OPS[name].arity
+    assert refusal(name, dtypes, resolve(name, dtypes)[1]) is None
+
+
+def test_only_exact_operations_where_bits_are_asked_for(assert_same):
+    x = np.linspace(0.1, 1, SIZE).astype(np.float32)
+    with fg.options(exact=True):
+        t = np.exp(fg.asarray(x)) + 1
+        assert {k.engine for k in t.plan().kernels} == {"numpy", "llvm"}
+        assert_same(t.compute(), np.exp(x) + np.float32(1))
+
+
+def test_compile_seconds_grow_with_the_region():
+    x = np.ones(8, np.float32)
+
+    def chain(length):
+        def function(f, a):
+            value = a
+            for _ in range(length):
+                value = f("multiply", value, a)
+            return value
+
+        return ENGINE.compile_seconds(region_of(function, x))
+
+    assert chain(10) < chain(100) < chain(1000)
+    assert chain(1000) - chain(900) == pytest.approx(chain(200) - chain(100))
