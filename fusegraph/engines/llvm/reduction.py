@@ -136,19 +136,20 @@ def _reduce_float(e: Emitter, x: Value) -> Turn:
 def _float_window(e: Emitter, x: Value) -> tuple[Value, Value, Value]:
     """``x / 2**k``, and ``2**k * 2/pi`` less a multiple of four, in two parts."""
     size = e.fabs(x)
-    scale, chosen = e.real("double", 1.0), None
-    for shift in range(0, 128 - FLOAT_BASE + FLOAT_STEP, FLOAT_STEP):
-        parts = split("double", Fraction(2) ** (shift + 1) / pi_fraction() % 4, 2)
-        window = [e.real("double", part) for part in parts]
-        if chosen is None:
-            chosen = window
-            continue
+    scale, high, low = _float_choice(e, 0)
+    for shift in range(FLOAT_STEP, 128 - FLOAT_BASE + FLOAT_STEP, FLOAT_STEP):
         bound = e.real("double", 2.0 ** (FLOAT_BASE + shift - FLOAT_STEP))
         beyond = e.fcmp("oge", size, bound)
-        scale = e.select(beyond, e.real("double", 2.0**-shift), scale)
-        chosen = [e.select(beyond, a, b) for a, b in zip(window, chosen, strict=True)]
-    assert chosen is not None
-    return e.fmul(x, scale), chosen[0], chosen[1]
+        choice = _float_choice(e, shift)
+        scale = e.select(beyond, choice[0], scale)
+        high = e.select(beyond, choice[1], high)
+        low = e.select(beyond, choice[2], low)
+    return e.fmul(x, scale), high, low
+
+
+def _float_choice(e: Emitter, shift: int) -> tuple[Value, Value, Value]:
+    high, low = split("double", Fraction(2) ** (shift + 1) / pi_fraction() % 4, 2)
+    return e.real("double", 2.0**-shift), e.real("double", high), e.real("double", low)
 
 
 def _reduce_double(e: Emitter, x: Value) -> Turn:
