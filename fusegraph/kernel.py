@@ -15,8 +15,8 @@ from typing import Any
 from fusegraph.cost import Cost, kernel_cost
 from fusegraph.engines import ELEMENTWISE_ENGINES, FALLBACK
 from fusegraph.engines.base import Engine, Region
-from fusegraph.engines.blocks import PanelBody
 from fusegraph.engines.library import library_call, library_scratch
+from fusegraph.engines.panel_body import PanelBody
 from fusegraph.engines.products import plan_product
 from fusegraph.expression import expression
 from fusegraph.fuse import Decision, Fused, Unit
@@ -271,7 +271,6 @@ def _panels(
 ) -> Kernel:
     region, machine, panels = unit.region, setting.machine, unit.panels
     assert panels is not None
-    body = PanelBody(region, panels)
     compute = sum(node_seconds(node, machine) for node in region.nodes)
     cost = kernel_cost(
         region.nodes,
@@ -283,6 +282,12 @@ def _panels(
     calls = panels.count * len(region.nodes)
     shared = compute > max(WORTH_A_THREAD, 2 * HANDOVER * calls)
     threads = setting.options.thread_count if shared else 1
+    asked = ELEMENTWISE_ENGINES.get(setting.options.engine)
+    if asked is not None and asked.blocked:
+        asked = None
+    body = PanelBody(region, panels, asked, threads)
+    if asked is not None:
+        threads = 1  # the engine shares each panel among its own
     steps = machine.step[FALLBACK] * calls
     prediction = predict(
         machine, compute / threads + steps, cost.bytes_moved, machine.launch[FALLBACK], threads
@@ -290,7 +295,7 @@ def _panels(
     return Kernel(
         name=name,
         region=region,
-        engine=FALLBACK,
+        engine=asked.name if asked is not None else FALLBACK,
         schedule="panels",
         reads=tuple(setting.names[v] for v in region.inputs),
         writes=tuple(setting.names[v] for v in region.outputs),

@@ -202,10 +202,6 @@ class _RowPass:
         group = _Group([unit], rows, len(space(node)), nodes=set(unit.region.nodes))
         if group.rows is None:
             group.refusal = (Reason.KIND, f"{node.op.name} does not run row by row")
-        elif unit.elementwise and FALLBACK not in unit.engines:
-            group.rows = None
-            names = "/".join(unit.engines)
-            group.refusal = (Reason.ENGINE, f"{names} evaluates whole operands, not panels")
         elif node.kind == "matmul" and (self.bits or node.dtype.name not in PRODUCT_DTYPES):
             group.rows = None
             group.refusal = (

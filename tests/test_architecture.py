@@ -24,6 +24,7 @@ LAYERS = (
     ("engines.llvm.lowering", "engines.llvm.compiler"),
     ("engines.llvm.codegen",),
     ("engines.blocks", "engines.numexpr", "engines.llvm.engine"),
+    ("engines.panel_body",),
     ("engines",),
     ("engines.products", "options", "expression", "fuse"),
     ("timing",),

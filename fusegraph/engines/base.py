@@ -59,6 +59,9 @@ class Engine(Protocol):
     def refuses(self, node: Node) -> str | None:
         """Why this engine cannot evaluate ``node``, or None."""
 
+    def refuses_in_panel(self, node: Node, layout: tuple[int, ...]) -> str | None:
+        """Why it cannot evaluate ``node`` on panels whose axes lie in ``layout``, or None."""
+
     def limit(self, extent: Extent) -> str | None:
         """Which limit a region of this extent breaks, or None."""
 

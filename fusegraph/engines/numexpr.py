@@ -64,6 +64,11 @@ class NumexprEngine:
             return f"numexpr's {node.op.name} of {loops[-1]} is not NumPy's"
         return None
 
+    def refuses_in_panel(self, node: Node, layout: tuple[int, ...]) -> str | None:
+        if node.kind != "elementwise":
+            return f"numexpr does not run {node.op.name} on rows"
+        return self.refuses(node)
+
     def limit(self, extent: Extent) -> str | None:
         if extent.outputs > 1:
             return "numexpr writes one output a program"

@@ -1,0 +1,182 @@
+"""The body of a panel: element-wise stages, reductions and products over rows that stay in cache.
+
+In: a region, how it is cut, and the engine of its stages. Out: ``PanelBody``. Without an engine every
+node is one call of NumPy; with one, the longest runs of nodes that the engine accepts are one call each.
+"""
+
+from __future__ import annotations
+
+import math
+
+from fusegraph.engines.base import Engine, Extent, Region
+from fusegraph.engines.blocks import Call, NumpyBody, Register, Stage
+from fusegraph.engines.reductions import partial_dtype, to_partial, whole_axes
+from fusegraph.graph import DType, Node, Shape, make
+from fusegraph.ops import OPS
+from fusegraph.panels import PARTIAL, Panels, reduced_axes
+
+
+class PanelBody(NumpyBody):
+    """A body over panels: element-wise steps, reductions, products from the left.
+
+    The values of a region are aligned by their axes. Inside a panel they have the axis order of
+    ``panels.layout``; where that is not their order in memory, inputs and results are copied once.
+    """
+
+    def __init__(
+        self, region: Region, panels: Panels, engine: Engine | None = None, threads: int = 1
+    ) -> None:
+        self.panels = panels
+        self.engine = engine
+        self.threads = threads  # of an engine that shares a panel among threads of its own
+        self.partial = set(panels.partial)
+        super().__init__(_packed(region) if panels.narrow else region)
+
+    @property
+    def panel_bytes(self) -> int:
+        """Bytes of temporaries of one panel, and of what reductions to partial results hold."""
+        scratch = self.scratch_shapes(self.panels.block)
+        partial = sum(PARTIAL * n.dtype.itemsize for n in self.panels.partial)
+        return sum(math.prod(shape) * dtype.itemsize for shape, dtype in scratch) + partial
+
+    def register_of(self, node: Node) -> Register:
+        """The kind of register that can hold ``node``: its extent along the axes that are cut."""
+        dtype = partial_dtype(node) if node in self.partial else node.dtype
+        missing = len(self.panels.layout) - len(node.shape)
+        shape = [
+            None if n == self.rows(a) and n != 1 else n
+            for a, n in enumerate((1,) * missing + node.shape)
+        ]
+        return Register(dtype, tuple(shape[a] for a in self.panels.layout))
+
+    def rows(self, axis: int) -> int | None:
+        """Size of an axis that is cut."""
+        return self.panels.rows[axis] if axis < len(self.panels.rows) else None
+
+    def scratch_shapes(self, block: Shape) -> tuple[tuple[Shape, DType], ...]:
+        """Shape and dtype of each scratch register for a panel of extent ``block``."""
+        return tuple((self.shape_of(r, block), r.dtype) for r in self.scratch)
+
+    def shape_of(self, register: Register, block: Shape) -> Shape:
+        """The shape of a register in a panel of extent ``block``."""
+        assert register.shape is not None
+        return tuple(
+            block[axis] if n is None else n
+            for axis, n in zip(self.panels.layout, register.shape, strict=True)
+        )
+
+    def calls(self, region: Region) -> list[Call]:
+        """Stages of the engine, and the calls of NumPy between them."""
+        found: list[Call] = []
+        for stage in self.stages(region):
+            parts = self.parts(stage, region) if self.accepts(stage[0]) else ()
+            if parts and all(self.allows(part) for part in parts):
+                found += [self.stage_call(part) for part in parts]
+            else:
+                found += [self.call_of(node) for node in stage]
+        return found
+
+    def stages(self, region: Region) -> list[list[Node]]:
+        """Nodes in order, the longest runs that the engine accepts together."""
+        found: list[list[Node]] = []
+        open_stage = False
+        for node in region.nodes:
+            accepted = self.accepts(node)
+            if accepted and open_stage:
+                found[-1].append(node)
+            else:
+                found.append([node])
+            open_stage = accepted
+        return found
+
+    def accepts(self, node: Node) -> bool:
+        """Does the engine evaluate ``node`` inside a panel?"""
+        return (
+            self.engine is not None
+            and node not in self.partial
+            and self.engine.refuses_in_panel(node, self.panels.layout) is None
+        )
+
+    def parts(self, stage: list[Node], region: Region) -> list[Region]:
+        """A run of nodes as one region, or as one a stored value where the engine has one output."""
+        assert self.engine is not None
+        inside = set(stage)
+        later = {i for node in region.nodes if node not in inside for i in node.inputs}
+        stored = {n for n in stage if n in later or n in region.outputs}
+        if self.engine.limit(Extent(1, 0, 2, 2)) is None:
+            return [_part(stage, stored, region)]
+        return [_part(tree, {tree[-1]}, region) for tree in _trees(stage, stored)]
+
+    def allows(self, part: Region) -> bool:
+        """Is the part within the engine's limits?"""
+        assert self.engine is not None
+        constants = {i for n in part.nodes for i in n.inputs if i.kind == "const"}
+        live = len(part.inputs) + len(part.nodes)
+        extent = Extent(len(part.inputs), len(constants), len(part.outputs), live)
+        return self.engine.limit(extent) is None
+
+    def stage_call(self, part: Region) -> Call:
+        """A region that the engine evaluates on a panel."""
+        assert self.engine is not None
+        stage = Stage(self.engine.compile(part), len(part.inputs), self.threads)
+        return Call(part.inputs, part.outputs, stage)
+
+    def call_of(self, node: Node) -> Call:
+        """NumPy's reduction or product, its ufunc, or a partial reduction."""
+        if node.kind != "reduce":
+            return super().call_of(node)
+        place = self.panels.layout.index
+        axes = tuple(place(axis) for axis in reduced_axes(node))
+        reduction = to_partial if node in self.partial else whole_axes
+        return Call(node.inputs, (node,), reduction(node, axes))
+
+
+def _part(nodes: list[Node], stored: set[Node], region: Region) -> Region:
+    """``nodes`` as a region that stores ``stored``."""
+    inside = set(nodes)
+    reads = dict.fromkeys(
+        i for n in nodes for i in n.inputs if i not in inside and i.kind != "const"
+    )
+    outputs = tuple(n for n in nodes if n in stored)
+    return Region(tuple(nodes), tuple(reads), outputs, region.shape)
+
+
+def _trees(stage: list[Node], stored: set[Node]) -> list[list[Node]]:
+    """The nodes behind each value that is stored or read twice, none of them in two trees."""
+    uses: dict[Node, int] = {}
+    for node in stage:
+        for operand in dict.fromkeys(node.inputs):
+            uses[operand] = uses.get(operand, 0) + 1
+    root: dict[Node, Node] = {}
+    for node in reversed(stage):
+        home = root.setdefault(node, node)
+        for operand in node.inputs:
+            if operand not in stored and uses[operand] == 1:
+                root.setdefault(operand, home)
+    trees: dict[Node, list[Node]] = {}
+    for node in stage:
+        trees.setdefault(root[node], []).append(node)
+    return sorted(trees.values(), key=lambda tree: stage.index(tree[-1]))
+
+
+def _packed(region: Region) -> Region:
+    """``region`` with copies of inputs that have a last axis, and of such results, in panel order."""
+    image: dict[Node, Node] = {}
+    nodes: list[Node] = []
+
+    def copied(node: Node) -> Node:
+        nodes.append(make(OPS["astype"], (node,), PACK, node.shape, node.dtype))
+        return nodes[-1]
+
+    for value in region.inputs:
+        if value.shape and value.shape[-1] > 1:
+            image[value] = copied(value)
+    for node in region.nodes:
+        inputs = tuple(image.get(i, i) for i in node.inputs)
+        image[node] = make(node.op, inputs, node.params, node.shape, node.dtype)
+        nodes.append(image[node])
+    stored = [copied(image[n]) if n.shape[-1] > 1 else image[n] for n in region.outputs]
+    return Region(tuple(nodes), region.inputs, tuple(stored), region.shape)
+
+
+PACK = ("pack",)  # parameter of the copies between the order in memory and that of a panel
