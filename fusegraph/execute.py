@@ -15,7 +15,7 @@ import numpy as np
 from fusegraph.buffers import POOL, SCRATCH
 from fusegraph.engines.base import Array
 from fusegraph.graph import Node
-from fusegraph.kernel import Kernel
+from fusegraph.kernel import Kernel, Tier
 from fusegraph.plan import Plan, Step
 from fusegraph.schedules import SCHEDULES
 
@@ -81,10 +81,30 @@ def _runner(step: Step) -> Runner:
     kernel = step.kernel
     if kernel is None:
         return _view_runner(step)
+    if kernel.tier is not None:
+        return _tiered_runner(step, kernel, kernel.tier)
+    return _runner_of(kernel, step)
+
+
+def _runner_of(kernel: Kernel, step: Step) -> Runner:
     one_block = math.prod(kernel.region.shape) <= kernel.block
     if kernel.blocked and one_block and (kernel.schedule == "flat" or _row_major(kernel)):
         return _block_runner(kernel, step)
     return _kernel_runner(kernel, step)
+
+
+def _tiered_runner(step: Step, kernel: Kernel, tier: Tier) -> Runner:
+    """Runs ``kernel`` until its compiled form is due, and that from then on."""
+    current, calls = _runner_of(kernel, step), 0
+
+    def run(values: list[Array], targets: Targets) -> None:
+        nonlocal current, calls
+        calls += 1
+        if calls == tier.call:
+            current = _runner_of(tier.kernel, step)
+        current(values, targets)
+
+    return run
 
 
 def _view_runner(step: Step) -> Runner:

@@ -165,10 +165,8 @@ class _Acceptance:
     """Which engines accept a node, and why one does not; asked once a kind (op and dtypes)."""
 
     def __init__(self, engine: str, exact: bool) -> None:
-        if engine == "auto":
-            self.candidates = [e for e in ELEMENTWISE_ENGINES.values() if not e.compiles]
-        else:
-            self.candidates = [ELEMENTWISE_ENGINES[engine]]
+        names = ELEMENTWISE_ENGINES if engine == "auto" else (engine,)
+        self.candidates = [ELEMENTWISE_ENGINES[name] for name in names]
         self.exact = exact
         self.refusals: dict[Node, str] = {}
         self.accepted: dict[Any, tuple[frozenset[str], str | None]] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fusegraph.cost import Cost, kernel_cost
@@ -77,6 +77,8 @@ class Kernel:
         The compiled region.
     panels : Panels or None
         How the region is cut, where the schedule is ``panels``.
+    tier : Tier or None
+        The compiled form that takes over once that pays.
     """
 
     name: str
@@ -96,6 +98,7 @@ class Kernel:
     scratch_bytes: int
     body: Any
     panels: Panels | None = None
+    tier: Tier | None = None
 
     @property
     def blocked(self) -> bool:
@@ -118,6 +121,45 @@ class Kernel:
     def sources(self) -> tuple[str, ...]:
         """``file:line`` of the operations, where sources are traced."""
         return tuple(dict.fromkeys(n.source for n in self.region.nodes if n.source))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tier:
+    """A compiled form of a kernel, for the calls after compiling has paid.
+
+    Attributes
+    ----------
+    kernel : Kernel
+    call : int
+        The call, from 1 on, that compiles it: then the seconds saved so far exceed the compiling.
+    saved_seconds, compile_seconds : float
+        Predicted, of one call and once.
+    """
+
+    kernel: Kernel
+    call: int
+    saved_seconds: float
+    compile_seconds: float
+
+
+def with_tier(kernel: Kernel, compiled: Kernel, compile_seconds: float) -> Kernel:
+    """``kernel``, followed by its ``compiled`` form from the call on that makes up for compiling.
+
+    The call is fixed by predictions, so that one plan always runs the same way.
+    """
+    saved = kernel.seconds - compiled.seconds
+    if compiled.seconds >= MARGIN * kernel.seconds:
+        return kernel
+    call = math.floor(compile_seconds / saved) + 1
+    if call == 1:
+        return compiled
+    return replace(kernel, tier=Tier(compiled, call, saved, compile_seconds))
+
+
+def most_scratch(kernel: Kernel) -> int:
+    """Bytes of temporaries of a kernel in whichever tier needs more."""
+    later = kernel.tier.kernel.scratch_bytes if kernel.tier else 0
+    return max(kernel.scratch_bytes, later)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,12 +198,40 @@ def _elementwise(
 ) -> Kernel:
     region = unit.region
     cost = kernel_cost(region.nodes, region.inputs, region.outputs, first_touch=first_touch)
+    trials = [_predict(ELEMENTWISE_ENGINES[e], region, cost, setting) for e in unit.engines]
+    trials.sort(key=lambda t: t.prediction.seconds * (MARGIN if t.engine.name == FALLBACK else 1))
+    waiting = [t for t in trials if t.engine.compiles and len(trials) > 1]
+    tried = [t for t in trials if t not in waiting]
+
+    def made(trial: Trial, choice: str) -> Kernel:
+        return _flat_kernel(name, region, cost, trial, choice, decisions, setting)
+
+    kernel = made(tried[0], _choice(tried, region, setting))
+    for trial in waiting:
+        seconds = trial.engine.compile_seconds(region)
+        kernel = with_tier(kernel, made(trial, _saves(kernel, trial)), seconds)
+    return kernel
+
+
+def _saves(kernel: Kernel, trial: Trial) -> str:
+    times = kernel.seconds / trial.prediction.seconds
+    return f"{kernel.engine} would take {times:.1f}x as long, compiling included"
+
+
+def _flat_kernel(
+    name: str,
+    region: Region,
+    cost: Cost,
+    trial: Trial,
+    choice: str,
+    decisions: tuple[Decision, ...],
+    setting: Setting,
+) -> Kernel:
+    """An element-wise region on one engine."""
+    engine, threads = trial.engine, trial.threads
     order, schedule = iteration_order(region, setting.orders)
-    tried = [_predict(ELEMENTWISE_ENGINES[e], region, cost, setting) for e in unit.engines]
-    tried.sort(key=lambda t: t.prediction.seconds * (MARGIN if t.engine.name == FALLBACK else 1))
-    engine, prediction, threads = tried[0].engine, tried[0].prediction, tried[0].threads
     body = engine.compile(region)
-    block = _block_length(region, body.scratch_bytes, setting.machine, threads)
+    block = _block_length(region, body.scratch_bytes, engine, setting.machine, threads)
     concurrent = threads if engine.blocked else 0
     return Kernel(
         name=name,
@@ -171,9 +241,9 @@ def _elementwise(
         reads=tuple(setting.names[v] for v in region.inputs),
         writes=tuple(setting.names[v] for v in region.outputs),
         cost=cost,
-        seconds=prediction.seconds,
-        bound=prediction.bound,
-        choice=_choice(tried, region, setting),
+        seconds=trial.prediction.seconds,
+        bound=trial.prediction.bound,
+        choice=choice,
         decisions=decisions,
         order=order,
         block=block,
@@ -222,17 +292,19 @@ def _predict(engine: Engine, region: Region, cost: Cost, setting: Setting) -> Tr
     return Trial(engine, found, threads)
 
 
-def _block_length(region: Region, scratch: int, machine: Machine, threads: int) -> int:
+def _block_length(
+    region: Region, scratch: int, engine: Engine, machine: Machine, threads: int
+) -> int:
     """Elements of a block: what one block touches stays in cache.
 
     A body without scratch that fits L3 is not blocked: its calls cost more than L3 does (the triad on
     100,000 float32 took 1.3x of NumPy in one block, 2.0x in four). One operation touches nothing
-    twice: its blocks only share the work among threads.
+    twice, and neither does a compiled body: its blocks only share the work among threads.
     """
     size = _size(region)
     moved = sum(v.nbytes for v in (*region.inputs, *region.outputs))
     near = machine.bandwidth(moved, 1)[0] != "memory"
-    whole = len(region.nodes) == 1 or (not scratch and near)
+    whole = engine.compiles or len(region.nodes) == 1 or (not scratch and near)
     if threads == 1 and (whole or size <= SMALLEST_BLOCK):
         return size
     streams = sum(
@@ -269,9 +341,8 @@ def _choice(tried: list[Trial], region: Region, setting: Setting) -> str:
 def _panels(
     name: str, unit: Unit, first_touch: int, decisions: tuple[Decision, ...], setting: Setting
 ) -> Kernel:
-    region, machine, panels = unit.region, setting.machine, unit.panels
+    region, panels, options = unit.region, unit.panels, setting.options
     assert panels is not None
-    compute = sum(node_seconds(node, machine) for node in region.nodes)
     cost = kernel_cost(
         region.nodes,
         region.inputs,
@@ -279,15 +350,41 @@ def _panels(
         reread=_panels_reread(region, panels),
         first_touch=first_touch,
     )
-    calls = panels.count * len(region.nodes)
+
+    def made(engine: Engine | None) -> Kernel:
+        return _panel_kernel(name, region, panels, cost, engine, decisions, setting)
+
+    if options.engine != "auto":
+        asked = ELEMENTWISE_ENGINES[options.engine]
+        return made(None if asked.name == FALLBACK else asked)
+    kernel = made(None)
+    for engine in ELEMENTWISE_ENGINES.values():
+        if engine.compiles and not options.exact:
+            compiled = made(engine)
+            seconds = sum(engine.compile_seconds(part) for part in compiled.body.compiled)
+            kernel = with_tier(kernel, compiled, seconds)
+    return kernel
+
+
+def _panel_kernel(
+    name: str,
+    region: Region,
+    panels: Panels,
+    cost: Cost,
+    engine: Engine | None,
+    decisions: tuple[Decision, ...],
+    setting: Setting,
+) -> Kernel:
+    """Panels whose stages run on ``engine``, or whose every node is a call of NumPy."""
+    machine, bound = setting.machine, setting.options.thread_count
+    body = PanelBody(region, panels, engine, bound)
+    compute = sum(
+        node_seconds(node, machine, engine if engine and body.accepts(node) else None)
+        for node in region.nodes
+    )
+    calls = panels.count * len(body.steps)
     shared = compute > max(WORTH_A_THREAD, 2 * HANDOVER * calls)
-    threads = setting.options.thread_count if shared else 1
-    asked = ELEMENTWISE_ENGINES.get(setting.options.engine)
-    if asked is not None and asked.blocked:
-        asked = None
-    body = PanelBody(region, panels, asked, threads)
-    if asked is not None:
-        threads = 1  # the engine shares each panel among its own
+    threads = bound if shared else 1
     steps = machine.step[FALLBACK] * calls
     prediction = predict(
         machine, compute / threads + steps, cost.bytes_moved, machine.launch[FALLBACK], threads
@@ -295,7 +392,7 @@ def _panels(
     return Kernel(
         name=name,
         region=region,
-        engine=asked.name if asked is not None else FALLBACK,
+        engine=engine.name if engine is not None else FALLBACK,
         schedule="panels",
         reads=tuple(setting.names[v] for v in region.inputs),
         writes=tuple(setting.names[v] for v in region.outputs),
@@ -306,7 +403,8 @@ def _panels(
         decisions=decisions,
         order=tuple(range(len(region.outputs[0].shape))),
         block=panels.height,
-        threads=threads,
+        # An engine that loops by itself shares each panel among its own threads.
+        threads=threads if engine is None or engine.blocked else 1,
         scratch_bytes=body.panel_bytes * threads + partial_bytes(panels),
         body=body,
         panels=panels,

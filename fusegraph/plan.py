@@ -17,7 +17,7 @@ from fusegraph.cost import Cost, Traffic, base, kernel_cost, total
 from fusegraph.engines.base import Region
 from fusegraph.fuse import Decision, Fused, Unit, fuse, single_regions
 from fusegraph.graph import GraphError, Node, make, topological, verify
-from fusegraph.kernel import Kernel, Setting, make_kernel
+from fusegraph.kernel import Kernel, Setting, make_kernel, most_scratch
 from fusegraph.machine import Machine
 from fusegraph.ops import OPS
 from fusegraph.options import Options
@@ -160,7 +160,7 @@ def build_plan(outputs: Sequence[Node], options: Options, machine: Machine) -> P
     )
     steps, slots = lay_out(kernels, rewritten.outputs, order)
     # A thread keeps its scratch from kernel to kernel.
-    scratch = itertools.accumulate((k.scratch_bytes for k in kernels), max)
+    scratch = itertools.accumulate((most_scratch(k) for k in kernels), max)
     held = [b.held + kept for b, kept in zip(buffers, scratch, strict=True)]
     at = held.index(max(held)) if held else 0
     return Plan(

@@ -28,16 +28,21 @@ class Prediction:
     bound: str
 
 
-def node_seconds(node: Node, machine: Machine) -> float:
-    """Seconds of one operation on one thread, operands in cache."""
+def node_seconds(node: Node, machine: Machine, engine: Engine | None = None) -> float:
+    """Seconds of one operation on one thread, operands in cache; NumPy's, or those of ``engine``."""
     if node.kind == "matmul":
         flops = 2 * node.size * node.inputs[0].shape[-1]
         return flops / (machine.gigaflops[node.dtype.name] * 1e9)
     if node.kind == "elementwise":
-        return ELEMENTWISE_ENGINES[FALLBACK].nanoseconds(node, machine) * node.size * 1e-9
+        chosen = engine or ELEMENTWISE_ENGINES[FALLBACK]
+        return chosen.nanoseconds(node, machine) * node.size * 1e-9
     work = max([node, *node.inputs], key=lambda n: n.size)
     return (
-        machine.ns(FALLBACK, node.op.name, work.dtype.name, node.op.flop_class) * work.size * 1e-9
+        machine.ns(
+            engine.name if engine else FALLBACK, node.op.name, work.dtype.name, node.op.flop_class
+        )
+        * work.size
+        * 1e-9
     )
 
 

@@ -54,7 +54,7 @@ class Engine(Protocol):
 
     name: str
     blocked: bool
-    compiles: bool  # its first run takes milliseconds: ``auto`` does not take it for one call
+    compiles: bool  # its first run takes milliseconds: ``auto`` waits until that pays
 
     def refuses(self, node: Node) -> str | None:
         """Why this engine cannot evaluate ``node``, or None."""
@@ -73,3 +73,6 @@ class Engine(Protocol):
 
     def compile(self, region: Region) -> Any:
         """The body for ``region``."""
+
+    def compile_seconds(self, region: Region) -> float:
+        """Predicted seconds of making the body ready to run; 0.0 where planning has done it."""

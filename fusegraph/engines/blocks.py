@@ -38,6 +38,9 @@ class NumpyEngine:
     def limit(self, extent: Extent) -> str | None:
         return None
 
+    def compile_seconds(self, region: Region) -> float:
+        return 0.0
+
     def launch_seconds(self, size: int, threads: int, machine: Machine) -> float:
         """The calls of a kernel without elements."""
         return machine.launch[self.name]

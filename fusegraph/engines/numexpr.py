@@ -79,6 +79,9 @@ class NumexprEngine:
             return f"numexpr has {MAX_REGISTERS} registers"
         return None
 
+    def compile_seconds(self, region: Region) -> float:
+        return 0.0
+
     def launch_seconds(self, size: int, threads: int, machine: Machine) -> float:
         """A call, waking numexpr's threads, and changing their number where it must be held."""
         seconds = machine.launch[self.name]

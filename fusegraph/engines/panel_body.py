@@ -28,6 +28,7 @@ class PanelBody(NumpyBody):
     ) -> None:
         self.panels = panels
         self.engine = engine
+        self.compiled: list[Region] = []  # what the engine evaluates
         self.threads = threads  # of an engine that shares a panel among threads of its own
         self.partial = set(panels.partial)
         super().__init__(_packed(region) if panels.narrow else region)
@@ -118,6 +119,7 @@ class PanelBody(NumpyBody):
     def stage_call(self, part: Region) -> Call:
         """A region that the engine evaluates on a panel."""
         assert self.engine is not None
+        self.compiled.append(part)
         stage = Stage(self.engine.compile(part), len(part.inputs), self.threads)
         return Call(part.inputs, part.outputs, stage)
 

@@ -14,6 +14,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from fusegraph.engines.llvm.ir import Emitter, Value
+
 from fusegraph.engines.llvm.pairs import Pair, polynomial, quick_two_sum, two_product, two_sum
 from fusegraph.engines.llvm.reduction import (
     INTEGER,
