@@ -37,13 +37,9 @@ def node_seconds(node: Node, machine: Machine, engine: Engine | None = None) -> 
         chosen = engine or ELEMENTWISE_ENGINES[FALLBACK]
         return chosen.nanoseconds(node, machine) * node.size * 1e-9
     work = max([node, *node.inputs], key=lambda n: n.size)
-    return (
-        machine.ns(
-            engine.name if engine else FALLBACK, node.op.name, work.dtype.name, node.op.flop_class
-        )
-        * work.size
-        * 1e-9
-    )
+    name = engine.name if engine else FALLBACK
+    each = machine.ns(name, node.op.name, work.dtype.name, node.op.flop_class)
+    return each * work.size * 1e-9
 
 
 def compute_seconds(engine: Engine, nodes: Sequence[Node], size: int, machine: Machine) -> float:

@@ -47,6 +47,9 @@ class LlvmEngine:
             return f"llvm has no {node.op.name}"
         return codegen.refusal(node.op.name, tuple(i.dtype for i in node.inputs), node.dtype)
 
+    def refuses_in_panel(self, node: Node, layout: tuple[int, ...]) -> str | None:
+        return self.refuses(node)
+
     def limit(self, extent: Extent) -> str | None:
         if extent.inputs + extent.outputs > MAX_OPERANDS:
             return f"llvm takes at most {MAX_OPERANDS} operands"
