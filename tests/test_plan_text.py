@@ -123,7 +123,7 @@ plan: 11 ops in 1 kernel
   moved      34.9 kB before, 11.4 kB after: 3.1x less (67.4% saved)
   pages      4.1 kB mapped before, 1.0 kB after
   work       35.3 k flops, 256 of them transcendental; 1.01 flop/byte before, 3.10 after
-  peak       134.1 kB beside the inputs
+  peak       135.2 kB beside the inputs
   predicted  7.69 us on defaults
 
 inputs: v0:float32[8, 64], v1:float32[64, 32], v2:float32[32]
@@ -135,6 +135,7 @@ computes:
   k0: s0 = (v0 @ v1) + v2; t0 = (0.5 * s0) * (1.0 + \
 tanh(0.7978846 * (s0 + (0.044715 * ((s0 * s0) * s0)))))
       numpy: 1 panel of 8 rows in cache
+      then llvm: from call 7,813 on, which saves 3.21 us a call after 25.08 ms of compiling
 
 not fused: nothing"""
 

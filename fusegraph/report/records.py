@@ -13,7 +13,7 @@ import networkx as nx
 from fusegraph.cost import base
 from fusegraph.fuse import Decision
 from fusegraph.graph import Node, topological
-from fusegraph.kernel import Kernel
+from fusegraph.kernel import Kernel, Tier
 from fusegraph.plan import Plan
 
 
@@ -81,7 +81,21 @@ def kernel_record(plan: Plan, kernel: Kernel) -> dict[str, Any]:
         "scratch_bytes": kernel.scratch_bytes,
         "expression": kernel.expression,
         "sources": list(kernel.sources),
+        "tier": tier_record(kernel.tier),
         "decisions": [asdict(decision_record(plan, d)) for d in kernel.decisions],
+    }
+
+
+def tier_record(tier: Tier | None) -> dict[str, Any] | None:
+    """The compiled form of a kernel, and when it takes over."""
+    if tier is None:
+        return None
+    return {
+        "engine": tier.kernel.engine,
+        "call": tier.call,
+        "seconds": tier.kernel.seconds,
+        "saved_seconds": tier.saved_seconds,
+        "compile_seconds": tier.compile_seconds,
     }
 
 

@@ -13,7 +13,7 @@ from tabulate import tabulate
 
 from fusegraph.expression import constant_text
 from fusegraph.graph import Node, topological
-from fusegraph.kernel import Kernel
+from fusegraph.kernel import Kernel, Tier
 from fusegraph.plan import Plan
 from fusegraph.report.records import decision_record, input_nodes
 from fusegraph.report.units import bytes_text, count_text, seconds_text
@@ -82,9 +82,20 @@ def expressions(plan: Plan) -> list[str]:
     for kernel in plan.kernels[:SHOWN]:
         lines.append(f"  {kernel.name}: {_short(kernel.expression)}")
         lines.append(f"      {kernel.engine}: {kernel.choice}")
+        if kernel.tier:
+            lines.append(f"      then {tier_text(kernel.tier)}")
         if kernel.sources:
             lines.append(f"      from {', '.join(kernel.sources)}")
     return [*lines, *_left_out(len(plan.kernels), "kernel")]
+
+
+def tier_text(tier: Tier) -> str:
+    """When a compiled form takes over, and what that saves."""
+    return (
+        f"{tier.kernel.engine}: from call {tier.call:,} on, which saves "
+        f"{seconds_text(tier.saved_seconds)} a call after {seconds_text(tier.compile_seconds)} "
+        "of compiling"
+    )
 
 
 def _left_out(count: int, noun: str) -> list[str]:
