@@ -9,12 +9,12 @@ each is rounded before the next ones are fitted. The error of each fit stands be
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from fractions import Fraction
 from typing import NamedTuple
 
 from fusegraph.engines.llvm.ir import Emitter, Value
-
 from fusegraph.engines.llvm.pairs import Pair, polynomial, quick_two_sum, two_product, two_sum
 from fusegraph.engines.llvm.reduction import (
     INTEGER,
@@ -454,6 +454,44 @@ def _excess_ratio(e: Emitter, a: Value, above: Value, below: Value, scale: Value
     numerator = e.select(large, e.fsub(above, scaled), e.fma(a, plus, minus))
     denominator = e.select(large, e.fadd(above, scaled), e.fma(a, minus, plus))
     return e.fdiv(numerator, denominator)
+
+
+# --- the rows -------------------------------------------------------------------------------------
+
+
+class Row(NamedTuple):
+    """One function: the fields of ``vecmath``'s rows, in their order.
+
+    ``edges`` are arguments about which the method changes or the result ends; tests draw points
+    densely around them, and around their negatives.
+    """
+
+    name: str
+    arity: int
+    emit: Callable[..., Value]
+    source: str
+    edges: tuple[float, ...] = ()
+
+
+PAYNE_HANEK = "Payne and Hanek 1983, polynomials of our own"
+CODY_WAITE = "Cody and Waite 1980, polynomials of our own"
+LOGARITHM = "log1p in the form of FDLIBM 1993, polynomials of our own"
+TURNS = tuple(k * math.pi / 4 for k in range(1, 9))
+
+# fmt: off
+ANGLES: tuple[Row, ...] = (
+    Row("sin", 1, sin, PAYNE_HANEK, (*TURNS, *TINY.values(), *MODERATE.values(), 2.0**45, 2.0**106)),
+    Row("cos", 1, cos, PAYNE_HANEK, (*TURNS, *MODERATE.values(), 2.0**45, 2.0**106)),
+    Row("tan", 1, tan, PAYNE_HANEK, (*TURNS, *TINY.values(), *MODERATE.values(), 2.0**45, 2.0**106)),
+    Row("asin", 1, asin, CODY_WAITE, (0.5, 1.0)),
+    Row("acos", 1, acos, CODY_WAITE, (0.5, 1.0)),
+    Row("atan", 1, atan, CODY_WAITE, (1.0,)),
+    Row("atan2", 2, atan2, CODY_WAITE, (1.0,)),
+    Row("asinh", 1, asinh, LOGARITHM, (0.125**0.5, *HUGE.values())),
+    Row("acosh", 1, acosh, LOGARITHM, (1.0, 1.125**0.5, *HUGE.values())),
+    Row("atanh", 1, atanh, "addition theorem, Mitchell 1962 for the exponent", (1 / 3, 0.5, 1.0)),
+)
+# fmt: on
 
 
 # --- for the code generator -----------------------------------------------------------------------
