@@ -20,7 +20,6 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from fusegraph.engines.llvm.ir import Emitter, Value
-
 from fusegraph.engines.llvm.pairs import Pair, quick_two_sum, two_product, two_sum
 
 MODERATE = {"float": 1e5, "double": 1e12}
