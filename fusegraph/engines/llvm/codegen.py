@@ -62,7 +62,9 @@ class Code:
             parts.append(vecmath.definition(*function))
             declared.update(dict.fromkeys(vecmath.declarations(*function)))
         if self.halves:
-            parts.append(lowering.half_definitions(f16c))
+            # LLVM makes one conversion of double -> float -> half, and no processor has that.
+            wide = any(vecmath.TABLE[name].wide for name, _ in self.functions)
+            parts.append(lowering.half_definitions(f16c and not wide))
         return "\n".join((*parts, *declared))
 
 

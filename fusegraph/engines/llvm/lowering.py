@@ -68,6 +68,8 @@ def lower(
         return RULES[name](e, HALF, *operands)  # exact: nothing to round
     rule = RULES.get(name)
     if rule is None:
+        if name in vecmath.CANCELS:
+            raise UnsupportedError(f"llvm's {name} is nearer to the value than NumPy's")
         found = _function(e, name, loops[0], operands)
     elif name in COMPARISONS:
         found = rule(e, loops, *operands)
@@ -84,7 +86,7 @@ def rounded(e: Emitter, x: Parts) -> Parts:
 def _function(e: Emitter, name: str, dtype: DType, operands: tuple[Parts, ...]) -> Parts:
     if name not in vecmath.TABLE:
         raise UnsupportedError(f"llvm has no {name} with NumPy's results")
-    if dtype.kind != "f":
+    if dtype.kind != "f" or not vecmath.has(name, register_type(dtype)):
         raise UnsupportedError(f"llvm has no {name} of {dtype}")
     kind = register_type(dtype)
     return (e.call(vecmath.symbol(name, kind), kind, *(x for (x,) in operands)),)

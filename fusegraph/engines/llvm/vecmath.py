@@ -1,15 +1,80 @@
 """Vector math: the functions of the op table that LLVM has no instruction for, as IR.
 
-In: a row's name and a type. Out: the definition of a function that inlines and vectorises.
+In: a row's name and a type. Out: the definition of a function that inlines and vectorises, and the
+declarations of what it calls. One row a function; ``python -m fusegraph.vecmath_check`` measures them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from functools import cache
 
-TABLE: dict[str, Callable[..., Any]] = {}
-"""What writes each function, by the name of its row."""
+from fusegraph.engines.llvm import exponentials as exps
+from fusegraph.engines.llvm import logarithms as logs
+from fusegraph.engines.llvm.angles import ANGLES
+from fusegraph.engines.llvm.ir import Emitter, Value
+
+BOTH = ("float", "double")
+FLOAT = ("float",)
+
+
+@dataclass(frozen=True, slots=True)
+class MathFunction:
+    """One function.
+
+    ``edges`` are arguments about which the method changes or the result ends; ``types`` those whose
+    results are as accurate as the checks demand.
+    """
+
+    name: str
+    arity: int
+    emit: Callable[..., Value]
+    source: str
+    edges: tuple[float, ...] = ()
+    types: tuple[str, ...] = BOTH
+
+    @property
+    def wide(self) -> bool:
+        """Does it take floats by way of double?"""
+        return self.emit in exps.WIDE
+
+
+CODY_WAITE = "Cody and Waite 1980, polynomials of our own"
+FDLIBM = "FDLIBM 1993, polynomials of our own"
+ENDS = (88.8, 103.98, 709.79, 745.2)
+
+# fmt: off
+ROWS: tuple[MathFunction, ...] = (
+    MathFunction("exp", 1, exps.exp, CODY_WAITE, (0.0, *ENDS)),
+    MathFunction("exp2", 1, exps.exp2, CODY_WAITE, (0.0, 128.0, 150.0, 1024.0, 1075.0)),
+    MathFunction("expm1", 1, exps.expm1, CODY_WAITE, (0.0, 0.35, 18.0, 30.0, 38.0, 40.0, *ENDS)),
+    MathFunction("tanh", 1, exps.tanh, "Cephes 1989, FDLIBM 1993 (double)", (0.0, 0.625, 9.1, 19.1)),
+    MathFunction("sinh", 1, exps.sinh, FDLIBM, (0.0, 40.0, *ENDS)),
+    MathFunction("cosh", 1, exps.cosh, FDLIBM, (0.0, 40.0, *ENDS)),
+    MathFunction("erf", 1, exps.erf, "fits of erf(x)/x and log(erfc(x))", (1.0, 3.92), FLOAT),
+    MathFunction("log", 1, logs.log, FDLIBM, (0.0, 1.0, 0.5**0.5, 2.0**0.5)),
+    MathFunction("log1p", 1, logs.log1p, FDLIBM, (0.0, 0.4142, 0.2929, 1.0)),
+    MathFunction("log2", 1, logs.log2, FDLIBM, (0.0, 1.0, 0.5**0.5, 2.0**0.5)),
+    MathFunction("log10", 1, logs.log10, FDLIBM, (0.0, 1.0, 0.5**0.5, 2.0**0.5)),
+    MathFunction("cbrt", 1, logs.cbrt, "exp2 of a third of log2", (0.0,), FLOAT),
+    MathFunction("hypot", 2, logs.hypot, "squares in double", (0.0,), FLOAT),
+    MathFunction("logaddexp", 2, logs.logaddexp, "log1p of exp", (0.0,), FLOAT),
+    MathFunction("logaddexp2", 2, logs.logaddexp2, "log1p of exp2", (0.0,), FLOAT),
+    MathFunction("pow", 2, logs.power, "exp2 of y log2(x)", (0.0, 1.0), FLOAT),
+    *(MathFunction(*row) for row in ANGLES),
+)
+# fmt: on
+
+CANCELS = ("logaddexp", "logaddexp2")
+"""Functions whose results near zero NumPy takes from rounded terms: here they are more accurate."""
+
+TABLE: dict[str, MathFunction] = {row.name: row for row in ROWS}
+
+
+def has(name: str, type_name: str) -> bool:
+    """Is there a function of this name for ``float`` or ``double``?"""
+    return name in TABLE and type_name in TABLE[name].types
 
 
 def symbol(name: str, type_name: str) -> str:
@@ -17,11 +82,27 @@ def symbol(name: str, type_name: str) -> str:
     return f"fg_{name}_{'f64' if type_name == 'double' else 'f32'}"
 
 
+@cache
+def _written(name: str, type_name: str) -> tuple[str, tuple[str, ...]]:
+    row = TABLE[name]
+    e = Emitter()
+    arguments = [Value(type_name, f"%x{at}") for at in range(row.arity)]
+    result = row.emit(e, *arguments)
+    listed = ", ".join(f"{type_name} {x.name}" for x in arguments)
+    lines = [
+        f"define internal {type_name} @{symbol(name, type_name)}({listed}) alwaysinline {{",
+        *e.lines,
+        f"  ret {type_name} {result.name}",
+        "}",
+    ]
+    return "\n".join(lines), e.declarations
+
+
 def definition(name: str, type_name: str) -> str:
     """The definition of a function in IR."""
-    raise KeyError(name)
+    return _written(name, type_name)[0]
 
 
 def declarations(name: str, type_name: str) -> tuple[str, ...]:
     """``declare`` lines of what its definition calls."""
-    raise KeyError(name)
+    return _written(name, type_name)[1]
