@@ -78,16 +78,16 @@ class PanelBody(NumpyBody):
         return found
 
     def stages(self, region: Region) -> list[list[Node]]:
-        """Nodes in order, the longest runs that the engine accepts together."""
+        """Nodes in order, the longest runs of one shape that the engine accepts together."""
         found: list[list[Node]] = []
-        open_stage = False
+        shape: Shape | None = None  # of the stage that is open
         for node in region.nodes:
             accepted = self.accepts(node)
-            if accepted and open_stage:
+            if accepted and node.shape == shape:
                 found[-1].append(node)
             else:
                 found.append([node])
-            open_stage = accepted
+            shape = node.shape if accepted else None
         return found
 
     def accepts(self, node: Node) -> bool:
@@ -121,7 +121,8 @@ class PanelBody(NumpyBody):
         assert self.engine is not None
         self.compiled.append(part)
         stage = Stage(self.engine.compile(part), len(part.inputs), self.threads)
-        return Call(part.inputs, part.outputs, stage)
+        # A compiled stage reads an element of every operand before it writes that of a result.
+        return Call(part.inputs, part.outputs, stage, in_place=self.engine.compiles)
 
     def call_of(self, node: Node) -> Call:
         """NumPy's reduction or product, its ufunc, or a partial reduction."""
