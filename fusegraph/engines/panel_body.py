@@ -95,6 +95,7 @@ class PanelBody(NumpyBody):
         return (
             self.engine is not None
             and node not in self.partial
+            and node.params != PACK
             and self.engine.refuses_in_panel(node, self.panels.layout) is None
         )
 
