@@ -13,7 +13,7 @@ from fusegraph.engines.blocks import Call, NumpyBody, Register, Stage
 from fusegraph.engines.reductions import partial_dtype, to_partial, whole_axes
 from fusegraph.graph import DType, Node, Shape, make
 from fusegraph.ops import OPS
-from fusegraph.panels import PARTIAL, Panels, reduced_axes
+from fusegraph.panels import Panels, reduced_axes
 
 
 class PanelBody(NumpyBody):
@@ -37,8 +37,12 @@ class PanelBody(NumpyBody):
     def panel_bytes(self) -> int:
         """Bytes of temporaries of one panel, and of what reductions to partial results hold."""
         scratch = self.scratch_shapes(self.panels.block)
-        partial = sum(PARTIAL * n.dtype.itemsize for n in self.panels.partial)
+        partial = sum(self.panel_elements(n.inputs[0]) * 8 for n in self.panels.partial)
         return sum(math.prod(shape) * dtype.itemsize for shape, dtype in scratch) + partial
+
+    def panel_elements(self, value: Node) -> int:
+        """Elements of a value that has all rows, in one panel."""
+        return self.panels.height * math.prod(value.shape[len(self.panels.rows) :])
 
     def register_of(self, node: Node) -> Register:
         """The kind of register that can hold ``node``: its extent along the axes that are cut."""
