@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from fusegraph.arrays import checked_array
 from fusegraph.bound import BoundPlan, Graph, MemoryLimitError
 from fusegraph.calibrate import current_machine
 from fusegraph.execute import Program
@@ -310,6 +311,8 @@ def _arguments(args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[list[An
 
 def _add_argument(value: Any, arrays: list[Any], key: list[Any]) -> None:
     if type(value) is np.ndarray:
+        if not value.dtype.isnative:
+            value = checked_array(value)
         order = None if value.flags.c_contiguous else array_order(value) or "strided"
         arrays.append(value)
         key.append((value.dtype, value.shape, order))

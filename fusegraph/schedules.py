@@ -85,7 +85,7 @@ def _placer(keys: list[tuple[slice, ...]], fixed: list[tuple[bool, ...]]) -> Pla
     patterns = list(dict.fromkeys(fixed))
     cut = {
         pattern: [
-            tuple(everything if f else k for f, k in zip(pattern, key, strict=False))
+            tuple(everything if f else k for f, k in zip(pattern, key, strict=False)) or (...,)
             for key in keys
         ]
         for pattern in patterns
@@ -155,13 +155,13 @@ def _on_one_blas_thread(loop: Callable[[list[Array]], None]) -> Callable[[list[A
 
 def _row_keys(
     value: Node, right: bool, cut: Panels, keys: list[tuple[slice, ...]]
-) -> list[tuple[slice, ...]]:
+) -> list[tuple[Any, ...]]:
     """What each panel takes of a value, by axes in panel order.
 
     A right side has the batch axes of the rows; axes of size 1 are broadcast.
     """
     if not value.shape:
-        return [()] * len(keys)
+        return [(...,)] * len(keys)  # a view: () would make a scalar of it
     rank, everything = len(cut.layout), slice(None)
     shape = (1,) * (rank - len(value.shape)) + value.shape
     rows = min(len(cut.rows), rank - 2) if right else len(cut.rows)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 
 import fusegraph as fg
+from fusegraph.engines import ELEMENTWISE_ENGINES as ENGINES
 from fusegraph.engines.blocks import Stage
 from fusegraph.machine import default_machine
 from fusegraph.reference import evaluate
@@ -292,6 +293,15 @@ def test_numexpr_evaluates_the_stages_it_can(name):
     assert programs
     assert all(len(stage.places) == stage.inputs + 1 for stage in programs)
     np.testing.assert_allclose(plan.run()[0], evaluate([t.node])[0], rtol=2e-6, atol=1e-6)
+
+
+def test_scalars_stay_arrays_in_a_panel():
+    """A compiled body reads an array's own memory: ``a[()]`` gave it a scalar, and it crashed."""
+    x, flag = x_(64, 8), fg.asarray(np.array(True))
+    t = fg.where(flag, fg.softmax(x), fg.exp(x) * fg.asarray(np.float32(2.0).reshape(())))
+    for engine in ENGINES:
+        got = fg.plan(t, engine=engine).run()[0]
+        np.testing.assert_allclose(got, evaluate([t.node])[0], rtol=2e-6)
 
 
 def test_panels_that_do_not_pay():

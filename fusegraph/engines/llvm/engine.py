@@ -77,6 +77,9 @@ class LlvmEngine:
         )
 
 
+_LOADING = threading.Lock()
+
+
 class LlvmBody:
     """A region's function, and the loops around it.
 
@@ -123,7 +126,11 @@ class LlvmBody:
         return lowering.ARM or compiler.has_feature("f16c")
 
     def load(self) -> Any:
-        """Make the machine code, or find it."""
+        """Make the machine code, or find it; one thread does, the others wait for its words."""
+        with _LOADING:
+            return self.flat or self._load()
+
+    def _load(self) -> Any:
         code = codegen.generate(self.region)
         flat, strided = _drivers()
         kernel = compiler.address_of(code.text(self.converts_halves()), codegen.SYMBOL)
