@@ -135,7 +135,8 @@ k0        numpy     panels         11  10.4 kB    1.0 kB   35.3 k         3.10  
 computes:
   k0: s0 = (v0 @ v1) + v2; t0 = (0.5 * s0) * (1.0 + \
 tanh(0.7978846 * (s0 + (0.044715 * ((s0 * s0) * s0)))))
-      numpy: 1 panel of 8 rows in cache
+      numpy: panels stay in cache
+      for 1 panel of 8 rows on 1 thread: matmul; add, multiply, multiply, multiply, multiply, add, multiply, tanh, add, multiply
       then llvm: from call 3,296 on, which saves 4.42 us a call after 14.58 ms of compiling
 
 not fused: nothing"""
@@ -192,7 +193,9 @@ k0        numpy     panels          5   4.0 MB    4.0 MB    5.0 M         0.62  
 
 computes:
   k0: s0 = exp(v0 - max(v0, axis=(1,), keepdims=True)); t0 = s0 / sum(s0, axis=(1,), keepdims=True)
-      numpy: 8 panels of 125 rows in cache
+      numpy: panels stay in cache
+      for 8 panels of 125 rows on 2 threads: max; subtract, exp; sum; divide
+      then llvm: from call 136 on, which saves 190.36 us a call after 25.74 ms of compiling
 
 not fused: nothing"""
 

@@ -82,6 +82,7 @@ def kernel_record(plan: Plan, kernel: Kernel) -> dict[str, Any]:
         "expression": kernel.expression,
         "sources": list(kernel.sources),
         "tier": tier_record(kernel.tier),
+        "panels": panels_record(kernel),
         "decisions": [asdict(decision_record(plan, d)) for d in kernel.decisions],
     }
 
@@ -96,6 +97,23 @@ def tier_record(tier: Tier | None) -> dict[str, Any] | None:
         "seconds": tier.kernel.seconds,
         "saved_seconds": tier.saved_seconds,
         "compile_seconds": tier.compile_seconds,
+    }
+
+
+def panels_record(kernel: Kernel) -> dict[str, Any] | None:
+    """The loop of a kernel in panels."""
+    cut = kernel.panels
+    if cut is None:
+        return None
+    return {
+        "rows": list(cut.rows),
+        "block": list(cut.block),
+        "height": cut.height,
+        "count": cut.count,
+        "layout": list(cut.layout),
+        "threads": kernel.threads,
+        "stages": [list(stage) for stage in kernel.stages],
+        "partial": [node.op.name for node in cut.partial],
     }
 
 

@@ -15,7 +15,7 @@ from fusegraph.expression import constant_text
 from fusegraph.graph import Node, topological
 from fusegraph.kernel import Kernel, Tier
 from fusegraph.plan import Plan
-from fusegraph.report.records import decision_record, input_nodes
+from fusegraph.report.records import decision_record, input_nodes, panels_record
 from fusegraph.report.units import bytes_text, count_text, seconds_text
 
 SHOWN = 40  # kernels, decisions or nodes; what is left out is counted
@@ -82,11 +82,25 @@ def expressions(plan: Plan) -> list[str]:
     for kernel in plan.kernels[:SHOWN]:
         lines.append(f"  {kernel.name}: {_short(kernel.expression)}")
         lines.append(f"      {kernel.engine}: {kernel.choice}")
+        if kernel.panels:
+            lines.append(f"      {loop_text(kernel)}")
         if kernel.tier:
             lines.append(f"      then {tier_text(kernel.tier)}")
         if kernel.sources:
             lines.append(f"      from {', '.join(kernel.sources)}")
     return [*lines, *_left_out(len(plan.kernels), "kernel")]
+
+
+def loop_text(kernel: Kernel) -> str:
+    """A kernel in panels as the loop that it is."""
+    loop = panels_record(kernel)
+    assert loop is not None
+    stages = "; ".join(", ".join(stage) for stage in loop["stages"])
+    combined = f"; then combine {', '.join(loop['partial'])}" if loop["partial"] else ""
+    return (
+        f"for {_plural(loop['count'], 'panel')} of {_plural(loop['height'], 'row')} on "
+        f"{_plural(loop['threads'], 'thread')}: {stages}{combined}"
+    )
 
 
 def tier_text(tier: Tier) -> str:
