@@ -19,6 +19,7 @@ from fusegraph.report.records import decision_record, input_nodes, panels_record
 from fusegraph.report.units import bytes_text, count_text, seconds_text
 
 SHOWN = 40  # kernels, decisions or nodes; what is left out is counted
+LISTED = 4  # operations of a stage
 WIDTH = 200  # characters of an expression in a row
 
 COLUMNS = (
@@ -95,12 +96,19 @@ def loop_text(kernel: Kernel) -> str:
     """A kernel in panels as the loop that it is."""
     loop = panels_record(kernel)
     assert loop is not None
-    stages = "; ".join(", ".join(stage) for stage in loop["stages"])
+    stages = "; ".join(map(_stage_text, loop["stages"]))
     combined = f"; then combine {', '.join(loop['partial'])}" if loop["partial"] else ""
     return (
         f"for {_plural(loop['count'], 'panel')} of {_plural(loop['height'], 'row')} on "
         f"{_plural(loop['threads'], 'thread')}: {stages}{combined}"
     )
+
+
+def _stage_text(ops: list[str]) -> str:
+    """Operations that loop together; of many, the first, the last and their number."""
+    if len(ops) <= LISTED:
+        return ", ".join(ops)
+    return f"{ops[0]}, ..., {ops[-1]} ({len(ops)} ops)"
 
 
 def tier_text(tier: Tier) -> str:
