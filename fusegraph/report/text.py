@@ -105,10 +105,10 @@ def loop_text(kernel: Kernel) -> str:
 
 
 def _stage_text(ops: list[str]) -> str:
-    """Operations that loop together; of many, the first, the last and their number."""
+    """Operations that loop together; of many, the first and the last."""
     if len(ops) <= LISTED:
         return ", ".join(ops)
-    return f"{ops[0]}, ..., {ops[-1]} ({len(ops)} ops)"
+    return f"{ops[0]}, ..., {ops[-1]}"
 
 
 def tier_text(tier: Tier) -> str:
