@@ -13,7 +13,9 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 
 def test_there_are_examples():
-    assert {path.stem for path in EXAMPLES} >= {"adam", "black_scholes", "digits", "gelu", "tour"}
+    assert {path.stem for path in EXAMPLES} >= {
+        "adam", "black_scholes", "digits", "gelu", "neighbours", "tour", "transformer",
+    }  # fmt: skip
 
 
 @pytest.mark.slow
