@@ -1,4 +1,4 @@
-"""Rows in panels against NumPy: softmax, layer norm, a layer with its activation, attention, distances."""
+"""Rows in panels against NumPy: softmax, layer norm, layers, attention, distances."""
 
 from __future__ import annotations
 
