@@ -10,7 +10,7 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -28,6 +28,7 @@ from fusegraph.plan import Plan, build_plan
 from fusegraph.profile import Profile, profile_plan
 from fusegraph.replay import replay
 from fusegraph.report import records, text
+from fusegraph.roofline import Roofline, roofline
 from fusegraph.views import array_order, is_mapped
 
 CACHED_PLANS = 256
@@ -220,7 +221,7 @@ class BoundPlan:
         return self._image.get(value)
 
     def explain(self, stage: str = "planned") -> str:
-        """Text of one stage: ``graph``, ``rewritten``, ``fused`` or ``planned``."""
+        """Text of one stage: ``graph``, ``rewritten``, ``fused``, ``planned`` or ``buffers``."""
         return text.explain(self.plan, stage)
 
     def to_networkx(self, level: str = "graph") -> nx.MultiDiGraph[Any]:
@@ -245,6 +246,22 @@ class BoundPlan:
     def profile(self, repeats: int = 5) -> Profile:
         """Run ``repeats`` times and show predicted beside measured time of each kernel."""
         return profile_plan(self.plan, self.graph.arrays, repeats)
+
+    def buffers(self) -> tuple[records.BufferRecord, ...]:
+        """Every buffer of a run: bytes, the kernels it lives between, whose memory it takes over."""
+        return records.buffer_records(self.plan)
+
+    def roofline(self, profile: Profile | None = None) -> Roofline:
+        """Each kernel's intensity, ceiling and prediction, and with a ``profile`` its achievement.
+
+        Parameters
+        ----------
+        profile : Profile, optional
+            What ``profile()`` of this plan returned.
+        """
+        unfused = PLANS.get(self.graph, replace(self.options, fuse=False)).plan
+        measured = {k.name: k.measured for k in profile.kernels} if profile else {}
+        return roofline(self.plan, unfused, measured)
 
     def why(self, a: Any, b: Any) -> records.Answer:
         """Why two values are, or are not, in one kernel.

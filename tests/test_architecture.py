@@ -37,7 +37,8 @@ LAYERS = (
     ("schedules",),
     ("execute",),
     ("profile",),
-    ("report.records", "report.text"),
+    ("report.records", "report.text", "report.pictures"),
+    ("roofline",),
     ("bound",),
     ("computing",),
     ("tensor",),
@@ -48,7 +49,7 @@ LAYERS = (
     ("acceleration",),
     ("seed_figures",),
     ("",),  # the package itself
-    ("parse", "cli", "report.pictures"),
+    ("parse", "cli"),
     ("__main__",),
 )
 OPTIONAL = {"scipy", "matplotlib", "llvmlite", "IPython"}

@@ -10,6 +10,7 @@ from typing import Any
 
 import networkx as nx
 
+from fusegraph.buffers import Pool
 from fusegraph.cost import base
 from fusegraph.fuse import Decision
 from fusegraph.graph import Node, topological
@@ -152,6 +153,50 @@ def plan_record(plan: Plan) -> dict[str, Any]:
 def output_name(plan: Plan, node: Node) -> str:
     """The name of a result; a constant is its own."""
     return plan.names.get(node) or str(node.data)
+
+
+@dataclass(frozen=True, slots=True)
+class BufferRecord:
+    """Memory of one stored value, or of a kernel's temporaries, and how long it is held."""
+
+    name: str
+    kind: str  # result, intermediate or scratch
+    bytes: int
+    written_by: str
+    read_last_by: str  # "" for a result: it is the caller's
+    reuses: str  # the value whose memory it takes over
+
+
+def buffer_records(plan: Plan) -> tuple[BufferRecord, ...]:
+    """The buffers of a run in the order they are taken, over a pool that reuses released ones."""
+    kept = {base(node) for node in plan.outputs}
+    last = {base(v): kernel.name for kernel in plan.kernels for v in kernel.region.inputs}
+    free: dict[int, list[str]] = {}
+    found = []
+    for kernel in plan.kernels:
+        for value in kernel.region.outputs:
+            size = Pool.footprint(value.nbytes)
+            released = free.get(size)
+            found.append(
+                BufferRecord(
+                    name=plan.names[value],
+                    kind="result" if value in kept else "intermediate",
+                    bytes=size,
+                    written_by=kernel.name,
+                    read_last_by="" if value in kept else last.get(value, kernel.name),
+                    reuses=released.pop() if released else "",
+                )
+            )
+        if kernel.scratch_bytes:
+            name = f"{kernel.name}:scratch"
+            found.append(
+                BufferRecord(name, "scratch", kernel.scratch_bytes, kernel.name, kernel.name, "")
+            )
+        for value, reader in last.items():
+            dying = reader == kernel.name and value in plan.names and value not in kept
+            if dying and value.kind != "input":
+                free.setdefault(Pool.footprint(value.nbytes), []).append(plan.names[value])
+    return tuple(found)
 
 
 # --- the graph of kernels -------------------------------------------------------------------------

@@ -15,7 +15,12 @@ from fusegraph.expression import constant_text
 from fusegraph.graph import Node, topological
 from fusegraph.kernel import Kernel, Tier
 from fusegraph.plan import Plan
-from fusegraph.report.records import decision_record, input_nodes, panels_record
+from fusegraph.report.records import (
+    buffer_records,
+    decision_record,
+    input_nodes,
+    panels_record,
+)  # fmt: skip
 from fusegraph.report.units import bytes_text, count_text, seconds_text
 
 SHOWN = 40  # kernels, decisions or nodes; what is left out is counted
@@ -216,11 +221,26 @@ def fused_text(plan: Plan) -> str:
     return "\n".join([*lines, *_left_out(len(plan.kernels), "kernel"), *not_fused(plan)])
 
 
+def buffers_text(plan: Plan) -> str:
+    """What memory a run takes, for how long, and whose it takes over."""
+    rows = [
+        (b.name, b.kind, bytes_text(b.bytes), b.written_by, b.read_last_by, b.reuses)
+        for b in buffer_records(plan)[:SHOWN]
+    ]
+    headers = ("buffer", "kind", "bytes", "written by", "read last by", "memory of")
+    align = ("left", "left", "right", "left", "left", "left")
+    table = tabulate(
+        rows, headers, tablefmt="plain", colalign=align if rows else None, disable_numparse=True
+    )
+    return f"buffers: at most {bytes_text(plan.peak_bytes)} at once\n{table}"
+
+
 STAGES: dict[str, Callable[[Plan], str]] = {
     "graph": graph_text,
     "rewritten": rewritten_text,
     "fused": fused_text,
     "planned": plan_text,
+    "buffers": buffers_text,
 }
 
 
