@@ -394,7 +394,7 @@ def _panel_kernel(
 ) -> Kernel:
     """Panels whose stages run on ``engine``, or whose every node is a call of NumPy."""
     machine, bound = setting.machine, setting.options.thread_count
-    body = PanelBody(region, panels, engine, bound)
+    body = PanelBody(region, panels, engine, bound, setting.options.exact)
     compute = sum(
         node_seconds(node, machine, engine if engine and body.accepts(node) else None)
         for node in region.nodes

@@ -44,6 +44,7 @@ class Body(Protocol):
     """A compiled region."""
 
     scratch_bytes: int  # temporaries per element of a block
+    in_place: bool  # may a result be written over an operand of its shape?
 
     def run(self, inputs: Sequence[Array], outputs: Sequence[Array], threads: int) -> None:
         """Evaluate over whole operands (one block) into ``outputs``."""
@@ -54,6 +55,7 @@ class Engine(Protocol):
 
     name: str
     blocked: bool
+    rows: bool  # does one stage of a panel take values of several widths, and reductions?
     compiles: bool  # its first run takes milliseconds: ``auto`` waits until that pays
 
     def refuses(self, node: Node) -> str | None:

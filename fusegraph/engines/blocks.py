@@ -27,6 +27,7 @@ class NumpyEngine:
 
     name = "numpy"
     blocked = True
+    rows = False
     compiles = False
 
     def refuses(self, node: Node) -> str | None:
@@ -77,6 +78,8 @@ class Call:
 
 class NumpyBody:
     """Steps over a register file: inputs, constants, outputs, then scratch."""
+
+    in_place = False
 
     def __init__(self, region: Region) -> None:
         constants = dict.fromkeys(

@@ -41,6 +41,7 @@ class NumexprEngine:
 
     name = "numexpr"
     blocked = False
+    rows = False
     compiles = False
 
     def refuses(self, node: Node) -> str | None:
@@ -120,6 +121,7 @@ def _cast_path(start: Any, end: Any) -> tuple[str, ...] | None:
 class NumexprBody:
     """A compiled program and the order of its inputs."""
 
+    in_place = False
     scratch_bytes = 0  # numexpr's own blocks: 1,024 elements a register
 
     def __init__(self, region: Region) -> None:

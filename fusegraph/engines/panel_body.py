@@ -10,7 +10,7 @@ import math
 
 from fusegraph.engines.base import Engine, Extent, Region
 from fusegraph.engines.blocks import Call, NumpyBody, Register, Stage
-from fusegraph.engines.reductions import partial_dtype, to_partial, whole_axes
+from fusegraph.engines.reductions import partial_dtype, reorders, to_partial, whole_axes
 from fusegraph.graph import DType, Node, Shape, make
 from fusegraph.ops import OPS
 from fusegraph.panels import Panels, reduced_axes
@@ -24,10 +24,16 @@ class PanelBody(NumpyBody):
     """
 
     def __init__(
-        self, region: Region, panels: Panels, engine: Engine | None = None, threads: int = 1
+        self,
+        region: Region,
+        panels: Panels,
+        engine: Engine | None = None,
+        threads: int = 1,
+        exact: bool = False,
     ) -> None:
         self.panels = panels
         self.engine = engine
+        self.exact = exact  # leave to NumPy what the engine would round differently
         self.compiled: list[Region] = []  # what the engine evaluates
         self.threads = threads  # of an engine that shares a panel among threads of its own
         self.partial = set(panels.partial)
@@ -72,6 +78,8 @@ class PanelBody(NumpyBody):
 
     def calls(self, region: Region) -> list[Call]:
         """Stages of the engine, and the calls of NumPy between them."""
+        if self.engine is None:
+            return [self.call_of(node) for node in region.nodes]
         found: list[Call] = []
         for stage in self.stages(region):
             parts = self.parts(stage, region) if self.accepts(stage[0]) else ()
@@ -82,24 +90,26 @@ class PanelBody(NumpyBody):
         return found
 
     def stages(self, region: Region) -> list[list[Node]]:
-        """Nodes in order, the longest runs of one shape that the engine accepts together."""
+        """Nodes in order, the longest runs that the engine evaluates together."""
+        assert self.engine is not None
         found: list[list[Node]] = []
-        shape: Shape | None = None  # of the stage that is open
+        run: Run | None = None
         for node in region.nodes:
             accepted = self.accepts(node)
-            if accepted and node.shape == shape:
+            if accepted and run is not None and run.takes(node):
                 found[-1].append(node)
             else:
                 found.append([node])
-            shape = node.shape if accepted else None
+                run = Run(node, self.engine.rows) if accepted else None
         return found
 
     def accepts(self, node: Node) -> bool:
         """Does the engine evaluate ``node`` inside a panel?"""
         return (
             self.engine is not None
-            and node not in self.partial
             and node.params != PACK
+            and (node not in self.partial or self.engine.rows)
+            and not (self.exact and (node.op.ulp or reorders(node)))
             and self.engine.refuses_in_panel(node, self.panels.layout) is None
         )
 
@@ -125,9 +135,9 @@ class PanelBody(NumpyBody):
         """A region that the engine evaluates on a panel."""
         assert self.engine is not None
         self.compiled.append(part)
-        stage = Stage(self.engine.compile(part), len(part.inputs), self.threads)
-        # A compiled stage reads an element of every operand before it writes that of a result.
-        return Call(part.inputs, part.outputs, stage, in_place=self.engine.compiles)
+        body = self.engine.compile(_with_partials(part, self.partial))
+        stage = Stage(body, len(part.inputs), self.threads)
+        return Call(part.inputs, part.outputs, stage, body.in_place)
 
     def call_of(self, node: Node) -> Call:
         """NumPy's reduction or product, its ufunc, or a partial reduction."""
@@ -137,6 +147,47 @@ class PanelBody(NumpyBody):
         axes = tuple(place(axis) for axis in reduced_axes(node))
         reduction = to_partial if node in self.partial else whole_axes
         return Call(node.inputs, (node,), reduction(node, axes))
+
+
+class Run:
+    """A run of nodes that one stage may evaluate: of one shape, or of rows and one element a row."""
+
+    def __init__(self, first: Node, rows: bool) -> None:
+        self.rows = rows
+        self.lead, self.width = _row_of(first)
+
+    def takes(self, node: Node) -> bool:
+        """Does the run go on with ``node``?"""
+        lead, width = _row_of(node)
+        if lead != self.lead:
+            return False
+        if width != self.width:
+            widens = self.width == 1 or (width == 1 and node.kind != "reduce")
+            if not (self.rows and widens and max(width, self.width) > 1 and min(width, self.width)):
+                return False
+        self.width = max(width, self.width)
+        return True
+
+
+def _row_of(node: Node) -> tuple[Shape, int]:
+    """The axes before the last one of what a node passes through, and the last one's size."""
+    shape = node.inputs[0].shape if node.kind == "reduce" else node.shape
+    return shape[:-1], shape[-1] if shape else 1
+
+
+def _with_partials(part: Region, partial: set[Node]) -> Region:
+    """``part`` whose partial sums have the dtype that they are kept in."""
+    kept = {
+        n: make(n.op, n.inputs, _summed_in(n), n.shape, partial_dtype(n))
+        for n in part.nodes
+        if n in partial and partial_dtype(n) != n.dtype
+    }
+    nodes, outputs = (tuple(kept.get(n, n) for n in group) for group in (part.nodes, part.outputs))
+    return Region(nodes, part.inputs, outputs, part.shape)
+
+
+def _summed_in(node: Node) -> tuple[tuple[str, object], ...]:
+    return (*(p for p in node.params if p[0] != "dtype"), ("dtype", partial_dtype(node)))
 
 
 def _part(nodes: list[Node], stored: set[Node], region: Region) -> Region:

@@ -127,14 +127,54 @@ def memory_type(dtype: DType) -> str:
     return "i16" if dtype == HALF else register_type(dtype)
 
 
-class _Writer:
-    """Writes one kernel: pointers and scalars, then the loop."""
+class Evaluator:
+    """Values of nodes, written as straight-line code into an ``Emitter``."""
 
-    def __init__(self, region: Region) -> None:
-        self.region = region
+    def __init__(self) -> None:
         self.e = Emitter()
         self.values: dict[Node, Parts] = {}
         self.functions: dict[tuple[str, str], None] = {}
+
+    def evaluate_all(self, nodes: Iterable[Node]) -> None:
+        for node in nodes:
+            self.values[node] = self.value_of(node)
+
+    def value_of(self, node: Node) -> Parts:
+        name, operands = node.op.name, tuple(i.dtype for i in node.inputs)
+        loops = loop_dtypes(name, operands, node.dtype)
+        if name in vecmath.TABLE and name not in lowering.RULES:
+            self.functions[name, register_type(loops[0])] = None
+        values = tuple(self.values[i] for i in node.inputs)
+        return evaluate(self.e, name, operands, node.dtype, loops, values)
+
+    def literals(self, region: Region) -> None:
+        """The constants that a region reads."""
+        for node in constants(region):
+            self.values[node] = lowering.literal(self.e, node.data[()], node.dtype)
+
+    def from_memory(self, loaded: Parts, dtype: DType) -> Parts:
+        """A value in registers from what was loaded."""
+        if dtype.kind == "b":
+            return (self.e.icmp("ne", loaded[0], self.e.whole("i8", 0)),)
+        if dtype == HALF:
+            return (self.e.call("fg_half_value", "float", loaded[0]),)
+        return loaded
+
+    def to_memory(self, value: Parts, dtype: DType) -> Parts:
+        """What to store of a value in registers."""
+        if dtype.kind == "b":
+            return (self.e.zext(value[0], "i8"),)
+        if dtype == HALF:
+            return (self.e.call("fg_half_bits", "i16", value[0]),)
+        return value
+
+
+class _Writer(Evaluator):
+    """Writes one kernel: pointers and scalars, then the loop."""
+
+    def __init__(self, region: Region) -> None:
+        super().__init__()
+        self.region = region
         self.entry: list[str] = []
         self.loads: list[str] = []
         self.stores: list[str] = []
@@ -146,24 +186,14 @@ class _Writer:
         self.entry = [line for at in range(len(operands)) for line in _pointer(at)]
         for at, (node, scalar) in enumerate(zip(region.inputs, self.scalars, strict=True)):
             self.values[node] = self.load(at, node.dtype, scalar)
-        for node in constants(region):
-            self.values[node] = lowering.literal(self.e, node.data[()], node.dtype)
-        for node in region.nodes:
-            self.values[node] = self.value_of(node)
+        self.literals(region)
+        self.evaluate_all(region.nodes)
         for at, node in enumerate(region.outputs, len(region.inputs)):
             self.store(at, self.values[node], node.dtype)
         scalars = (*self.scalars, *(False for _ in region.outputs))
         body = self.function()
         halves = "@fg_half_" in body
         return Code(body, tuple(self.functions), self.e.declarations, halves, scalars)
-
-    def value_of(self, node: Node) -> Parts:
-        name, operands = node.op.name, tuple(i.dtype for i in node.inputs)
-        loops = loop_dtypes(name, operands, node.dtype)
-        if name in vecmath.TABLE and name not in lowering.RULES:
-            self.functions[name, register_type(loops[0])] = None
-        values = tuple(self.values[i] for i in node.inputs)
-        return evaluate(self.e, name, operands, node.dtype, loops, values)
 
     def load(self, at: int, dtype: DType, scalar: bool) -> Parts:
         """An operand's value: before the loop where it is one element."""
@@ -179,21 +209,14 @@ class _Writer:
                 lines.append(_element(name, kind, at, part, parts))
                 lines.append(f"  {name} = load {kind}, ptr {name}.at, !llvm.access.group !1")
             found.append(Value(kind, name))
-        if dtype.kind == "b":
-            return (self.e.icmp("ne", found[0], self.e.whole("i8", 0)),)
-        if dtype == HALF:
-            return (self.e.call("fg_half_value", "float", found[0]),)
-        return tuple(found)
+        return self.from_memory(tuple(found), dtype)
 
     def store(self, at: int, value: Parts, dtype: DType) -> None:
         kind = memory_type(dtype)
-        if dtype.kind == "b":
-            value = (self.e.zext(value[0], "i8"),)
-        if dtype == HALF:
-            value = (self.e.call("fg_half_bits", "i16", value[0]),)
-        for part, x in enumerate(value):
+        stored = self.to_memory(value, dtype)
+        for part, x in enumerate(stored):
             name = f"%y{at}.{part}"
-            self.stores.append(_element(name, kind, at, part, len(value)))
+            self.stores.append(_element(name, kind, at, part, len(stored)))
             self.stores.append(f"  store {kind} {x.name}, ptr {name}.at, !llvm.access.group !1")
 
     def function(self) -> str:

@@ -473,7 +473,7 @@ def aligned_strides(array: np.ndarray[Any, Any], shape: Shape) -> tuple[int, ...
 
 def strided_loop(kernel: int, shape: Shape, operands: Sequence[Operand]) -> Loop:
     """The loop of an element-wise kernel over ``shape``: axes joined, dense operands left in place."""
-    shape, operands = _joined(shape, operands)
+    shape, operands = joined(shape, operands)
     rows, columns = ((1,) * 2 + shape)[-2:]
     outer = shape[:-2]
     several = columns < SMALL_ROW and rows > 1
@@ -494,7 +494,7 @@ def _dense(operand: Operand, columns: int, several: bool) -> bool:
     return dense and operand.aligned
 
 
-def _joined(shape: Shape, operands: Sequence[Operand]) -> tuple[Shape, list[Operand]]:
+def joined(shape: Shape, operands: Sequence[Operand]) -> tuple[Shape, list[Operand]]:
     """The same iteration space with as few axes as its operands allow."""
     kept: list[int] = []
     strides: list[list[int]] = []

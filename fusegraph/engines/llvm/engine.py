@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fusegraph.engines.base import Array, Extent, Region
-from fusegraph.engines.llvm import codegen, compiler, lowering
+from fusegraph.engines.llvm import codegen, compiler, lowering, row_code
 from fusegraph.engines.llvm.driver import (
     DRIVER,
     Loop,
@@ -24,8 +24,11 @@ from fusegraph.engines.llvm.driver import (
     imitation,
     strided_loop,
 )
+from fusegraph.engines.llvm.memory import BUFFER
+from fusegraph.engines.llvm.row_body import RowBody
 from fusegraph.graph import Node, Shape
 from fusegraph.machine import Machine
+from fusegraph.panels import reduced_axes
 
 MAX_OPERANDS = 256  # inputs and outputs: what a block's stack frame and packed tiles are made for
 LOOPS_REMEMBERED = 64  # layouts of a body; a plan meets two: whole blocks and the last
@@ -33,6 +36,7 @@ LOOPS_REMEMBERED = 64  # layouts of a body; a plan meets two: whole blocks and t
 COMPILE_SECONDS = 12e-3
 COMPILE_SECONDS_A_NODE = {"transcendental": 1.5e-3}
 COMPILE_SECONDS_A_PLAIN_NODE = 0.12e-3
+COMPILE_SECONDS_A_FOLD = 5e-3
 
 
 class LlvmEngine:
@@ -40,6 +44,7 @@ class LlvmEngine:
 
     name = "llvm"
     blocked = True
+    rows = True
     compiles = True  # the first run of a kernel takes as long as thousands of small ones
 
     def refuses(self, node: Node) -> str | None:
@@ -48,7 +53,16 @@ class LlvmEngine:
         return codegen.refusal(node.op.name, tuple(i.dtype for i in node.inputs), node.dtype)
 
     def refuses_in_panel(self, node: Node, layout: tuple[int, ...]) -> str | None:
-        return self.refuses(node)
+        if node.kind != "reduce":
+            return self.refuses(node)
+        rank, axes = len(node.inputs[0].shape), reduced_axes(node)
+        if layout != tuple(range(len(layout))):
+            return f"llvm has no {node.op.name} over a panel whose last axis comes first"
+        if axes not in ((rank - 1,), tuple(range(rank))) or node.inputs[0].shape[-1] < 2:
+            return f"llvm has {node.op.name} along a last axis of several elements, or along all"
+        if row_code.fold_for(node) is None:
+            return f"llvm has no {node.op.name} of {node.inputs[0].dtype.name}"
+        return None
 
     def limit(self, extent: Extent) -> str | None:
         if extent.inputs + extent.outputs > MAX_OPERANDS:
@@ -63,18 +77,29 @@ class LlvmEngine:
         dtype = node.inputs[0].dtype if node.dtype.kind == "b" else node.dtype
         return machine.ns(self.name, node.op.name, dtype.name, node.op.flop_class)
 
-    def compile(self, region: Region) -> LlvmBody:
+    def compile(self, region: Region) -> LlvmBody | RowBody:
+        if any(
+            node.shape != region.nodes[0].shape or node.kind == "reduce" for node in region.nodes
+        ):
+            return RowBody(region, converts_halves)
         return LlvmBody(region) if arrays_lie_as_expected() else ImitatingBody(region)
 
     def compile_seconds(self, region: Region) -> float:
         """Predicted seconds from IR to machine code, linear in the nodes."""
         functions = sum(node.op.transcendental for node in region.nodes)
         plain = len(region.nodes) - functions
+        folds = sum(node.kind == "reduce" for node in region.nodes)
         return (
             COMPILE_SECONDS
+            + folds * COMPILE_SECONDS_A_FOLD
             + functions * COMPILE_SECONDS_A_NODE["transcendental"]
             + plain * COMPILE_SECONDS_A_PLAIN_NODE
         )
+
+
+def converts_halves() -> bool:
+    """Does the processor convert float16?"""
+    return lowering.ARM or compiler.has_feature("f16c")
 
 
 _LOADING = threading.Lock()
@@ -88,6 +113,7 @@ class LlvmBody:
     """
 
     scratch_bytes = 0
+    in_place = True  # it reads an element of every operand before it writes that of a result
 
     def __init__(self, region: Region) -> None:
         self.region = region
@@ -119,11 +145,7 @@ class LlvmBody:
         flat = self.flat or self.load()
         if flat(self.plan, address):
             loop = self.loop_for(file)
-            self.strided(loop.address, address, _BUFFER.address_of(loop.buffer_bytes))
-
-    def converts_halves(self) -> bool:
-        """Does the processor convert float16?"""
-        return lowering.ARM or compiler.has_feature("f16c")
+            self.strided(loop.address, address, BUFFER.address_of(loop.buffer_bytes))
 
     def load(self) -> Any:
         """Make the machine code, or find it; one thread does, the others wait for its words."""
@@ -133,7 +155,7 @@ class LlvmBody:
     def _load(self) -> Any:
         code = codegen.generate(self.region)
         flat, strided = _drivers()
-        kernel = compiler.address_of(code.text(self.converts_halves()), codegen.SYMBOL)
+        kernel = compiler.address_of(code.text(converts_halves()), codegen.SYMBOL)
         self.scalars = code.scalars
         self.kernel = kernel
         places = [word for at, one in enumerate(code.scalars) for word in (at, int(one))]
@@ -176,26 +198,6 @@ class ImitatingBody(LlvmBody):
         address, kept = imitation(file)
         self.run_at(address, file)
         kept.clear()
-
-
-class _Buffer(threading.local):
-    """Memory of a thread for packed tiles."""
-
-    def __init__(self) -> None:
-        self.grow(32 << 10)
-
-    def grow(self, nbytes: int) -> None:
-        self.memory = np.empty(nbytes + 64, np.uint8)
-        self.address = -(-self.memory.ctypes.data // 64) * 64
-
-    def address_of(self, nbytes: int) -> int:
-        """The address of at least ``nbytes`` bytes, aligned to a cache line."""
-        if nbytes + 64 > self.memory.size:
-            self.grow(nbytes)
-        return self.address
-
-
-_BUFFER = _Buffer()
 
 
 @cache

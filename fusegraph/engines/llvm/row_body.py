@@ -1,0 +1,132 @@
+"""A compiled region over rows, called on the arrays of a panel.
+
+In: a region whose values are rows or have one element a row. Out: ``RowBody``. The arrays' leading
+axes are joined to two loops; what a compiled function cannot read in place is copied first.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fusegraph.engines.base import Array, Region
+from fusegraph.engines.llvm import compiler, row_code
+from fusegraph.engines.llvm.driver import (
+    Operand,
+    aligned_strides,
+    arrays_lie_as_expected,
+    imitation,
+    joined,
+)
+from fusegraph.engines.llvm.memory import BUFFER
+from fusegraph.graph import Shape
+
+LAYOUTS_REMEMBERED = 64
+LINE = 64  # bytes of a cache line
+_LOADING = threading.Lock()
+
+
+class Layout(NamedTuple):
+    """What the function reads of a call's arrays: the words, where they lie, bytes of scratch."""
+
+    words: np.ndarray[Any, Any]
+    address: int
+    scratch_bytes: int
+
+
+class RowBody:
+    """A region over rows as one function."""
+
+    scratch_bytes = 0
+
+    def __init__(self, region: Region, halves: Callable[[], bool]) -> None:
+        self.region = region
+        self.halves = halves
+        self.made = row_code.generate(region)
+        self.in_place = self.made.in_place
+        self.layouts: dict[Any, Layout | None] = {}
+        self.function: Any = None
+
+    def load(self) -> Any:
+        """Make the machine code, or find it."""
+        with _LOADING:
+            if self.function is None:
+                text = self.made.code.text(self.halves())
+                self.function = compiler.function(compiler.STRIDED, text, row_code.SYMBOL)
+        return self.function
+
+    def run(self, inputs: Sequence[Array], outputs: Sequence[Array], threads: int) -> None:
+        """Evaluate on a panel: operands that broadcast to rows of one length."""
+        self.run_block([*inputs, *outputs])
+
+    def run_block(self, file: list[Array]) -> None:
+        """Evaluate on the arrays in ``file``: inputs, then outputs."""
+        function = self.function or self.load()
+        key = tuple((a.shape, a.strides, a.flags.aligned) for a in file)
+        if key not in self.layouts:
+            if len(self.layouts) >= LAYOUTS_REMEMBERED:
+                self.layouts.clear()
+            self.layouts[key] = self.layout(file)
+        layout = self.layouts[key]
+        if layout is None:
+            self.run_copied(file)
+            return
+        buffer = BUFFER.address_of(layout.scratch_bytes)
+        if arrays_lie_as_expected():
+            function(layout.address, id(file), buffer)
+        else:
+            address, kept = imitation(file)
+            function(layout.address, address, buffer)
+            kept.clear()
+
+    def layout(self, file: list[Array]) -> Layout | None:
+        """How the arrays lie; None where the function cannot read them in place."""
+        shape = np.broadcast_shapes(*(a.shape for a in file))
+        operands = []
+        for at, (array, wide) in enumerate(zip(file, self.made.wide, strict=True)):
+            strides = aligned_strides(array, shape)
+            dense = not wide or shape[-1] == 1 or strides[-1] == array.itemsize
+            if not dense or not array.flags.aligned:
+                return None
+            operands.append(Operand(at, array.itemsize, strides, at >= self.first_output))
+        if self.made.flat:
+            whole, found = joined(shape, operands)
+            if len(whole) == 1:
+                return self.record((1, 1), whole[0], [o._replace(strides=()) for o in found])
+        rows = [o._replace(strides=o.strides[:-1]) for o in operands]
+        lead, rows = joined(shape[:-1], rows)
+        return self.record((1, 1, *lead)[-2:], shape[-1], rows) if len(lead) <= 2 else None
+
+    @property
+    def first_output(self) -> int:
+        return len(self.region.inputs)
+
+    def record(self, lead: Shape, length: int, operands: Sequence[Operand]) -> Layout:
+        words = [*lead, length]
+        for operand in operands:
+            words += (0, 0, *operand.strides)[-2:]
+        place = 0
+        for itemsize, whole in self.made.kept:
+            words.append(place)
+            elements = length if whole else min(length, row_code.CHUNK)
+            place += -(-itemsize * elements // LINE) * LINE
+        array = np.array(words, np.int64)
+        return Layout(array, array.ctypes.data, place)
+
+    def run_copied(self, file: list[Array]) -> None:
+        """Evaluate on dense copies, and write the results back."""
+        shape = np.broadcast_shapes(*(a.shape for a in file))
+        rows = (*shape[:-1], 1)
+        dense = [
+            np.broadcast_to(array, shape if wide else rows).copy()
+            for array, wide in zip(file[: self.first_output], self.made.wide, strict=False)
+        ]
+        dense += [np.empty(array.shape, array.dtype) for array in file[self.first_output :]]
+        self.run_block(dense)
+        for array, result in zip(
+            file[self.first_output :], dense[self.first_output :], strict=True
+        ):
+            array[...] = result

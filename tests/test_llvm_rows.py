@@ -1,0 +1,278 @@
+"""Compiled rows: reductions and what is between them in one function, NumPy's values, stated bounds."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+import fusegraph as fg
+
+pytest.importorskip("llvmlite")
+
+from fusegraph.engines.base import Region
+from fusegraph.engines.llvm import row_body
+from fusegraph.engines.llvm.engine import LlvmEngine
+from fusegraph.engines.llvm.row_body import RowBody
+from fusegraph.engines.llvm.row_code import CHUNK, generate, phases_of
+from fusegraph.graph import make, placeholder
+from fusegraph.ops import OPS
+
+ENGINE = LlvmEngine()
+LENGTHS = (2, 15, 16, 17, 255, 257, CHUNK - 1, CHUNK, CHUNK + 1, 4099)
+INTEGERS = [f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)]
+
+
+@pytest.fixture(autouse=True)
+def on_llvm():
+    with fg.options(engine="llvm"):
+        yield
+
+
+def softmax(x):
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def layer_norm(x):
+    away = x - x.mean(axis=-1, keepdims=True)
+    return away / np.sqrt((away * away).mean(axis=-1, keepdims=True) + x.dtype.type(1e-5))
+
+
+def spread(x):
+    scaled = x * 2
+    return scaled.max(axis=-1, keepdims=True) - scaled.min(axis=-1, keepdims=True)
+
+
+def cosine(x):
+    y = x[::-1]
+    return (x * y).sum(axis=-1) / np.sqrt((x * x).sum(axis=-1) * (y * y).sum(axis=-1))
+
+
+ROWS = {"softmax": softmax, "layer norm": layer_norm, "spread": spread, "cosine": cosine}
+
+
+def compiled(plan):
+    """The regions that a plan's only kernel evaluates by compiled functions."""
+    (kernel,) = plan.kernels
+    return kernel.body.compiled
+
+
+# --- one function ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["softmax", "layer norm", "spread"])
+def test_a_row_is_one_function(name):
+    plan = ROWS[name](fg.zeros((64, 1000), np.float32)).plan()
+    (region,) = compiled(plan)
+    assert region.nodes == plan.kernels[0].region.nodes
+
+
+def test_what_stands_between_two_products_is_one_function():
+    q, k, v = (fg.asarray(np.ones((128, 32), np.float32)) for _ in range(3))
+    (region,) = compiled((softmax((q @ k.mT) * np.float32(0.2)) @ v).plan())
+    assert [node.op.name for node in region.nodes] == [
+        "multiply", "max", "subtract", "exp", "sum", "divide",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "phases"), [("softmax", 3), ("layer norm", 3), ("spread", 1)])
+def test_phases_are_the_fewest_passes(name, phases):
+    (region,) = compiled(ROWS[name](fg.zeros((64, 1000), np.float32)).plan())
+    assert len(phases_of(region)) == phases
+
+
+def test_the_text_knows_no_sizes():
+    small, large = (
+        compiled(softmax(fg.zeros(shape, np.float32)).plan())[0]
+        for shape in ((64, 1000), (3000, 333))
+    )
+    assert generate(small).code.text(True) == generate(large).code.text(True)
+
+
+# --- values ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("name", ROWS)
+def test_rows_are_numpys(name, dtype, length):
+    x = np.random.default_rng(length).standard_normal((37, length)).astype(dtype)
+    found = ROWS[name](fg.asarray(x)).compute()
+    expected = ROWS[name](x.astype("g"))
+    scale = np.abs(expected).max() + 1
+    assert found.dtype == dtype
+    assert np.abs(found - expected).max() <= 32 * np.finfo(dtype).eps * scale
+
+
+def fold(name, x, axis=-1):
+    """A reduction of ``x`` by a compiled function."""
+    leaf = placeholder(0, x.shape, x.dtype, None)
+    axes = tuple(range(x.ndim)) if axis is None else (x.ndim - 1,)
+    shape = tuple(1 if a in axes else n for a, n in enumerate(x.shape))
+    dtype = getattr(np, name)(x[..., :1], axis=-1).dtype
+    node = make(OPS[name], (leaf,), (("axis", axes), ("keepdims", True)), shape, dtype)
+    assert ENGINE.refuses_in_panel(node, tuple(range(x.ndim))) is None
+    result = np.empty(shape, dtype)
+    ENGINE.compile(Region((node,), (leaf,), (node,), x.shape)).run([x], [result], 1)
+    return result
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("dtype", INTEGERS)
+@pytest.mark.parametrize("name", ["sum", "min", "max"])
+def test_integers_wrap_as_in_numpy(name, dtype, length, assert_same):
+    info = np.iinfo(dtype)
+    rng = np.random.default_rng(length)
+    x = rng.integers(info.min, info.max, (5, length), dtype=dtype, endpoint=True)
+    assert_same(fold(name, x), getattr(np, name)(x, axis=-1, keepdims=True))
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("name", ["any", "all", "sum"])
+def test_bools(name, length, assert_same):
+    x = np.full((3, length), name == "all")
+    x[1, -1] = not x[1, -1]
+    assert_same(fold(name, x), getattr(np, name)(x, axis=-1, keepdims=True))
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("name", ["min", "max", "sum"])
+@pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf, 0.0, -0.0])
+def test_special_values_anywhere_in_a_row(name, dtype, special, assert_same):
+    x = np.full((300, 300), -0.0 if special == 0 else 1, dtype)
+    np.fill_diagonal(x, special)
+    found, expected = fold(name, x), getattr(np, name)(x, axis=-1, keepdims=True)
+    # of zeros of both signs NumPy's own minimum takes now the one, now the other
+    assert_same(found, expected, zero_signs=name == "sum")
+
+
+def test_infinities_of_both_signs_sum_to_nan():
+    x = np.ones((1, 3000))
+    x[0, 5], x[0, 2500] = np.inf, -np.inf
+    assert np.isnan(fold("sum", x)).all()
+
+
+@pytest.mark.parametrize("length", [*LENGTHS, 100_003])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("spread", [0, 12])
+def test_sums_keep_the_stated_bound(dtype, length, spread):
+    """docs/numerics.md: (16 + log2 n) eps sum |x|; lanes make it 22 roundings whatever the length."""
+    rng = np.random.default_rng(length)
+    x = (rng.standard_normal(length) * 10.0 ** rng.uniform(0, spread, length)).astype(dtype)
+    exact, size = math.fsum(x.tolist()), math.fsum(np.abs(x).tolist())
+    bound = (16 + math.log2(length)) * np.finfo(dtype).eps / 2 * size
+    assert abs(float(fold("sum", x[None])[0, 0]) - exact) <= bound
+
+
+def test_a_sum_over_all_rows_is_that_of_one_long_row(assert_same):
+    x = np.random.default_rng(0).standard_normal((64, 130)).astype("f8")
+    assert_same(fold("sum", x, axis=None), fold("sum", x.reshape(1, -1)).reshape(1, 1))
+
+
+# --- layouts --------------------------------------------------------------------------------------
+
+LAYOUTS = {
+    "rows apart": lambda x: np.repeat(x, 2, axis=0)[::2],
+    "columns apart": lambda x: np.repeat(x, 2, axis=-1)[..., ::2],
+    "backwards": lambda x: x[::-1, ::-1].copy()[::-1, ::-1],
+    "Fortran": np.asfortranarray,
+    "read-only": lambda x: np.broadcast_to(x, x.shape),
+    "four axes": lambda x: np.repeat(np.repeat(x.reshape(2, 3, 4, -1), 2, 0), 2, 2)[::2, :, ::2],
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_layouts(name):
+    x = np.random.default_rng(1).standard_normal((24, 501))
+    laid = LAYOUTS[name](x)
+    expected = softmax(fg.asarray(laid.copy())).compute()
+    np.testing.assert_array_equal(softmax(fg.asarray(laid)).compute(), expected)
+    np.testing.assert_allclose(expected, softmax(laid), rtol=1e-13)
+
+
+def test_leading_axes_that_do_not_join():
+    """Three axes of steps that have nothing in common: dense copies stand in."""
+    x = np.random.default_rng(2).standard_normal((4, 6, 8, 40))[::2, ::3, ::4]
+    y = np.random.default_rng(3).standard_normal((2, 1, 2, 1))
+    found = ((fg.asarray(x) * fg.asarray(y)).sum(axis=-1)).compute()
+    np.testing.assert_allclose(found, (x * y).sum(axis=-1), rtol=1e-12, atol=1e-12)
+
+
+def test_unaligned_rows():
+    raw = np.zeros(4 * 300 * 20 + 1, np.uint8)
+    x = raw[1:].view(np.float32).reshape(20, 300)
+    x[...] = np.random.default_rng(4).standard_normal((20, 300))
+    np.testing.assert_allclose(softmax(fg.asarray(x)).compute(), softmax(x), rtol=2e-6)
+
+
+def test_another_interpreters_arrays(monkeypatch):
+    monkeypatch.setattr(row_body, "arrays_lie_as_expected", lambda: False)
+    x = np.random.default_rng(5).standard_normal((20, 300)).astype("f4")
+    np.testing.assert_allclose(softmax(fg.asarray(x)).compute(), softmax(x), rtol=2e-6)
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+def region_of(x, build):
+    """Two results of ``build`` over a placeholder of ``x``, as a region."""
+    leaf = placeholder(0, x.shape, x.dtype, None)
+    made = []
+
+    def op(name, *inputs):
+        made.append(make(OPS[name], inputs, (), x.shape, x.dtype))
+        return made[-1]
+
+    def total(value):
+        axis = (("axis", (x.ndim - 1,)), ("keepdims", True))
+        made.append(make(OPS["sum"], (value,), axis, (*x.shape[:-1], 1), x.dtype))
+        return made[-1]
+
+    outputs = build(op, total, leaf)
+    return Region(tuple(made), (leaf,), outputs, x.shape)
+
+
+@pytest.mark.parametrize(
+    ("build", "allowed"),
+    [
+        (lambda op, total, x: (op("negative", x), total(x)), True),
+        (lambda op, total, x: (op("add", x, total(x)),), True),
+        (lambda op, total, x: ((y := op("negative", x)), op("add", x, total(y))), False),
+    ],
+    ids=["a reduction of the operand", "the last pass", "the operand is read once more"],
+)
+def test_in_place_where_nothing_is_read_later(build, allowed):
+    x = np.random.default_rng(6).standard_normal((9, 3000))
+    region = region_of(x, build)
+    body = ENGINE.compile(region)
+    assert isinstance(body, RowBody)
+    assert body.in_place is allowed
+    apart = [np.empty(o.shape) for o in region.outputs]
+    body.run([x], apart, 1)
+    if allowed:
+        over = [x if o.shape == x.shape else np.empty(o.shape) for o in region.outputs]
+        body.run([x], over, 1)
+        for a, b in zip(apart, over, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["softmax", "layer norm"])
+def test_exact_leaves_sums_and_functions_to_numpy(name, assert_same):
+    x = np.random.default_rng(7).standard_normal((50, 777)).astype("f4")
+    assert_same(ROWS[name](fg.asarray(x)).compute(exact=True), ROWS[name](x))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_do_not_change_values(threads, assert_same):
+    x = np.random.default_rng(8).standard_normal((2000, 300)).astype("f4")
+    for build in (softmax, lambda t: (t * t).sum()):
+        one = build(fg.asarray(x)).compute(threads=1)
+        assert_same(np.asarray(build(fg.asarray(x)).compute(threads=threads)), np.asarray(one))
+
+
+def test_halves_pass_through_float32(assert_same):
+    x = np.random.default_rng(9).standard_normal((30, 100)).astype("f2")
+    found = (fg.asarray(x) * 2 - fg.asarray(x).max(axis=-1, keepdims=True)).compute()
+    assert_same(found, x * 2 - x.max(axis=-1, keepdims=True))
