@@ -91,7 +91,7 @@ def activations():
 def roofline(costs):
     """What arithmetic intensity allows here (Williams, Waterman and Patterson 2009)."""
     machine = fg.machine()
-    peak, bandwidth = machine.cores * machine.gigaflops["float32"], machine.memory_bandwidth / 1e9
+    peak, bandwidth = machine.gigaflops_all["float32"], machine.streams["copy memory all"] / 1e9
     print(
         f"\nroofline: {peak:.0f} GFLOP/s, {bandwidth:.1f} GB/s, ridge {peak / bandwidth:.1f} flop/byte"
     )

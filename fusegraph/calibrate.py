@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import statistics
 import threading
-import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,14 +20,12 @@ from fusegraph.graph import Node, placeholder
 from fusegraph.graph import make as make_node
 from fusegraph.machine import Machine, available_cores
 from fusegraph.ops import ELEMENTWISE, OPS, REDUCTIONS, Op, resolve
-from fusegraph.workers import BLAS_THREADS, run_tasks
+from fusegraph.streams import bandwidths, least_seconds, product_rates
 
-RUNS = 4
 SAMPLE = 16384  # elements of a measured operand: three of them stay in L2
 MEASURED_DTYPES = ("float32", "float64")
 VECTOR_LOOPS = ("add", "multiply", "divide", "sqrt", "negative")  # NumPy has vector code for them
 ALSO_INTEGERS = ("add", "multiply", "astype", "less", "where", "sum")
-FAR = 32 << 20  # bytes of an operand that no cache holds
 _measuring = threading.Lock()
 _current: list[Machine] = []
 
@@ -79,19 +75,19 @@ def measure() -> Machine:
             launch[engine.name] = base.launch[engine.name]
     nanoseconds.update(_of_compiled_engines(base, nanoseconds))
     cores = available_cores()
+    products = list(product_rates(cores))
     return Machine(
         name=profiles.cpu_name(),
         cores=cores,
         l1_bytes=base.l1_bytes,
         l2_bytes=base.l2_bytes,
         l3_bytes=base.l3_bytes,
-        cache_bandwidth=copy_bandwidth(base.l2_bytes // 4, 1),
-        l3_bandwidth=copy_bandwidth(min(base.l3_bytes // 8, FAR // 8), 1),
-        memory_bandwidth=copy_bandwidth(FAR, cores),
+        streams=bandwidths(base.l1_bytes, base.l2_bytes, base.l3_bytes, cores),
         launch=launch,
         step=step,
         nanoseconds=nanoseconds,
-        gigaflops={str(np.dtype(c)): _product_gigaflops(np.dtype(c)) for c in "fdFD"},
+        gigaflops={name: one for name, one, _ in products},
+        gigaflops_all={name: every for name, _, every in products},
         measured=True,
     )
 
@@ -105,17 +101,6 @@ def _of_compiled_engines(shipped: Machine, measured: dict[str, float]) -> dict[s
     known = [f"numpy {name} {t}" for name in VECTOR_LOOPS for t in MEASURED_DTYPES]
     speed = statistics.median(measured[key] / shipped.nanoseconds[key] for key in known)
     return {k: ns * speed for k, ns in shipped.nanoseconds.items() if k not in measured}
-
-
-def least_seconds(run: Callable[[], Any], runs: int = RUNS) -> float:
-    """Least seconds of a few runs, after one to warm up."""
-    run()
-    best = float("inf")
-    for _ in range(runs):
-        start = time.perf_counter()
-        run()
-        best = min(best, time.perf_counter() - start)
-    return max(best, 1e-9)
 
 
 # --- engines --------------------------------------------------------------------------------------
@@ -181,32 +166,3 @@ def _op_nanoseconds(engine: Engine, op: Op, dtype: str, launch: float) -> float 
 def _reduction_nanoseconds(op: Op, dtype: str) -> float:
     x = np.linspace(0.5, 0.9, SAMPLE).astype(dtype)
     return least_seconds(lambda: op.function(x)) / SAMPLE * 1e9
-
-
-# --- memory and products --------------------------------------------------------------------------
-
-
-def copy_bandwidth(nbytes: int, threads: int) -> float:
-    """Bytes per second, read and written, of a copy of ``nbytes`` on ``threads`` threads."""
-    source, target = np.zeros(nbytes, np.uint8), np.zeros(nbytes, np.uint8)
-    part = -(-nbytes // threads)
-    spans = [slice(n * part, (n + 1) * part) for n in range(threads)]
-
-    def copy(index: int) -> None:
-        np.copyto(target[spans[index]], source[spans[index]])
-
-    seconds = least_seconds(lambda: run_tasks(lambda: copy, threads, threads), runs=3)
-    return 2 * nbytes / seconds
-
-
-def _product_gigaflops(dtype: np.dtype[Any]) -> float:
-    """GFLOP/s of one thread, counting 2*N^3 as the cost model does."""
-    size = 256 if dtype.kind == "f" else 128
-    a = np.linspace(0, 1, size * size).reshape(size, size).astype(dtype)
-    out = np.empty_like(a)
-    BLAS_THREADS.enter(1)
-    try:
-        seconds = least_seconds(lambda: np.matmul(a, a, out=out))
-    finally:
-        BLAS_THREADS.leave(1)
-    return 2 * size**3 / seconds * 1e-9

@@ -442,16 +442,23 @@ def machine_text(profile: Machine) -> str:
         ("cores", str(profile.cores)),
         ("caches", f"L1 {profile.l1_bytes / 1024:,.0f} KiB, L2 {profile.l2_bytes / 1024:,.0f} KiB, "
          f"L3 {profile.l3_bytes / 1024:,.0f} KiB"),
-        ("L2, a thread", f"{bytes_text(profile.cache_bandwidth)}/s"),
-        ("L3, a thread", f"{bytes_text(profile.l3_bandwidth)}/s"),
-        ("memory, all threads", f"{bytes_text(profile.memory_bandwidth)}/s"),
     ]  # fmt: skip
     facts += [(f"launch {e}", seconds_text(s)) for e, s in profile.launch.items()]
     facts += [(f"step {e}", seconds_text(s)) for e, s in profile.step.items()]
-    facts += [(f"product {d}, a thread", f"{g:.1f} GFLOP/s") for d, g in profile.gigaflops.items()]
+    streams = [(*key.split(), f"{speed / 1e9:.1f}") for key, speed in profile.streams.items()]
+    products = [
+        (dtype, f"{one:.1f}", f"{profile.gigaflops_all[dtype]:.1f}")
+        for dtype, one in profile.gigaflops.items()
+    ]
     rows = [(*key.rsplit(" ", 2), f"{ns:.3f}") for key, ns in profile.nanoseconds.items()]
     costs = _table(rows, ("engine", "op", "dtype", "ns an element"), left=3)
-    return "\n".join([tabulate(facts, tablefmt="plain", disable_numparse=True), "", costs])
+    tables = [
+        tabulate(facts, tablefmt="plain", disable_numparse=True),
+        _table(streams, ("stream", "level", "threads", "GB/s"), left=3),
+        _table(products, ("product", "GFLOP/s of one thread", "of all")),
+        costs,
+    ]
+    return "\n\n".join(tables)
 
 
 def _table(rows: Sequence[tuple[str, ...]], headers: tuple[str, ...], left: int = 1) -> str:

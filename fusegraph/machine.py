@@ -26,6 +26,9 @@ CLASS_COST = {  # of an op that was not measured, in costs of an addition of the
     "divide": 4.0, "sqrt": 4.0, "transcendental": 40.0,
 }  # fmt: skip
 
+LEVELS = ("L1", "L2", "L3", "memory")
+SHARED = ("L3", "memory")  # by all cores; the others are each core's own
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Machine:
@@ -33,7 +36,9 @@ class Machine:
 
     ``nanoseconds`` maps ``"engine op dtype"`` to ns per element on one thread with operands in
     cache; ``launch`` maps an engine to seconds per kernel, ``step`` to seconds per op and block.
-    ``gigaflops`` maps a dtype to GFLOP/s of one thread in a matrix product.
+    ``streams`` maps ``"stream level one"`` and ``"stream level all"`` to bytes per second of one thread
+    and of all; ``gigaflops`` and ``gigaflops_all`` map a dtype to GFLOP/s in matrix products. How they
+    are measured stands in ``streams``.
     """
 
     name: str
@@ -41,13 +46,12 @@ class Machine:
     l1_bytes: int
     l2_bytes: int
     l3_bytes: int
-    cache_bandwidth: float  # bytes per second and thread, operands in L2
-    l3_bandwidth: float  # bytes per second and thread, operands in L3
-    memory_bandwidth: float  # bytes per second, all threads
+    streams: dict[str, float] = field(default_factory=dict)
     launch: dict[str, float] = field(default_factory=dict)
     step: dict[str, float] = field(default_factory=dict)
     nanoseconds: dict[str, float] = field(default_factory=dict)
     gigaflops: dict[str, float] = field(default_factory=dict)
+    gigaflops_all: dict[str, float] = field(default_factory=dict)
     measured: bool = False  # False: the defaults shipped with the package
 
     def ns(self, engine: str, op: str, dtype: str, flop_class: str) -> float:
@@ -72,12 +76,22 @@ class Machine:
         return max(self.l2_bytes * 3 // 4, min(2 << 20, self.l3_bytes // (8 * self.cores)))
 
     def bandwidth(self, working_set: int, threads: int) -> tuple[str, float]:
-        """The level that holds ``working_set`` bytes, and its bytes per second."""
+        """The level that holds ``working_set`` bytes, and its bytes per second for a copy."""
         if working_set <= self.l2_bytes:
-            return "L2", self.cache_bandwidth
-        if working_set <= self.l3_bytes // 2:
-            return "L3", self.l3_bandwidth * threads
-        return "memory", self.memory_bandwidth
+            return "L2", self.roof("L2", 1)
+        level = "L3" if working_set <= self.l3_bytes // 2 else "memory"
+        return level, self.roof(level, threads)
+
+    def roof(self, level: str, threads: int) -> float:
+        """Bytes per second of a copy in a level of memory: L1 and L2 are each core's own."""
+        if threads > 1 and level in SHARED:
+            return self.streams[f"copy {level} all"]
+        return self.streams[f"copy {level} one"] * min(threads, self.cores)
+
+    def peak(self, dtype: str, threads: int) -> float:
+        """Flops per second of products in ``dtype``; float32's where that was not measured."""
+        known = dtype if dtype in self.gigaflops else "float32"
+        return 1e9 * min(self.gigaflops[known] * threads, self.gigaflops_all[known])
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -122,11 +136,19 @@ def default_machine() -> Machine:
 def _from_dict(facts: dict[str, Any]) -> Machine:
     machine = Machine(**facts)
     numbers = [*machine.launch.values(), *machine.step.values(), *machine.nanoseconds.values(),
-               *machine.gigaflops.values(), machine.memory_bandwidth, machine.l3_bandwidth,
-               machine.cache_bandwidth, machine.cores, machine.l1_bytes, machine.l2_bytes,
+               *machine.gigaflops.values(), *machine.gigaflops_all.values(),
+               *machine.streams.values(), machine.cores, machine.l1_bytes, machine.l2_bytes,
                machine.l3_bytes]  # fmt: skip
     if not all(0 < n < float("inf") for n in numbers):
         raise ValueError("a machine profile holds a number that is not positive and finite")
+    levels = [f"copy {at} one" for at in LEVELS] + [f"copy {at} all" for at in SHARED]
+    if any(level not in machine.streams for level in levels):
+        raise ValueError("a machine profile does not know the bandwidth of each level")
+    if (
+        machine.gigaflops.keys() != machine.gigaflops_all.keys()
+        or "float32" not in machine.gigaflops
+    ):
+        raise ValueError("a machine profile does not know the speed of products")
     for engine in machine.launch.keys() | {"numpy", "numexpr"}:
         if engine not in machine.launch or f"{engine} add float32" not in machine.nanoseconds:
             raise ValueError(f"a machine profile does not know the engine {engine}")

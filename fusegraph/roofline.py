@@ -14,7 +14,7 @@ from typing import Any
 from tabulate import tabulate
 
 from fusegraph.kernel import Kernel
-from fusegraph.machine import Machine
+from fusegraph.machine import LEVELS, Machine
 from fusegraph.plan import Plan
 from fusegraph.report.pictures import draw_roofline
 from fusegraph.report.units import count_text
@@ -117,12 +117,10 @@ def roofline(plan: Plan, unfused: Plan, measured: Mapping[str, float]) -> Roofli
         Seconds of kernels of ``plan`` by name, where they were measured.
     """
     machine, threads = plan.machine, plan.options.thread_count
-    sizes = (machine.l2_bytes, machine.l3_bytes // 2, machine.l3_bytes + 1)
-    roofs = tuple(Roof(*machine.bandwidth(size, threads)) for size in sizes)
     return Roofline(
         machine=machine.name,
-        peak=machine.gigaflops["float32"] * 1e9 * threads,
-        roofs=roofs,
+        peak=machine.peak("float32", threads),
+        roofs=tuple(Roof(level, machine.roof(level, threads)) for level in LEVELS),
         before=tuple(_point(kernel, machine, {}) for kernel in unfused.kernels),
         after=tuple(_point(kernel, machine, measured) for kernel in plan.kernels),
     )
@@ -148,4 +146,4 @@ def _point(kernel: Kernel, machine: Machine, measured: Mapping[str, float]) -> P
 def _peak(kernel: Kernel, machine: Machine) -> float:
     """Flops per second of the kernel's dtype in a product; float32's where that was not measured."""
     dtype = kernel.region.outputs[0].dtype.name
-    return machine.gigaflops.get(dtype, machine.gigaflops["float32"]) * 1e9 * kernel.threads
+    return machine.peak(dtype, kernel.threads)

@@ -15,6 +15,7 @@ LAYERS = (
     ("ops", "workers"),
     ("graph", "buffers", "report.units", "report"),
     ("views", "machine", "cost", "arrays", "indexing"),
+    ("streams",),
     ("panels",),
     ("rewrite", "replay", "reference", "engines.base"),
     ("engines.reductions",),

@@ -197,11 +197,22 @@ def test_demo_needs_a_matrix(run, tmp_path, array):
 # --- machine --------------------------------------------------------------------------------------
 
 
+def lines_after(text, heading):
+    """Lines that follow the one that begins with ``heading``."""
+    lines = text.splitlines()
+    (at,) = (at for at, line in enumerate(lines) if line.startswith(heading))
+    return lines[at + 1 :]
+
+
 def test_machine_shows_the_profile(run):
     facts = json.loads(fine(run("machine", "--json")))
     assert facts == json.loads(json.dumps(fg.machine().to_dict()))
     out = fine(run("machine"))
-    assert f"cores                         {fg.machine().cores}" in out
+    assert f"cores           {fg.machine().cores}" in out
+    for (key, speed), line in zip(
+        fg.machine().streams.items(), lines_after(out, "stream"), strict=False
+    ):
+        assert line.split() == [*key.split(), f"{speed / 1e9:.1f}"]
     assert "ns an element" in out
 
 

@@ -125,8 +125,9 @@ def test_a_value_read_by_two_kernels_is_read_twice():
     #  exp and its column sums in one pass, then the quotient: exp is read once more, and the sums
     x = tensor((N // 4, 4))
     e = fg.exp(x)
-    read, written = moved(e / e.sum(axis=0))
-    assert (read, written) == (F4 + F4 + 16, F4 + 16 + F4)
+    assert moved(e / e.sum(axis=0), engine="auto") == (F4 + F4 + 16, F4 + 16 + F4)
+    # NumPy's order of the sum is that of a call of its own
+    assert moved(e / e.sum(axis=0), engine="numpy") == (F4 + F4 + F4 + 16, F4 + 16 + F4)
 
 
 def test_several_outputs_of_one_kernel_are_written_once_each():

@@ -64,6 +64,12 @@ def test_a_measurement_is_complete(this_machine):
     for name in ("add", "multiply", "divide", "sqrt", "exp", "tanh", "where", "sum", "max"):
         assert f"numpy {name} float32" in this_machine.nanoseconds
         assert f"numpy {name} float64" in this_machine.nanoseconds
+    assert this_machine.gigaflops_all.keys() == this_machine.gigaflops.keys()
+    assert set(this_machine.streams) == {
+        f"{stream} {level}"
+        for stream in ("read", "copy", "triad")
+        for level in ("L1 one", "L2 one", "L3 one", "L3 all", "memory one", "memory all")
+    }
     assert "numexpr tanh float32" in this_machine.nanoseconds
     assert "numpy add int64" in this_machine.nanoseconds
     assert this_machine.cores == profiles.available_cores()
@@ -123,10 +129,14 @@ def test_every_class_and_dtype_has_an_answer(flop_class, dtype):
 
 def test_bandwidth_is_that_of_the_level_that_holds_the_bytes():
     machine = default_machine()
-    assert machine.bandwidth(machine.l2_bytes, 2) == ("L2", machine.cache_bandwidth)
-    assert machine.bandwidth(machine.l2_bytes + 1, 2) == ("L3", 2 * machine.l3_bandwidth)
-    assert machine.bandwidth(machine.l3_bytes // 2, 1) == ("L3", machine.l3_bandwidth)
-    assert machine.bandwidth(machine.l3_bytes // 2 + 1, 2) == ("memory", machine.memory_bandwidth)
+    for nbytes, threads, level, who in (
+        (machine.l2_bytes, 2, "L2", "one"),
+        (machine.l2_bytes + 1, 2, "L3", "all"),
+        (machine.l3_bytes // 2, 1, "L3", "one"),
+        (machine.l3_bytes // 2 + 1, 2, "memory", "all"),
+    ):
+        expected = (level, machine.streams[f"copy {level} {who}"])
+        assert machine.bandwidth(nbytes, threads) == expected
 
 
 # --- the cache file -------------------------------------------------------------------------------
@@ -183,7 +193,10 @@ DAMAGE = {
         path, lambda s: s["machine"]["nanoseconds"].update({"numpy add float32": -1.0})
     ),
     "infinite bandwidth": lambda path: rewritten(
-        path, lambda s: s["machine"].update(memory_bandwidth=float("inf"))
+        path, lambda s: s["machine"]["streams"].update({"read L1 one": float("inf")})
+    ),
+    "a level without its bandwidth": lambda path: rewritten(
+        path, lambda s: s["machine"]["streams"].pop("copy L3 all")
     ),
     "not a number": lambda path: rewritten(
         path, lambda s: s["machine"]["launch"].update(numpy=float("nan"))
@@ -239,7 +252,8 @@ def test_a_full_disk_is_no_error_and_leaves_nothing(cache, monkeypatch):
 
 
 def test_an_option_takes_a_profile():
-    slow = replace(default_machine(), name="slow", memory_bandwidth=1e9)
+    streams = dict.fromkeys(default_machine().streams, 1e9)
+    slow = replace(default_machine(), name="slow", streams=streams)
     x = fg.Tensor(np.zeros(10_000_000, np.float32))
     with fg.options(engine="numpy", threads=1):
         slowly = fg.plan(x + 1, machine=slow)

@@ -45,10 +45,21 @@ def test_ceilings_are_the_machines():
     machine = default_machine()
     (point,) = gelu(tensor(16_000_000)).plan().roofline().after
     assert (point.level, point.limit) == ("memory", "memory")
-    assert point.ceiling == point.intensity * machine.memory_bandwidth
+    assert point.ceiling == point.intensity * machine.streams["copy memory all"]
     (product,) = INTENSITIES["product"][0]().plan().roofline().after
     assert product.limit == "compute"
-    assert product.ceiling <= machine.gigaflops["float32"] * 1e9 * 2
+    assert product.ceiling == machine.gigaflops_all["float32"] * 1e9
+
+
+def test_roofs_are_the_levels_of_memory():
+    machine = default_machine()
+    roofs = {roof.level: roof.bandwidth for roof in tensor(4).plan().roofline().roofs}
+    assert roofs == {
+        "L1": 2 * machine.streams["copy L1 one"],
+        "L2": 2 * machine.streams["copy L2 one"],
+        "L3": machine.streams["copy L3 all"],
+        "memory": machine.streams["copy memory all"],
+    }
 
 
 def test_points_before_and_after_fusion():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import fusegraph as fg
+from fusegraph.compare import REST
 
 
 def normal(*shape):
@@ -56,8 +57,10 @@ CASES = [  # function, arrays, times faster than NumPy
 @pytest.mark.parametrize(("function", "arrays", "times"), CASES)
 def test_one_kernel_and_faster_than_numpy(function, arrays, times, race):
     fused = fg.jit(function)
-    assert len(fused.plan(*arrays).kernels) == 1
-    numpy_seconds, seconds = race(lambda: function(*arrays), lambda: fused(*arrays), 9)
+    (kernel,) = fused.plan(*arrays).kernels
+    for _ in range(kernel.tier.call if kernel.tier else 0):  # as in a loop that has begun
+        fused(*arrays)
+    numpy_seconds, seconds = race(lambda: function(*arrays), lambda: fused(*arrays), 9, REST)
     assert numpy_seconds >= times * seconds
 
 
@@ -65,7 +68,7 @@ def test_a_layer_takes_little_longer_than_its_product(race):
     """Bias and GELU while the panel is in cache: within 15 % of the bare product in panels."""
     a, w, b = normal(2048, 768), normal(768, 3072), normal(3072)
     product, whole = fg.jit(lambda a, w: a @ w), fg.jit(layer)
-    bare, seconds = race(lambda: product(a, w), lambda: whole(a, w, b), 9)
+    bare, seconds = race(lambda: product(a, w), lambda: whole(a, w, b), 9, REST)
     assert seconds <= 1.15 * bare
 
 
@@ -76,10 +79,11 @@ def test_beside_a_busy_process(race, capsys):
     """A process spins on a core: panels lose at most 2.5x; what NumPy's threaded BLAS loses is shown."""
     q, k, v = (normal(2048, 64) for _ in range(3))
     fused = fg.jit(attention)
-    quiet = race(lambda: attention(q, k, v), lambda: fused(q, k, v), 9)
+    ways = (lambda: attention(q, k, v), lambda: fused(q, k, v))
+    quiet = race(*ways, 9, REST, "quiet cores")
     busy = subprocess.Popen([sys.executable, "-c", SPIN])
     try:
-        loaded = race(lambda: attention(q, k, v), lambda: fused(q, k, v), 9)
+        loaded = race(*ways, 9, REST, "a busy core")
     finally:
         busy.kill()
         busy.wait()

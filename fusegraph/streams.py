@@ -1,0 +1,142 @@
+"""Bandwidth and peak speed of this machine, as a program on NumPy's loops reaches them.
+
+In: cache sizes and a number of threads. Out: bytes per second of three streams at each level of memory,
+and flops per second in each dtype. The streams are those of STREAM (J. McCalpin, 1995):
+
+* ``read``: ``vecdot(a, b)``, two arrays read;
+* ``copy``: ``b = -a``, one read and one written (NumPy's own copy takes other paths by size);
+* ``triad``: ``c = a + b``, two read and one written: the bytes of ``a + s * b``, for which NumPy has no
+  call of its own.
+
+The arrays of a level take half of it together, those in memory eight times L3. One call passes over
+them again and again (a leading axis of step zero), so that calls cost nothing; L1 is too small for that,
+and there the time of an empty call is subtracted. Bytes are those that the program asks for: a processor
+that reads a line before it writes one moves more. Every figure is the best of a few runs.
+
+Peak speed is that of a matrix product of 256 x 256 (128 x 128 for complex numbers), counting ``2 n**3``
+operations, on one thread and on every thread at once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from fusegraph.machine import SHARED
+from fusegraph.workers import BLAS_THREADS, run_tasks
+
+RUNS = 4
+STREAMS = {"read": 2, "copy": 2, "triad": 3}  # arrays that pass by
+PASSED = 32 << 20  # bytes that one timing lets pass at least: waking a thread takes 50 us
+MOST_IN_MEMORY = 96 << 20  # bytes of the arrays that no cache holds
+PRODUCT_DTYPES = "fdFD"
+PRODUCTS = 12  # that one timing takes on each thread
+
+Array = np.ndarray[Any, Any]
+
+
+def least_seconds(run: Callable[[], Any], runs: int = RUNS) -> float:
+    """Least seconds of a few runs, after one to warm up."""
+    run()
+    best = float("inf")
+    for _ in range(runs):
+        start = time.perf_counter()
+        run()
+        best = min(best, time.perf_counter() - start)
+    return max(best, 1e-9)
+
+
+def bandwidths(l1: int, l2: int, l3: int, cores: int) -> dict[str, float]:
+    """Bytes per second by ``"stream level one"`` and ``"stream level all"``.
+
+    A thread's own caches are measured on one thread only: every core has its own.
+    """
+    memory = min(8 * l3, MOST_IN_MEMORY)
+    levels = {"L1": l1 // 2, "L2": l2 // 2, "L3": min(l3 // 2, memory // 8), "memory": memory}
+    found = {}
+    for stream in STREAMS:
+        for level, nbytes in levels.items():
+            shared = cores > 1 and level in SHARED
+            for name, threads in (("one", 1), ("all", cores)) if shared else (("one", 1),):
+                found[f"{stream} {level} {name}"] = _bandwidth(stream, nbytes, threads)
+        if cores == 1:
+            found |= {f"{stream} {at} all": found[f"{stream} {at} one"] for at in SHARED}
+    return found
+
+
+def _bandwidth(stream: str, nbytes: int, threads: int) -> float:
+    """Bytes per second of all threads, each on arrays of its own; together they take ``nbytes``."""
+    count = STREAMS[stream]
+    elements = max(16, nbytes // (4 * count * threads))
+    passes = max(1, PASSED // (nbytes or 1))
+    arrays = [[np.ones(elements, np.float32) for _ in range(count)] for _ in range(threads)]
+    if nbytes // threads < 64 << 10:
+        return _near_bandwidth(stream, arrays[0])
+
+    def make_task() -> Callable[[int], None]:
+        return lambda at: _pass(stream, arrays[at], passes)
+
+    seconds = least_seconds(lambda: run_tasks(make_task, threads, threads), runs=3)
+    return 4 * count * elements * threads * passes / seconds
+
+
+def _pass(stream: str, arrays: list[Array], passes: int) -> None:
+    """Let a stream pass ``passes`` times, in one call."""
+    a, b, *c = (as_strided(x, (passes, x.size), (0, x.itemsize)) for x in arrays)
+    _call(stream, a, b, *c)
+
+
+def _near_bandwidth(stream: str, arrays: list[Array]) -> float:
+    """Bytes per second of calls on arrays this small, without what an empty call takes."""
+    calls = range(200)
+    few = [x[:16] for x in arrays]
+
+    def seconds(parts: list[Array]) -> float:
+        def run() -> None:
+            for _ in calls:
+                _call(stream, *parts)
+
+        return least_seconds(run) / len(calls)
+
+    return sum(x.nbytes for x in arrays) / max(seconds(arrays) - seconds(few), 1e-9)
+
+
+def _call(stream: str, a: Array, b: Array, *c: Array) -> None:
+    if stream == "read":
+        np.vecdot(a, b)
+    elif stream == "copy":
+        np.negative(a, out=b)
+    else:
+        np.add(a, b, out=c[0])
+
+
+def product_rates(cores: int) -> Iterator[tuple[str, float, float]]:
+    """Each dtype that BLAS multiplies, its GFLOP/s on one thread, and on all."""
+    BLAS_THREADS.enter(1)
+    try:
+        for code in PRODUCT_DTYPES:
+            dtype = np.dtype(code)
+            yield dtype.name, _gigaflops(dtype, 1), _gigaflops(dtype, cores)
+    finally:
+        BLAS_THREADS.leave(1)
+
+
+def _gigaflops(dtype: np.dtype[Any], threads: int) -> float:
+    """GFLOP/s of products side by side, one a thread."""
+    size = 256 if dtype.kind == "f" else 128
+    a = np.linspace(0, 1, size * size).reshape(size, size).astype(dtype)
+
+    def make_task() -> Callable[[int], None]:
+        out = np.empty_like(a)
+
+        def task(_: int) -> None:
+            np.matmul(a, a, out=out)
+
+        return task
+
+    seconds = least_seconds(lambda: run_tasks(make_task, PRODUCTS * threads, threads))
+    return PRODUCTS * threads * 2 * size**3 / seconds * 1e-9
