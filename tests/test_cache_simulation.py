@@ -77,7 +77,7 @@ def total(x):
 
 def attention(x):
     rows = x.reshape(-1, 64)
-    keys = rows.shape[0] // 18
+    keys = rows.shape[0] // 66
     k, v, q = rows[:keys], rows[keys : 2 * keys], rows[2 * keys :]
     scores = (q @ k.T) * 0.125
     e = np.exp(scores - scores.max(axis=-1, keepdims=True))
@@ -92,8 +92,9 @@ WAYS = {  # function, elements, options
     "broadcast": (rows, 2_000_000, {"engine": "numpy"}),
     "softmax": (softmax, 4_000_000, {"engine": "numpy"}),
     "layer norm": (layer_norm, 4_000_000, {"engine": "numpy"}),
-    "sum of products": (total, 4_000_000, {"engine": "auto"}),
-    "attention": (attention, 18 * 256 * 64, {"engine": "auto"}),
+    # A partial sum of NumPy's takes 131,072 elements whatever the caches, more than are simulated here.
+    "sum of products": (total, 4_000_000, {"engine": "llvm"}),
+    "attention": (attention, 66 * 128 * 64, {"engine": "llvm"}),
 }
 
 
@@ -108,7 +109,9 @@ def ready(share):
 
 def traffic(plan):
     before, after = plan.traffic.before, plan.traffic.after
-    return [before.bytes_read, before.bytes_written, after.bytes_read, after.bytes_written]
+    scratch = sum(kernel.scratch_bytes for kernel in plan.kernels)
+    moved = [before.bytes_read, before.bytes_written, after.bytes_read, after.bytes_written]
+    return {"moved": moved, "scratch": scratch}
 
 
 gc.disable()  # a collection walks every object of the process
@@ -163,8 +166,8 @@ def simulated(tmp_path_factory):
 MB = 1_000_000
 
 
-KEYS = 2 * 256 * 64 * 4  # bytes of the keys and values of attention
-ROWS = 8 * KEYS  # of its queries, and of its result
+KEYS = 2 * 128 * 64 * 4  # bytes of the keys and values of attention
+ROWS = 32 * KEYS  # of its queries, and of its result
 
 
 @pytest.mark.parametrize(
@@ -183,10 +186,14 @@ ROWS = 8 * KEYS  # of its queries, and of its result
 )
 def test_simulated_bytes_are_the_modelled_bytes(simulated, way, reads, writes):
     moved, modelled = simulated
-    before_read, before_written, *after = modelled["fuse=False" if way == "eager" else way]
+    model = modelled["fuse=False" if way == "eager" else way]
+    before_read, before_written, *after = model["moved"]
     assert after == pytest.approx([reads, writes], abs=8)  # a sum is one number
     if way in ("eager", "fuse=False", "numpy", "numexpr"):  # GELU
         size = reads if after[0] == after[1] else reads // 12
         assert (before_read, before_written) == (12 * size, 9 * size)
-    assert moved[way] == pytest.approx((reads, writes), rel=0.02, abs=0.02 * reads)
-    assert sum(moved[way]) == pytest.approx(reads + writes, rel=0.02)
+    # Scratch enters the cache once, from memory that was not touched before.
+    scratch = model["scratch"] if way == "attention" else 0
+    assert moved[way][0] == pytest.approx(reads, rel=0.02, abs=0.02 * reads + scratch)
+    assert moved[way][1] == pytest.approx(writes, rel=0.02, abs=0.02 * reads + scratch)
+    assert sum(moved[way]) == pytest.approx(reads + writes, rel=0.02, abs=scratch)
