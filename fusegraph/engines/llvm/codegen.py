@@ -22,12 +22,13 @@ from fusegraph.ops import resolve
 SYMBOL = "fg_kernel"
 # Iterations may run in any order and side by side (each touches its own elements), but within one the
 # order of loads and stores holds: this is what a vectorised loop needs and no more.
-METADATA = """
-!1 = distinct !{}
-!2 = distinct !{!2, !3, !4}
-!3 = !{!"llvm.loop.parallel_accesses", !1}
-!4 = !{!"llvm.loop.mustprogress"}
-"""
+
+# Vectors in flight: a chain of operations waits for each result, and four chains wait side by side.
+# LLVM's own choice is one for all but the smallest loops: GELU took 0.57 ns a float32 so and 0.49 with
+# four (on 256-bit vectors 0.90 and 0.76), softplus 1.20 and 0.89.
+INTERLEAVED = 4
+LONGEST_INTERLEAVED = 100  # instructions-worth of nodes; longer bodies would take long to compile
+FUNCTION_LENGTH = 25  # instructions of a function, about
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,22 @@ def evaluate(
         for value, start, loop in zip(values, operands, loops, strict=True)
     )
     return lowering.lower(e, name, loops, result, cast)
+
+
+def loop_metadata(nodes: Iterable[Node], first: int) -> list[str]:
+    """Metadata of a loop over elements: access group ``!first``, loop ``!(first + 1)``."""
+    group, loop, accesses, progress, width = (f"!{first + at}" for at in range(5))
+    length = sum(FUNCTION_LENGTH if node.op.transcendental else 1 for node in nodes)
+    facts = [accesses, progress]
+    lines = [
+        f"{group} = distinct !{{}}",
+        f'{accesses} = !{{!"llvm.loop.parallel_accesses", {group}}}',
+        f'{progress} = !{{!"llvm.loop.mustprogress"}}',
+    ]
+    if length <= LONGEST_INTERLEAVED:
+        facts.append(width)
+        lines.append(f'{width} = !{{!"llvm.loop.interleave.count", i32 {INTERLEAVED}}}')
+    return [*lines, f"{loop} = distinct !{{{', '.join([loop, *facts])}}}"]
 
 
 def constants(region: Region) -> Iterable[Node]:
@@ -239,7 +256,7 @@ class _Writer(Evaluator):
             "done:",
             "  ret void",
             "}",
-            METADATA,
+            *loop_metadata(self.region.nodes, 1),
         ]
         return "\n".join(lines)
 

@@ -72,20 +72,28 @@ class Compiler:
         self.binding.initialize_native_asmprinter()
         self.cpu = self.binding.get_host_cpu_name()
         self.features = self.binding.get_host_cpu_features()
+        self.flags = self._flags()
         self.machine = self._machine()
         self.linker = self.binding.create_lljit_compiler(self._machine())
         self.linked: list[Any] = []  # what keeps the machine code in memory
 
     def _machine(self) -> Any:
         target = self.binding.Target.from_default_triple()
-        return target.create_target_machine(
-            cpu=self.cpu, features=self.features.flatten(), opt=3, jit=True
-        )
+        return target.create_target_machine(cpu=self.cpu, features=self.flags, opt=3, jit=True)
+
+    def _flags(self) -> str:
+        """The processor's features, with the widest vectors where using them costs no clock.
+
+        LLVM keeps to 256 bits on Intel's processors, whose first models with 512 slowed down for them;
+        those from Ice Lake on do not. exp of 16,384 float32 took 0.41 ns an element so, 0.30 with 512.
+        """
+        flags = str(self.features.flatten())
+        return flags + ",-prefer-256-bit" if self.features.get("avx512vbmi2", False) else flags
 
     def machine_code(self, text: str) -> bytes:
         """An object file for ``text``: kept from before, or made now."""
         key = objects.key_of(
-            text, self.cpu, self.features.flatten(), self.machine.triple,
+            text, self.cpu, self.flags, self.machine.triple,
             version("llvmlite"), version("fusegraph"),
         )  # fmt: skip
         found = objects.load(key)

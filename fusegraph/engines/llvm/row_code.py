@@ -18,7 +18,7 @@ import numpy as np
 
 from fusegraph.engines.base import Region
 from fusegraph.engines.llvm import lowering
-from fusegraph.engines.llvm.codegen import Code, Evaluator, memory_type
+from fusegraph.engines.llvm.codegen import Code, Evaluator, loop_metadata, memory_type
 from fusegraph.engines.llvm.driver import DATA, ITEMS
 from fusegraph.engines.llvm.folds import Fold, fold_of
 from fusegraph.engines.llvm.ir import Emitter, Value
@@ -176,7 +176,7 @@ class _RowWriter(Evaluator):
             self.store_narrow(node, "%d")
         self.say("ret void")
         head = f"define void @{SYMBOL}(ptr %words, ptr %file, ptr %scratch) {{"
-        body = "\n".join([head, *self.lines, "}", *self.metadata_lines()])
+        body = "\n".join([head, *self.lines, "}", *self.metadata])
         folds = "\n".join(fold.text for fold in self.folds.values())
         halves = "@fg_half_" in body
         code = Code(f"{body}\n{folds}", tuple(self.functions), tuple(self.declared), halves, ())
@@ -380,14 +380,7 @@ class _RowWriter(Evaluator):
             self.values.pop(node)
         for node in places:
             self.values.pop(node, None)
-        self.metadata += [
-            f"!{10 * at + 10} = distinct !{{}}",
-            f"!{10 * at + 11} = distinct !{{!{10 * at + 11}, !{10 * at + 12}, !1}}",
-            f'!{10 * at + 12} = !{{!"llvm.loop.parallel_accesses", !{10 * at + 10}}}',
-        ]
-
-    def metadata_lines(self) -> list[str]:
-        return ['!1 = !{!"llvm.loop.mustprogress"}', *self.metadata]
+        self.metadata += loop_metadata(phase.wide, 10 * at + 10)
 
     # --- memory -----------------------------------------------------------------------------------
 
