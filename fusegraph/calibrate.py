@@ -23,8 +23,11 @@ from fusegraph.ops import ELEMENTWISE, OPS, REDUCTIONS, Op, resolve
 from fusegraph.streams import bandwidths, least_seconds, product_rates
 
 SAMPLE = 16384  # elements of a measured operand: three of them stay in L2
+COMPILED_SAMPLE = 4096  # of one that stays in L1, so that arithmetic is what is measured
 MEASURED_DTYPES = ("float32", "float64")
 VECTOR_LOOPS = ("add", "multiply", "divide", "sqrt", "negative")  # NumPy has vector code for them
+# Rows of a compiled engine that are measured, each for its group: to compile every row takes seconds.
+COMPILED_SAMPLES = ("exp", "divide")
 ALSO_INTEGERS = ("add", "multiply", "astype", "less", "where", "sum")
 _measuring = threading.Lock()
 _current: list[Machine] = []
@@ -72,8 +75,8 @@ def measure() -> Machine:
             nanoseconds[f"numpy {op.name} {dtype}"] = _reduction_nanoseconds(op, dtype)
     for engine in ELEMENTWISE_ENGINES.values():
         if engine.compiles:
-            launch[engine.name] = base.launch[engine.name]
-    nanoseconds.update(_of_compiled_engines(base, nanoseconds))
+            launch[engine.name] = _launch_seconds(engine)
+            nanoseconds.update(_of_compiled(engine, base, nanoseconds, launch[engine.name]))
     cores = available_cores()
     products = list(product_rates(cores))
     return Machine(
@@ -92,15 +95,47 @@ def measure() -> Machine:
     )
 
 
-def _of_compiled_engines(shipped: Machine, measured: dict[str, float]) -> dict[str, float]:
-    """Figures of engines whose every sample would have to be compiled first, 20 ms each.
+def _of_compiled(
+    engine: Engine, shipped: Machine, measured: dict[str, float], launch: float
+) -> dict[str, float]:
+    """Figures of an engine whose every sample has to be compiled first.
 
-    They are the shipped ones, times what NumPy's own vector loops take here compared with where the
-    shipped profile was measured.
+    They are the shipped ones, scaled with a sample of their group (functions or arithmetic, a dtype);
+    reductions by what NumPy's vector loops take here and where the shipped
+    profile was measured.
     """
     known = [f"numpy {name} {t}" for name in VECTOR_LOOPS for t in MEASURED_DTYPES]
-    speed = statistics.median(measured[key] / shipped.nanoseconds[key] for key in known)
-    return {k: ns * speed for k, ns in shipped.nanoseconds.items() if k not in measured}
+    other = statistics.median(measured[key] / shipped.nanoseconds[key] for key in known)
+    speed = {
+        (OPS[name].transcendental, dtype): _marginal_nanoseconds(engine, OPS[name], dtype, launch)
+        / shipped.nanoseconds[f"{engine.name} {name} {dtype}"]
+        for name in COMPILED_SAMPLES
+        for dtype in MEASURED_DTYPES
+    }
+
+    def scaled(key: str, ns: float) -> float:
+        _, name, dtype = key.split()
+        op = OPS[name]
+        return ns * (other if op.kind == "reduce" else speed[op.transcendental, dtype])
+
+    prefix = f"{engine.name} "
+    return {k: scaled(k, ns) for k, ns in shipped.nanoseconds.items() if k.startswith(prefix)}
+
+
+def _marginal_nanoseconds(engine: Engine, op: Op, dtype: str, launch: float) -> float:
+    """Nanoseconds per element of one more operation in a loop whose operands are in registers.
+
+    A function costs what its loop costs: two of them in one chain wait for each other.
+    """
+    fewer, more = (0, 1) if op.transcendental else (1, 3)
+
+    def seconds(length: int) -> float:
+        region = _sample_region(op, dtype, COMPILED_SAMPLE, length)
+        assert region is not None
+        return _body_seconds(engine, region)
+
+    less = seconds(fewer) if fewer else launch
+    return max((seconds(more) - less) / (more - fewer), 1e-12) / COMPILED_SAMPLE * 1e9
 
 
 # --- engines --------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from fusegraph.timing import (
 from fusegraph.views import Order
 
 SMALLEST_BLOCK = 2048  # elements; below this the calls cost more than the arithmetic
+LEAST_SHARE = 16384  # elements of a block that threads share by machine code
 LARGEST_BLOCK = 131072  # elements; larger blocks were never faster
 # Leaving numpy for another engine must be predicted to save this share: predictions are off by as much.
 MARGIN = 0.8
@@ -43,6 +44,10 @@ TIER_MARGIN = 0.9
 # Seconds for the interpreter's lock to come back after a call beside another thread: any(x > t) over
 # 4,000,000 float32 in 64 calls took 2.0 ms on two threads and 0.8 on one.
 HANDOVER = 8e-6
+# Seconds that sharing with a thread costs: it wakes up 80 us late where a processor of a virtual machine
+# sleeps, and works on half of what was left then.
+WAKING = 60e-6
+SHARING = 15e-6  # the same where threads run compiled code and look for work in it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -289,24 +294,40 @@ def iteration_order(region: Region, orders: Mapping[Node, Order]) -> tuple[tuple
     return result, "flat" if flat else "strided"
 
 
-def _threads(engine: Engine, compute: float, setting: Setting) -> int:
-    """Threads for a kernel: one for small work; an engine with threads of its own takes the bound."""
-    small = engine.blocked and compute < WORTH_A_THREAD
-    return 1 if small else setting.options.thread_count
-
-
 def _predict(engine: Engine, region: Region, cost: Cost, setting: Setting) -> Trial:
-    machine = setting.machine
-    compute = compute_seconds(engine, region.nodes, _size(region), machine)
-    threads = _threads(engine, compute, setting)
-    # Between calls of a block the interpreter's lock changes hands: steps do not run in parallel.
-    blocks = max(1, _size(region) // (LARGEST_BLOCK // 2)) if engine.blocked else 0
-    steps = machine.step.get(engine.name, 0.0) * blocks * len(region.nodes)
-    launch = engine.launch_seconds(_size(region), threads, machine)
-    # Waking threads for little work costs what they save, whoever's threads they are.
-    share = threads if compute > WORTH_A_THREAD else 1
-    found = predict(machine, compute / share + steps, cost.bytes_moved, launch, threads)
-    return Trial(engine, found, threads)
+    """One thread or all of them, whichever is predicted to take less."""
+    bound, machine = setting.options.thread_count, setting.machine
+    flat = iteration_order(region, setting.orders)[1] == "flat"
+    if not engine.blocked:  # it wakes its own threads, whatever the work
+        return Trial(engine, _timed(engine, region, cost, machine, bound, flat), bound)
+    alone = _timed(engine, region, cost, machine, 1, flat)
+    shared = _timed(engine, region, cost, machine, bound, flat)
+    if bound == 1 or alone.seconds <= shared.seconds:
+        return Trial(engine, alone, 1)
+    return Trial(engine, shared, bound)
+
+
+def _timed(
+    engine: Engine, region: Region, cost: Cost, machine: Machine, threads: int, flat: bool
+) -> Prediction:
+    """The time model for a region on ``threads``, waking them and taking turns included."""
+    size = _size(region)
+    compute = compute_seconds(engine, region.nodes, size, machine)
+    launch = engine.launch_seconds(size, threads, machine)
+    share, steps = threads, 0.0
+    if engine.blocked:
+        calls = 1 if engine.compiles else len(region.nodes)
+        blocks = max(1, size // (LARGEST_BLOCK // 2))
+        steps = machine.step.get(engine.name, 0.0) * blocks * calls
+        if threads > 1 and engine.compiles and flat:
+            launch += SHARING
+        elif threads > 1:
+            launch += WAKING
+            # A call into machine code keeps its thread busy for a whole block.
+            steps += 0.0 if engine.compiles else HANDOVER * blocks * calls / threads
+    elif compute < WORTH_A_THREAD:  # waking costs what it saves, whoever's threads they are
+        share = 1
+    return predict(machine, compute / share + steps, cost.bytes_moved, launch, threads)
 
 
 def _block_length(
@@ -329,8 +350,9 @@ def _block_length(
     )
     fits = machine.block_bytes // max(1, streams + scratch)
     fits = min(LARGEST_BLOCK, max(SMALLEST_BLOCK, fits // 1024 * 1024))
-    # Enough blocks that no thread waits long for the last one.
-    share = -(-size // (threads * 2 if threads > 1 else 1))
+    # Enough blocks that no thread waits long for the last one; a call into machine code costs 1 us.
+    parts = threads * (8 if engine.compiles else 2) if threads > 1 else 1
+    share = max(-(-size // parts), LEAST_SHARE if engine.compiles else 1)
     if whole:
         fits = -(-share // 1024) * 1024
     return max(SMALLEST_BLOCK, min(fits, -(-share // 1024) * 1024))
@@ -399,13 +421,19 @@ def _panel_kernel(
         node_seconds(node, machine, engine if engine and body.accepts(node) else None)
         for node in region.nodes
     )
+    if engine is not None:
+        compute += sum(engine.row_seconds(part) for part in body.compiled)
     calls = panels.count * len(body.steps)
-    shared = compute > max(WORTH_A_THREAD, 2 * HANDOVER * calls)
-    threads = bound if shared else 1
-    steps = machine.step[FALLBACK] * calls
-    prediction = predict(
-        machine, compute / threads + steps, cost.bytes_moved, machine.launch[FALLBACK], threads
-    )
+
+    def timed(threads: int) -> Prediction:
+        shared = threads > 1
+        step = machine.step[FALLBACK] + (HANDOVER / threads if shared else 0.0)
+        launch = machine.launch[FALLBACK] + (WAKING if shared else 0.0)
+        seconds = compute / threads + step * calls
+        return predict(machine, seconds, cost.bytes_moved, launch, threads)
+
+    threads = min((1, bound), key=lambda n: timed(n).seconds)
+    prediction = timed(threads)
     return Kernel(
         name=name,
         region=region,

@@ -49,7 +49,22 @@ def flat(kernel: Kernel) -> Loop:
         return [a[start:stop] if a.ndim else a for a in arrays]
 
     loop = blocks(kernel, place, shapes)
+    if kernel.threads > 1 and kernel.body.shares:
+        loop = _shared(kernel, loop)
     return lambda operands, results: loop([_flattened(a, order) for a in (*operands, *results)])
+
+
+def _shared(
+    kernel: Kernel, otherwise: Callable[[list[Array]], None]
+) -> Callable[[list[Array]], None]:
+    """The body's own way to share its blocks among threads; ``otherwise`` where it finds none."""
+    share, block, threads = kernel.body.share, kernel.block, kernel.threads
+
+    def loop(arrays: list[Array]) -> None:
+        if not share(arrays, block, threads):
+            otherwise(arrays)
+
+    return loop
 
 
 def _flattened(array: Array, order: tuple[int, ...]) -> Array:

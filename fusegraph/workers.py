@@ -11,6 +11,7 @@ import contextvars
 import itertools
 import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -18,6 +19,9 @@ from typing import Any
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 Task = Callable[[int], None]
+# Seconds in which the caller asks again and again whether the others are done, before it sleeps: to wake
+# up took 80 us, and GELU of 400,000 float32 266 us on two threads where one takes 209.
+PATIENCE = 300e-6
 
 
 class _Threads:
@@ -33,7 +37,7 @@ class _Threads:
         self._starting = threading.Lock()
         self._executor: ThreadPoolExecutor | None = None
 
-    def submit(self, work: Callable[..., None], *args: object) -> Future[None]:
+    def submit(self, work: Callable[..., Any], *args: object) -> Future[Any]:
         with self._starting:
             if self._executor is None:
                 count = os.cpu_count() or 1
@@ -85,9 +89,13 @@ def _release(helpers: list[Future[None]], stop: threading.Event) -> None:
     for helper in helpers:
         if helper.cancel():
             continue
+        patience = time.perf_counter() + PATIENCE
         while not helper.done():
             try:
-                helper.exception()
+                if time.perf_counter() < patience:
+                    time.sleep(0)  # lets go of the interpreter's lock and of the processor
+                else:
+                    helper.exception()
             except KeyboardInterrupt as error:
                 interrupted = error
                 stop.set()

@@ -45,6 +45,7 @@ class Body(Protocol):
 
     scratch_bytes: int  # temporaries per element of a block
     in_place: bool  # may a result be written over an operand of its shape?
+    shares: bool  # has it ``share``, to run on several threads without the interpreter's lock?
 
     def run(self, inputs: Sequence[Array], outputs: Sequence[Array], threads: int) -> None:
         """Evaluate over whole operands (one block) into ``outputs``."""
@@ -72,6 +73,9 @@ class Engine(Protocol):
 
     def nanoseconds(self, node: Node, machine: Machine) -> float:
         """Nanoseconds per element of one node on one thread, operands in cache."""
+
+    def row_seconds(self, region: Region) -> float:
+        """Seconds that the rows of a stage of a panel take on one thread, beside its elements."""
 
     def compile(self, region: Region) -> Any:
         """The body for ``region``."""

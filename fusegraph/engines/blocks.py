@@ -55,6 +55,9 @@ class NumpyEngine:
             cost += casts * machine.ns(self.name, "astype", dtype.name, "move")
         return cost
 
+    def row_seconds(self, region: Region) -> float:
+        return 0.0
+
     def compile(self, region: Region) -> NumpyBody:
         return NumpyBody(region)
 
@@ -80,6 +83,7 @@ class NumpyBody:
     """Steps over a register file: inputs, constants, outputs, then scratch."""
 
     in_place = False
+    shares = False
 
     def __init__(self, region: Region) -> None:
         constants = dict.fromkeys(

@@ -96,6 +96,9 @@ class NumexprEngine:
         dtype = node.inputs[0].dtype if node.dtype.kind == "b" else node.dtype
         return machine.ns(self.name, node.op.name, dtype.name, node.op.flop_class)
 
+    def row_seconds(self, region: Region) -> float:
+        return 0.0
+
     def compile(self, region: Region) -> NumexprBody:
         return NumexprBody(region)
 
@@ -122,6 +125,7 @@ class NumexprBody:
     """A compiled program and the order of its inputs."""
 
     in_place = False
+    shares = False
     scratch_bytes = 0  # numexpr's own blocks: 1,024 elements a register
 
     def __init__(self, region: Region) -> None:

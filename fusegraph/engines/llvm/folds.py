@@ -21,6 +21,7 @@ from fusegraph.graph import DType
 LANE_BYTES = (
     128  # of a vector of accumulators: four registers of 256 bits, so that additions overlap
 )
+MASKED_LANES = 32  # lanes of a vector up to which the rest of a run is one masked load
 STEPS = 16  # additions one after the other in a sum of doubles
 IDENTITY = {"any": "0", "all": "1"}
 INTEGERS = {1: "i8", 2: "i16", 4: "i32", 8: "i64"}
@@ -43,6 +44,8 @@ class Fold:
     state_bytes : int
     text : str
         The definitions of the three functions.
+    declarations : tuple of str
+        LLVM's intrinsics that they call.
     """
 
     symbol: str
@@ -50,6 +53,7 @@ class Fold:
     result: str
     state_bytes: int
     text: str
+    declarations: tuple[str, ...]
 
 
 def fold_of(name: str, operand: DType, result: DType) -> Fold | None:
@@ -146,11 +150,11 @@ def _laned(
     text = "\n".join(
         [
             _begin(symbol, kind, lanes, identity),
-            _take(symbol, element, kind, lanes, widen, combine),
+            _take(symbol, element, kind, lanes, widen, identity, combine),
             _finish(symbol, kind, lanes, combine),
         ]
     )
-    return Fold(symbol, element, kind, LANE_BYTES, text)
+    return Fold(symbol, element, kind, LANE_BYTES, text, _declared(element, lanes))
 
 
 def _begin(symbol: str, kind: str, lanes: int, identity: str) -> str:
@@ -165,10 +169,11 @@ def _widened(out: str, widen: str, element: str, kind: str, x: str) -> list[str]
     return [f"  {out} = {widen} {element} {x} to {kind}"] if widen else []
 
 
-def _take(symbol: str, element: str, kind: str, lanes: int, widen: str, combine: Combine) -> str:
-    """Whole vectors, then what is left one by one into the first lanes."""
+def _take(
+    symbol: str, element: str, kind: str, lanes: int, widen: str, identity: str, combine: Combine
+) -> str:
+    """Whole vectors, then what is left into the first lanes."""
     many, wide = f"<{lanes} x {element}>", f"<{lanes} x {kind}>"
-    vector, scalar = ("%w", "%tw") if widen else ("%x", "%tx")
     lines = [
         f"define internal void @{symbol}_take(ptr %state, ptr %p, i64 %count) {{",
         "entry:",
@@ -182,7 +187,7 @@ def _take(symbol: str, element: str, kind: str, lanes: int, widen: str, combine:
         f"  %at = getelementptr inbounds {element}, ptr %p, i64 %i",
         f"  %x = load {many}, ptr %at, align {_size(element)}",
         *_widened("%w", widen, many, wide, "%x"),
-        *combine("%acc1", wide, "%acc", vector),
+        *combine("%acc1", wide, "%acc", "%w" if widen else "%x"),
         f"  %i1 = add nuw nsw i64 %i, {lanes}",
         "  %more = icmp slt i64 %i1, %whole",
         "  br i1 %more, label %loop, label %stored",
@@ -192,6 +197,58 @@ def _take(symbol: str, element: str, kind: str, lanes: int, widen: str, combine:
         "rest:",
         "  %left = icmp slt i64 %whole, %count",
         "  br i1 %left, label %tail, label %done",
+    ]
+    if lanes <= MASKED_LANES:
+        lines += [
+            "tail:",
+            *_masked_tail(element, lanes, identity),
+            *_widened("%tw", widen, many, wide, "%tx"),
+            f"  %tacc = load {wide}, ptr %state",
+            *combine("%tacc1", wide, "%tacc", "%tw" if widen else "%tx"),
+            f"  store {wide} %tacc1, ptr %state",
+            "  br label %done",
+        ]
+    else:
+        lines += _tail_by_elements(element, kind, widen, combine)
+    return "\n".join([*lines, "done:", "  ret void", "}"])
+
+
+def _declared(element: str, lanes: int) -> tuple[str, ...]:
+    """The declaration of LLVM's masked load, where it is used."""
+    many = f"<{lanes} x {element}>"
+    load = f"declare {many} @{_masked_name(element, lanes)}(ptr, i32, <{lanes} x i1>, {many})"
+    return (load,) if lanes <= MASKED_LANES else ()
+
+
+def _masked_name(element: str, lanes: int) -> str:
+    short = {"float": "f32", "double": "f64"}.get(element, element)
+    return f"llvm.masked.load.v{lanes}{short}.p0"
+
+
+def _masked_tail(element: str, lanes: int, identity: str) -> list[str]:
+    """Lines that load ``%tx``, the elements from ``%whole`` to ``%count`` and behind them the identity.
+
+    One by one, through the state in memory, the rest of a row of 50 took as long as ten whole vectors.
+    """
+    many = f"<{lanes} x {element}>"
+    steps = ", ".join(f"i32 {lane}" for lane in range(lanes))
+    fill = ", ".join([f"{element} {identity}"] * lanes)
+    spread = ", ".join(["i32 0"] * lanes)
+    return [
+        f"  %tat = getelementptr inbounds {element}, ptr %p, i64 %whole",
+        "  %tleft = sub i64 %count, %whole",
+        "  %tl = trunc i64 %tleft to i32",
+        f"  %t0 = insertelement <{lanes} x i32> poison, i32 %tl, i32 0",
+        f"  %tn = shufflevector <{lanes} x i32> %t0, <{lanes} x i32> poison, <{lanes} x i32> <{spread}>",
+        f"  %tm = icmp ult <{lanes} x i32> <{steps}>, %tn",
+        f"  %tx = call {many} @{_masked_name(element, lanes)}(ptr %tat, i32 {_size(element)}, "
+        f"<{lanes} x i1> %tm, {many} <{fill}>)",
+    ]
+
+
+def _tail_by_elements(element: str, kind: str, widen: str, combine: Combine) -> list[str]:
+    """The rest one by one: vectors of many small elements have no masked load everywhere."""
+    return [
         "tail:",
         "  %j = phi i64 [%whole, %rest], [%j1, %tail]",
         f"  %tat = getelementptr inbounds {element}, ptr %p, i64 %j",
@@ -200,16 +257,12 @@ def _take(symbol: str, element: str, kind: str, lanes: int, widen: str, combine:
         "  %lane = sub i64 %j, %whole",
         f"  %sat = getelementptr inbounds {kind}, ptr %state, i64 %lane",
         f"  %tacc = load {kind}, ptr %sat",
-        *combine("%tacc1", kind, "%tacc", scalar),
+        *combine("%tacc1", kind, "%tacc", "%tw" if widen else "%tx"),
         f"  store {kind} %tacc1, ptr %sat",
         "  %j1 = add nuw nsw i64 %j, 1",
         "  %tmore = icmp slt i64 %j1, %count",
         "  br i1 %tmore, label %tail, label %done",
-        "done:",
-        "  ret void",
-        "}",
     ]
-    return "\n".join(lines)
 
 
 def _halved(name: str, kind: str, lanes: int, combine: Combine) -> list[str]:
@@ -278,7 +331,8 @@ def _sum_of_doubles() -> Fold:
         ]
     )
     text = "\n".join([begin, _take_doubles(lanes), finish])
-    return Fold("fg_sum_double", "double", "double", 2 * LANE_BYTES, text)
+    declared = _declared("double", lanes)
+    return Fold("fg_sum_double", "double", "double", 2 * LANE_BYTES, text, declared)
 
 
 def _two_sum(name: str, kind: str, a: str, b: str) -> list[str]:
@@ -334,21 +388,14 @@ def _take_doubles(lanes: int) -> str:
         "  %left = icmp slt i64 %whole, %count",
         "  br i1 %left, label %tail, label %done",
         "tail:",
-        "  %j = phi i64 [%whole, %rest], [%j1, %tail]",
-        "  %tat = getelementptr inbounds double, ptr %p, i64 %j",
-        "  %tx = load double, ptr %tat, align 8",
-        "  %lane = sub i64 %j, %whole",
-        "  %sat = getelementptr inbounds double, ptr %state, i64 %lane",
-        "  %eat = getelementptr inbounds double, ptr %errors, i64 %lane",
-        "  %ts0 = load double, ptr %sat",
-        *_two_sum("%ts", "double", "%ts0", "%tx"),
-        "  %te0 = load double, ptr %eat",
-        "  %te1 = fadd double %te0, %ts.e",
-        "  store double %ts, ptr %sat",
-        "  store double %te1, ptr %eat",
-        "  %j1 = add nuw nsw i64 %j, 1",
-        "  %tmore = icmp slt i64 %j1, %count",
-        "  br i1 %tmore, label %tail, label %done",
+        *_masked_tail("double", lanes, "0.0"),
+        f"  %ts0 = load {wide}, ptr %state",
+        *_two_sum("%ts", wide, "%ts0", "%tx"),
+        f"  %te0 = load {wide}, ptr %errors",
+        f"  %te1 = fadd {wide} %te0, %ts.e",
+        f"  store {wide} %ts, ptr %state",
+        f"  store {wide} %te1, ptr %errors",
+        "  br label %done",
         "done:",
         "  ret void",
         "}",

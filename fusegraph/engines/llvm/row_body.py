@@ -41,6 +41,7 @@ class RowBody:
     """A region over rows as one function."""
 
     scratch_bytes = 0
+    shares = False
 
     def __init__(self, region: Region, halves: Callable[[], bool]) -> None:
         self.region = region

@@ -179,7 +179,9 @@ class _RowWriter(Evaluator):
         body = "\n".join([head, *self.lines, "}", *self.metadata])
         folds = "\n".join(fold.text for fold in self.folds.values())
         halves = "@fg_half_" in body
-        code = Code(f"{body}\n{folds}", tuple(self.functions), tuple(self.declared), halves, ())
+        called = [line for fold in self.folds.values() for line in fold.declarations]
+        declared = (*self.declared, *called)
+        code = Code(f"{body}\n{folds}", tuple(self.functions), declared, halves, ())
         kept = tuple((_itemsize(n.dtype), whole) for n, whole in self.kept.items())
         wide = tuple(_is_wide(n, self.length) for n in self.operands)
         flat = len(self.phases) == 1 and len(carried) == len(self.phases[0].folds)
@@ -380,7 +382,7 @@ class _RowWriter(Evaluator):
             self.values.pop(node)
         for node in places:
             self.values.pop(node, None)
-        self.metadata += loop_metadata(phase.wide, 10 * at + 10)
+        self.metadata += loop_metadata(phase.wide, 10 * at + 10, False)
 
     # --- memory -----------------------------------------------------------------------------------
 
