@@ -20,7 +20,7 @@ from fusegraph.graph import Node, placeholder
 from fusegraph.graph import make as make_node
 from fusegraph.machine import Machine, available_cores
 from fusegraph.ops import ELEMENTWISE, OPS, REDUCTIONS, Op, resolve
-from fusegraph.streams import bandwidths, least_seconds, product_rates
+from fusegraph.streams import bandwidths, least_seconds, product_rates, sharing_costs
 
 SAMPLE = 16384  # elements of a measured operand: three of them stay in L2
 COMPILED_SAMPLE = 4096  # of one that stays in L1, so that arithmetic is what is measured
@@ -79,6 +79,7 @@ def measure() -> Machine:
             nanoseconds.update(_of_compiled(engine, base, nanoseconds, launch[engine.name]))
     cores = available_cores()
     products = list(product_rates(cores))
+    waking, handover = sharing_costs(cores)
     return Machine(
         name=profiles.cpu_name(),
         cores=cores,
@@ -91,6 +92,8 @@ def measure() -> Machine:
         nanoseconds=nanoseconds,
         gigaflops={name: one for name, one, _ in products},
         gigaflops_all={name: every for name, _, every in products},
+        waking=waking,
+        handover=handover,
         measured=True,
     )
 

@@ -445,6 +445,10 @@ def machine_text(profile: Machine) -> str:
     ]  # fmt: skip
     facts += [(f"launch {e}", seconds_text(s)) for e, s in profile.launch.items()]
     facts += [(f"step {e}", seconds_text(s)) for e, s in profile.step.items()]
+    facts += [
+        ("waking", seconds_text(profile.waking)),
+        ("handover", seconds_text(profile.handover)),
+    ]
     streams = [(*key.split(), f"{speed / 1e9:.1f}") for key, speed in profile.streams.items()]
     products = [
         (dtype, f"{one:.1f}", f"{profile.gigaflops_all[dtype]:.1f}")

@@ -147,7 +147,8 @@ def _block_runner(kernel: Kernel, step: Step) -> Runner:
             if turned and array is None:
                 values[slot] = file[at].transpose(back)
         if turned:
-            file[:count] = [a.transpose(order) if a.ndim else a for a in file[:count]]
+            # Operands have all axes, or one element.
+            file[:count] = [a.transpose(order) if a.ndim == len(order) else a for a in file[:count]]
             for at, slot, _ in outputs:
                 file[at] = values[slot].transpose(order)
         if not empty:

@@ -41,13 +41,7 @@ MARGIN = 0.8
 # Machine code is counted an operation at a time, and is faster than that: softmax of 4096 x 1024 float32
 # was predicted at 0.84 of NumPy's time in panels and took 0.68.
 TIER_MARGIN = 0.9
-# Seconds for the interpreter's lock to come back after a call beside another thread: any(x > t) over
-# 4,000,000 float32 in 64 calls took 2.0 ms on two threads and 0.8 on one.
-HANDOVER = 8e-6
-# Seconds that sharing with a thread costs: it wakes up 80 us late where a processor of a virtual machine
-# sleeps, and works on half of what was left then.
-WAKING = 60e-6
-SHARING = 15e-6  # the same where threads run compiled code and look for work in it
+SHARING = 15e-6  # seconds until a thread takes part that looks for work in compiled code
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -288,7 +282,7 @@ def iteration_order(region: Region, orders: Mapping[Node, Order]) -> tuple[tuple
     result = orders[region.outputs[0]]
     assert result is not None
     flat = all(
-        not value.shape or (value.shape == region.shape and orders[value] == result)
+        value.size == 1 or (value.shape == region.shape and orders[value] == result)
         for value in (*region.inputs, *region.outputs)
     )
     return result, "flat" if flat else "strided"
@@ -322,9 +316,9 @@ def _timed(
         if threads > 1 and engine.compiles and flat:
             launch += SHARING
         elif threads > 1:
-            launch += WAKING
+            launch += machine.waking
             # A call into machine code keeps its thread busy for a whole block.
-            steps += 0.0 if engine.compiles else HANDOVER * blocks * calls / threads
+            steps += 0.0 if engine.compiles else machine.handover * blocks * calls / threads
     elif compute < WORTH_A_THREAD:  # waking costs what it saves, whoever's threads they are
         share = 1
     return predict(machine, compute / share + steps, cost.bytes_moved, launch, threads)
@@ -423,12 +417,15 @@ def _panel_kernel(
     )
     if engine is not None:
         compute += sum(engine.row_seconds(part) for part in body.compiled)
-    calls = panels.count * len(body.steps)
+    alone = body.whole_stage is not None  # a panel is no call from Python
+    calls = 0 if alone else panels.count * len(body.steps)
 
     def timed(threads: int) -> Prediction:
-        shared = threads > 1
-        step = machine.step[FALLBACK] + (HANDOVER / threads if shared else 0.0)
-        launch = machine.launch[FALLBACK] + (WAKING if shared else 0.0)
+        launch = machine.launch[FALLBACK]
+        step = machine.step[FALLBACK]
+        if threads > 1:
+            launch += SHARING if alone else machine.waking
+            step += machine.handover / threads
         seconds = compute / threads + step * calls
         return predict(machine, seconds, cost.bytes_moved, launch, threads)
 

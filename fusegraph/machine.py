@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from platformdirs import user_cache_path
 
-FORMAT = 5  # of the cache file; another number means: measure again
+FORMAT = 6  # of the cache file; another number means: measure again
 CLASS_COST = {  # of an op that was not measured, in costs of an addition of the same dtype
     "move": 1.0, "add": 1.0, "multiply": 1.0, "compare": 1.0, "select": 2.0,
     "divide": 4.0, "sqrt": 4.0, "transcendental": 40.0,
@@ -38,7 +38,8 @@ class Machine:
     cache; ``launch`` maps an engine to seconds per kernel, ``step`` to seconds per op and block.
     ``streams`` maps ``"stream level one"`` and ``"stream level all"`` to bytes per second of one thread
     and of all; ``gigaflops`` and ``gigaflops_all`` map a dtype to GFLOP/s in matrix products. How they
-    are measured stands in ``streams``.
+    are measured stands in ``streams``. ``waking`` is what it costs in seconds to let a second thread
+    take part, ``handover`` what a call beside another thread costs until the interpreter's lock is back.
     """
 
     name: str
@@ -52,6 +53,8 @@ class Machine:
     nanoseconds: dict[str, float] = field(default_factory=dict)
     gigaflops: dict[str, float] = field(default_factory=dict)
     gigaflops_all: dict[str, float] = field(default_factory=dict)
+    waking: float = 60e-6
+    handover: float = 8e-6
     measured: bool = False  # False: the defaults shipped with the package
 
     def ns(self, engine: str, op: str, dtype: str, flop_class: str) -> float:
@@ -84,9 +87,10 @@ class Machine:
 
     def roof(self, level: str, threads: int) -> float:
         """Bytes per second of a copy in a level of memory: L1 and L2 are each core's own."""
+        one = self.streams[f"copy {level} one"]
         if threads > 1 and level in SHARED:
-            return self.streams[f"copy {level} all"]
-        return self.streams[f"copy {level} one"] * min(threads, self.cores)
+            return max(one, self.streams[f"copy {level} all"])
+        return one * min(threads, self.cores)
 
     def peak(self, dtype: str, threads: int) -> float:
         """Flops per second of products in ``dtype``; float32's where that was not measured."""
@@ -137,6 +141,7 @@ def _from_dict(facts: dict[str, Any]) -> Machine:
     machine = Machine(**facts)
     numbers = [*machine.launch.values(), *machine.step.values(), *machine.nanoseconds.values(),
                *machine.gigaflops.values(), *machine.gigaflops_all.values(),
+               machine.waking, machine.handover,
                *machine.streams.values(), machine.cores, machine.l1_bytes, machine.l2_bytes,
                machine.l3_bytes]  # fmt: skip
     if not all(0 < n < float("inf") for n in numbers):

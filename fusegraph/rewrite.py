@@ -19,6 +19,14 @@ from fusegraph.ops import OPS
 from fusegraph.views import Params, View, apply_view, operand_views, view_shape
 
 MAX_ROUNDS = 16  # a rule set that still fires on one node after this many rounds does not converge
+# Elements of a last axis along which a reduction is written out: up to here NumPy adds one after the
+# other. Distances of 2000 x 2000 points with three coordinates took 17 ms as a reduction, and 2.3 so.
+MAX_WRITTEN_OUT = 7
+MOST_WRITTEN_OUT = 256  # nodes that this may give
+WRITTEN_OUT = {
+    "sum": "add", "prod": "multiply", "max": "maximum", "min": "minimum",
+    "any": "logical_or", "all": "logical_and",
+}  # fmt: skip
 MAX_POWER = 4  # x**4 as (x*x)*(x*x) stays within 2 ulp of the rounded power
 
 
@@ -268,9 +276,11 @@ class _Driver:
             name: rules_for(name, ulp) for name, op in OPS.items() if op.kind == "elementwise"
         }
         self.uses: dict[Node, int] = {}
+        self.readers: dict[Node, list[Node]] = {}
         for node in topological(outputs):
-            for operand in node.inputs:
+            for operand in dict.fromkeys(node.inputs):
                 self.uses[operand] = self.uses.get(operand, 0) + 1
+                self.readers.setdefault(operand, []).append(node)
         for node in outputs:
             self.uses[node] = self.uses.get(node, 0) + 1
         self.done: dict[Key, Node] = {}
@@ -305,6 +315,8 @@ class _Driver:
         if node.kind == "view":
             return [(node.inputs[0], _compose((node.op.name, node.params), views))], ()
         if not views:
+            if node.kind == "reduce" and self.is_written_out(node):
+                return _elements(node), ()
             return [(i, ()) for i in node.inputs], ()
         if node.kind == "elementwise" and self.uses[node] == 1:
             pushed, rest = _push(node, views)
@@ -318,6 +330,8 @@ class _Driver:
             return parts[0]
         if views and len(rest) == len(views):
             return _apply(parts[0], views)
+        if node.kind == "reduce" and len(parts) > 1:
+            return self.write_out(node, parts)
         if node.kind == "reduce" and not dict(node.params)["keepdims"]:
             return self.keep_axes(node, parts[0])
         inside = views[: len(views) - len(rest)]
@@ -330,6 +344,47 @@ class _Driver:
         else:
             new = make(node.op, tuple(parts), node.params, shape, node.dtype, node.source)
         return _apply(self.simplify(new) if node.kind == "elementwise" else new, rest)
+
+    def is_written_out(self, node: Node) -> bool:
+        """Is a reduction better as operations on the elements of its narrow last axis?
+
+        It is where nothing else needs what it reduces, nor the arrays behind that: then no value of
+        that width is read twice.
+        """
+        operand = node.inputs[0]
+        width = operand.shape[-1] if operand.shape else 0
+        if _reduced_axes(node) != (len(operand.shape) - 1,) or not 2 <= width <= MAX_WRITTEN_OUT:
+            return False
+        exact = operand.dtype == node.dtype and node.dtype.kind != "c" and node.dtype.char != "e"
+        if node.op.name not in WRITTEN_OUT or not exact:
+            return False
+        inside, stack = {node}, [operand]
+        while stack:
+            value = stack.pop()
+            if value in inside or value.kind == "const":
+                continue
+            if value.kind not in ("elementwise", "view", "input") or value in self.outputs:
+                return False
+            inside.add(value)
+            stack += value.inputs
+            if len(inside) * width > MOST_WRITTEN_OUT:
+                return False
+        return all(r in inside for v in inside if v is not node for r in self.readers[v])
+
+    def write_out(self, node: Node, elements: list[Node]) -> Node:
+        """One operation an element, in NumPy's order."""
+        op = OPS[WRITTEN_OUT[node.op.name]]
+        if (
+            node.op.name == "sum" and node.dtype.kind == "f"
+        ):  # NumPy begins at 0.0: -0.0 becomes 0.0
+            elements = [const(0.0, node.dtype), *elements]
+        total = elements[0]
+        for element in elements[1:]:
+            total = make(op, (total, element), (), element.shape, node.dtype, node.source)
+            total = self.simplify(total)
+        self.note("write-out-narrow", node, repr(total))
+        axes = () if dict(node.params)["keepdims"] else _reduced_axes(node)
+        return apply_view("squeeze", axes, total)
 
     def keep_axes(self, node: Node, operand: Node) -> Node:
         """A reduction that keeps its axes, seen without them: its value aligns with what it reduces."""
@@ -359,6 +414,14 @@ class _Driver:
 
     def note(self, rule: str, before: Node, after: str) -> None:
         self.fired.append(Fired(rule, repr(before), after))
+
+
+def _elements(node: Node) -> list[Key]:
+    """What a reduction runs over: its operand seen at each place of the last axis."""
+    operand = node.inputs[0]
+    *lead, width = operand.shape
+    whole = tuple((0, n, 1) for n in lead)
+    return [(operand, (("slice", (*whole, (k, k + 1, 1))),)) for k in range(width)]
 
 
 def _compose(first: View, views: tuple[View, ...]) -> tuple[View, ...]:

@@ -43,6 +43,7 @@ from fusegraph.timing import WORTH_A_THREAD, node_seconds
 from fusegraph.views import Order
 
 PRODUCT_DTYPES = ("float32", "float64", "complex64", "complex128")  # that BLAS multiplies
+WORTH_PANELS = 4 << 20  # bytes of a reduction's operand that several threads read faster than one
 PATH = 256  # groups looked at between two siblings before they count as connected
 
 
@@ -380,7 +381,7 @@ class _RowPass:
         source = node.inputs[0]
         last = group.rank - 1
         narrow = group.rank > 1 and source.shape[last] <= NARROW
-        shared = last in reduced_axes(node) and source.nbytes > self.machine.l3_bytes
+        shared = last in reduced_axes(node) and source.nbytes > WORTH_PANELS
         in_order = self.orders[source] == tuple(range(group.rank))
         worth = in_order and self.seconds(group.nodes) > 2 * WORTH_A_THREAD and (narrow or shared)
         return worth and self.panels(group).count > 1

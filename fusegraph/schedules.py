@@ -21,6 +21,8 @@ from fusegraph.kernel import Kernel
 from fusegraph.panels import Panels, blocked_shape, partial_cells, reduced_axes
 from fusegraph.workers import BLAS_THREADS, Task, run_tasks
 
+PARTS = 16  # that threads share of a loop over rows
+
 Loop = Callable[[list[Array], list[Array]], None]
 """Runs a kernel on its operands into its results."""
 Place = Callable[[list[Array], int], list[Array]]
@@ -49,7 +51,7 @@ def flat(kernel: Kernel) -> Loop:
         return [a[start:stop] if a.ndim else a for a in arrays]
 
     loop = blocks(kernel, place, shapes)
-    if kernel.threads > 1 and kernel.body.shares:
+    if kernel.threads > 1 and kernel.body.shares_blocks:
         loop = _shared(kernel, loop)
     return lambda operands, results: loop([_flattened(a, order) for a in (*operands, *results)])
 
@@ -58,7 +60,7 @@ def _shared(
     kernel: Kernel, otherwise: Callable[[list[Array]], None]
 ) -> Callable[[list[Array]], None]:
     """The body's own way to share its blocks among threads; ``otherwise`` where it finds none."""
-    share, block, threads = kernel.body.share, kernel.block, kernel.threads
+    share, block, threads = kernel.body.share_blocks, kernel.block, kernel.threads
 
     def loop(arrays: list[Array]) -> None:
         if not share(arrays, block, threads):
@@ -123,19 +125,57 @@ def panels(kernel: Kernel) -> Loop:
     assert cut is not None
     keys = list(block_keys(cut.rows, cut.block))
     right = {n.inputs[1] for n in kernel.region.nodes if n.kind == "matmul"}
-    taken = [_row_keys(value, value in right, cut, keys) for value in kernel.region.inputs]
-    taken += [
-        _cell_keys(value, cut, keys) if value in cut.partial else _row_keys(value, False, cut, keys)
-        for value in kernel.region.outputs
-    ]
+    taken = _taken(kernel, cut, keys)
 
     def place(arrays: list[Array], index: int) -> list[Array]:
         return [a[key[index]] for a, key in zip(arrays, taken, strict=True)]
 
     loop = blocks(kernel, place, [_extent(key, cut.rows) for key in keys])
+    if kernel.body.whole_stage is not None:
+        loop = _shared_panels(kernel, cut, loop)
     if right:
         loop = _on_one_blas_thread(loop)
     return _with_cells(kernel, cut, loop)
+
+
+Keys = list[tuple[Any, ...]]
+"""What each panel takes of a value."""
+
+
+def _taken(kernel: Kernel, cut: Panels, keys: list[tuple[slice, ...]]) -> list[Keys]:
+    """What each panel takes of every operand and result."""
+    right = {n.inputs[1] for n in kernel.region.nodes if n.kind == "matmul"}
+    taken = [_row_keys(value, value in right, cut, keys) for value in kernel.region.inputs]
+    return taken + [
+        _cell_keys(value, cut, keys) if value in cut.partial else _row_keys(value, False, cut, keys)
+        for value in kernel.region.outputs
+    ]
+
+
+def _shared_panels(
+    kernel: Kernel, cut: Panels, otherwise: Callable[[list[Array]], None]
+) -> Callable[[list[Array]], None]:
+    """Panels that are one stage each, shared by its own means; ``otherwise`` where that fails.
+
+    Rows that stand alone are divided evenly: such a stage needs no panel that stays in cache.
+    """
+    body, threads = kernel.body, kernel.threads
+    stage, inputs = body.whole_stage, len(kernel.region.inputs)
+    # Registers of the stage to places among operands and results: between them lie constants.
+    gap = body.first_output - inputs
+    places = [at if at < inputs else at - gap for at in stage.places]
+    block = cut.block
+    if not cut.partial:
+        parts = PARTS if threads > 1 else 1
+        block = blocked_shape(cut.rows, max(1, -(-math.prod(cut.rows) // parts)))
+    taken = _taken(kernel, cut, list(block_keys(cut.rows, block)))
+    keys = [taken[at] for at in places]
+
+    def loop(arrays: list[Array]) -> None:
+        if not stage.body.share_panels([arrays[at] for at in places], keys, threads):
+            otherwise(arrays)
+
+    return loop
 
 
 def _with_cells(kernel: Kernel, cut: Panels, loop: Callable[[list[Array]], None]) -> Loop:

@@ -3,13 +3,14 @@
 In: cache sizes and a number of threads. Out: bytes per second of three streams at each level of memory,
 and flops per second in each dtype. The streams are those of STREAM (J. McCalpin, 1995):
 
-* ``read``: ``vecdot(a, b)``, two arrays read;
+* ``read``: ``dot(a, b)``, two arrays read (``vecdot`` would keep the interpreter's lock);
 * ``copy``: ``b = -a``, one read and one written (NumPy's own copy takes other paths by size);
 * ``triad``: ``c = a + b``, two read and one written: the bytes of ``a + s * b``, for which NumPy has no
   call of its own.
 
 The arrays of a level take half of it together, those in memory eight times L3. One call passes over
-them again and again (a leading axis of step zero), so that calls cost nothing; L1 is too small for that,
+them again and again (a leading axis of step zero; ``dot`` is called again and again), so that calls cost
+nothing; L1 is too small for that,
 and there the time of an empty call is subtracted. Bytes are those that the program asks for: a processor
 that reads a line before it writes one moves more. Every figure is the best of a few runs.
 
@@ -31,7 +32,7 @@ from fusegraph.workers import BLAS_THREADS, run_tasks
 
 RUNS = 4
 STREAMS = {"read": 2, "copy": 2, "triad": 3}  # arrays that pass by
-PASSED = 32 << 20  # bytes that one timing lets pass at least: waking a thread takes 50 us
+PASSED = 128 << 20  # bytes that one timing lets pass at least: waking a thread takes 80 us
 MOST_IN_MEMORY = 96 << 20  # bytes of the arrays that no cache holds
 PRODUCT_DTYPES = "fdFD"
 PRODUCTS = 12  # that one timing takes on each thread
@@ -55,6 +56,14 @@ def bandwidths(l1: int, l2: int, l3: int, cores: int) -> dict[str, float]:
 
     A thread's own caches are measured on one thread only: every core has its own.
     """
+    BLAS_THREADS.enter(1)
+    try:
+        return _bandwidths(l1, l2, l3, cores)
+    finally:
+        BLAS_THREADS.leave(1)
+
+
+def _bandwidths(l1: int, l2: int, l3: int, cores: int) -> dict[str, float]:
     memory = min(8 * l3, MOST_IN_MEMORY)
     levels = {"L1": l1 // 2, "L2": l2 // 2, "L3": min(l3 // 2, memory // 8), "memory": memory}
     found = {}
@@ -85,7 +94,11 @@ def _bandwidth(stream: str, nbytes: int, threads: int) -> float:
 
 
 def _pass(stream: str, arrays: list[Array], passes: int) -> None:
-    """Let a stream pass ``passes`` times, in one call."""
+    """Let a stream pass ``passes`` times."""
+    if stream == "read":
+        for _ in range(passes):
+            np.dot(*arrays)
+        return
     a, b, *c = (as_strided(x, (passes, x.size), (0, x.itemsize)) for x in arrays)
     _call(stream, a, b, *c)
 
@@ -107,11 +120,42 @@ def _near_bandwidth(stream: str, arrays: list[Array]) -> float:
 
 def _call(stream: str, a: Array, b: Array, *c: Array) -> None:
     if stream == "read":
-        np.vecdot(a, b)
+        np.dot(a, b)
     elif stream == "copy":
         np.negative(a, out=b)
     else:
         np.add(a, b, out=c[0])
+
+
+def sharing_costs(cores: int) -> tuple[float, float]:
+    """Seconds that it costs to wake a thread, and until the interpreter's lock is back after a call.
+
+    Both come from calls that run side by side: what they take longer than half of what one thread takes.
+    Between two timings there is a rest, as between two kernels of a program that does other things too.
+    """
+    x = np.full(32768, 0.5, np.float32)
+    calls = 16 * cores
+
+    def make_task() -> Callable[[int], None]:
+        out = np.empty_like(x)
+        return lambda at: np.add(x, x, out=out)  # type: ignore[return-value]
+
+    def seconds(count: int, threads: int) -> float:
+        def run() -> None:
+            run_tasks(make_task, count, threads)
+
+        taken = []
+        for _ in range(2 * RUNS):
+            time.sleep(2e-3)
+            start = time.perf_counter()
+            run()
+            taken.append(time.perf_counter() - start)
+        return sorted(taken)[len(taken) // 2]
+
+    few, many = seconds(cores, cores), seconds(calls, cores)
+    waking = max(few - seconds(cores, 1) / cores, 1e-6)
+    handover = max((many - few - seconds(calls, 1) / cores) * cores / calls, 1e-7)
+    return waking, handover
 
 
 def product_rates(cores: int) -> Iterator[tuple[str, float, float]]:

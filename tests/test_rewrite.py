@@ -8,7 +8,7 @@ import pytest
 import fusegraph as fg
 from fusegraph.graph import topological
 from fusegraph.reference import evaluate
-from fusegraph.rewrite import RULES, rewrite
+from fusegraph.rewrite import MAX_WRITTEN_OUT, RULES, WRITTEN_OUT, rewrite
 
 SPECIAL = np.array([0.0, -0.0, 1.5, -2.5, np.inf, -np.inf, np.nan, 5e-324, 1e308])
 COMPLEX = np.array([complex(a, b) for a in SPECIAL[:7] for b in SPECIAL[:7]])
@@ -184,6 +184,70 @@ def test_zero_dimensional_values_keep_the_shape_of_their_view(assert_same):
     x = fg.asarray(np.array(2.5))
     assert_same((x + 1)[..., None].compute(), np.array([3.5]))
     assert_same(fg.broadcast_to(x + 1, (2, 3)).compute(), np.full((2, 3), 3.5))
+
+
+# --- narrow reductions ----------------------------------------------------------------------------
+
+
+def narrow(width, dtype):
+    rng = np.random.default_rng(width)
+    if dtype == "?":
+        return rng.random((200, width)) < 0.7
+    if dtype[0] == "i":
+        return rng.integers(-9, 9, (200, width)).astype(dtype)
+    x = rng.standard_normal((200, width)).astype(dtype)
+    for value, share in ((-0.0, 0.4), (np.nan, 0.02), (np.inf, 0.02)):
+        x[rng.random(x.shape) < share] = value
+    x[0] = -0.0
+    return x
+
+
+@pytest.mark.parametrize("name", WRITTEN_OUT)
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i8", "?"])
+@pytest.mark.parametrize("width", range(2, MAX_WRITTEN_OUT + 2))
+def test_narrow_reductions_are_written_out_with_numpys_bits(width, dtype, name, assert_same):
+    x = narrow(width, dtype)
+    for keepdims in (False, True):
+        t = getattr(fg, name)(fg.asarray(x), axis=-1, keepdims=keepdims)
+        kinds = {n.kind for n in topological(rewritten(t).outputs)}
+        same_dtype = t.dtype == x.dtype
+        assert ("reduce" in kinds) == (width > MAX_WRITTEN_OUT or not same_dtype)
+        with np.errstate(all="ignore"):
+            expected = getattr(np, name)(x, axis=-1, keepdims=keepdims)
+        assert_same(t.compute(engine="numpy"), expected, f"{name} {width} {dtype}")
+
+
+P = fg.asarray(np.arange(12.0).reshape(4, 3))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: [P / fg.sqrt((P * P).sum(axis=-1, keepdims=True))],  # P would be read twice
+        lambda: [(P * 2).sum(axis=-1), P * 2],
+        lambda: [P.sum(axis=0)],
+        lambda: [P.sum()],
+        lambda: [P.astype("f2").sum(axis=-1)],
+        lambda: [P.argmax(axis=-1)],
+    ],
+)
+def test_reductions_that_stay(build):
+    result = rewrite([t.node for t in build()], ulp=True)
+    assert any(n.kind == "reduce" for n in topological(result.outputs))
+    assert "write-out-narrow" not in {f.rule for f in result.fired}
+
+
+def test_a_written_out_distance_is_one_kernel_and_reads_its_points_once(assert_same):
+    a, b = np.arange(30.0).reshape(10, 3), np.arange(24.0).reshape(8, 3) ** 1.5
+    d = fg.asarray(a)[:, None] - fg.asarray(b)[None]
+    t = fg.sqrt((d * d).sum(axis=-1))
+    plan = t.plan()
+    assert [k.schedule for k in plan.kernels] == ["strided"]
+    assert (plan.cost.bytes_read, plan.cost.bytes_written) == (a.nbytes + b.nbytes, t.nbytes)
+    assert [f.rule for f in plan.plan.rewritten.fired].count("write-out-narrow") == 1
+    difference = a[:, None] - b[None]
+    expected = np.sqrt((difference * difference).sum(axis=-1))
+    assert_same(t.compute(), expected)
 
 
 # --- the driver -----------------------------------------------------------------------------------

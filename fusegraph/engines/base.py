@@ -45,7 +45,10 @@ class Body(Protocol):
 
     scratch_bytes: int  # temporaries per element of a block
     in_place: bool  # may a result be written over an operand of its shape?
-    shares: bool  # has it ``share``, to run on several threads without the interpreter's lock?
+    # Has it ``share_blocks`` (dense operands) or ``share_panels`` (rows), to run on threads without
+    # the interpreter's lock?
+    shares_blocks: bool
+    shares_panels: bool
 
     def run(self, inputs: Sequence[Array], outputs: Sequence[Array], threads: int) -> None:
         """Evaluate over whole operands (one block) into ``outputs``."""

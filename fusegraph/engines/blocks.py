@@ -83,7 +83,7 @@ class NumpyBody:
     """Steps over a register file: inputs, constants, outputs, then scratch."""
 
     in_place = False
-    shares = False
+    shares_blocks = shares_panels = False
 
     def __init__(self, region: Region) -> None:
         constants = dict.fromkeys(

@@ -125,7 +125,7 @@ class NumexprBody:
     """A compiled program and the order of its inputs."""
 
     in_place = False
-    shares = False
+    shares_blocks = shares_panels = False
     scratch_bytes = 0  # numexpr's own blocks: 1,024 elements a register
 
     def __init__(self, region: Region) -> None:

@@ -40,6 +40,14 @@ class PanelBody(NumpyBody):
         super().__init__(_packed(region) if panels.narrow else region)
 
     @property
+    def whole_stage(self) -> Stage | None:
+        """The stage that is all there is to a panel and shares panels among threads, or None."""
+        if len(self.steps) != 1:
+            return None
+        stage = self.steps[0][0]
+        return stage if isinstance(stage, Stage) and stage.body.shares_panels else None
+
+    @property
     def panel_bytes(self) -> int:
         """Bytes of temporaries of one panel, and of what reductions to partial results hold."""
         scratch = self.scratch_shapes(self.panels.block)

@@ -37,6 +37,12 @@ PLAN_HEAD = (
 )
 # Words of a flat kernel's job, behind those that ``jobs`` keeps.
 JOB_SIZE, JOB_BLOCK, JOB_PLAN, JOB_HEAD = range(JOB_OWN, JOB_OWN + 4)
+# And of a job over panels of rows: the function, how many operands, the records of the tasks, scratch
+# memory and how much of it a thread has. Behind them the operands' addresses. The record of a task: the
+# function's words, then the offset of each operand.
+ROWS_FUNCTION, ROWS_COUNT, ROWS_RECORDS, ROWS_SCRATCH, ROWS_STEP, ROWS_HEAD = range(
+    JOB_OWN, JOB_OWN + 6
+)
 # Before the operands of a strided loop: kernel, operands, outer steps, outer axes, rows, rows of a
 # tile, columns, columns of a tile, words of an operand.
 HEAD = 9
@@ -254,7 +260,7 @@ define i32 @fg_flat_job(ptr %plan, ptr %file, ptr %job) {{
   ret i32 %answer
 }}
 
-define void @fg_flat_task(ptr %job, i64 %index) {{
+define void @fg_flat_task(ptr %job, i64 %index, i64 %slot) {{
 entry:
   %size = call i64 @word(ptr %job, i64 {JOB_SIZE})
   %block = call i64 @word(ptr %job, i64 {JOB_BLOCK})
@@ -284,6 +290,81 @@ place:
   br label %next
 run:
   call void %kernel(ptr %pointers, i64 %length)
+  ret void
+}}
+
+define void @fg_rows_on(ptr %function, ptr %words, ptr %file, i64 %count, ptr %scratch) {{
+entry:
+  %items = call ptr @field(ptr %file, i64 {ITEMS})
+  %pointers = alloca ptr, i64 %count
+  br label %next
+next:
+  %k = phi i64 [0, %entry], [%k1, %look]
+  %left = icmp slt i64 %k, %count
+  br i1 %left, label %look, label %run
+look:
+  %array = call ptr @item(ptr %items, i64 %k)
+  %data = call ptr @field(ptr %array, i64 {DATA})
+  %pointer.at = getelementptr ptr, ptr %pointers, i64 %k
+  store ptr %data, ptr %pointer.at
+  %k1 = add i64 %k, 1
+  br label %next
+run:
+  call void %function(ptr %words, ptr %pointers, ptr %scratch)
+  ret void
+}}
+
+define void @fg_rows_job(ptr %job, ptr %file) {{
+entry:
+  %items = call ptr @field(ptr %file, i64 {ITEMS})
+  %count = call i64 @word(ptr %job, i64 {ROWS_COUNT})
+  br label %next
+next:
+  %k = phi i64 [0, %entry], [%k1, %look]
+  %left = icmp slt i64 %k, %count
+  br i1 %left, label %look, label %done
+look:
+  %array = call ptr @item(ptr %items, i64 %k)
+  %data = call ptr @field(ptr %array, i64 {DATA})
+  %at = add i64 %k, {ROWS_HEAD}
+  %base.at = getelementptr ptr, ptr %job, i64 %at
+  store ptr %data, ptr %base.at
+  %k1 = add i64 %k, 1
+  br label %next
+done:
+  ret void
+}}
+
+define void @fg_rows_task(ptr %job, i64 %index, i64 %slot) {{
+entry:
+  %function = call ptr @item(ptr %job, i64 {ROWS_FUNCTION})
+  %count = call i64 @word(ptr %job, i64 {ROWS_COUNT})
+  %records = call ptr @item(ptr %job, i64 {ROWS_RECORDS})
+  %scratches = call ptr @item(ptr %job, i64 {ROWS_SCRATCH})
+  %step = call i64 @word(ptr %job, i64 {ROWS_STEP})
+  %scratch.off = mul i64 %slot, %step
+  %scratch = getelementptr i8, ptr %scratches, i64 %scratch.off
+  %length = add i64 %count, 1
+  %record.off = mul i64 %index, %length
+  %record = getelementptr i64, ptr %records, i64 %record.off
+  %words = call ptr @item(ptr %record, i64 0)
+  %pointers = alloca ptr, i64 %count
+  br label %next
+next:
+  %k = phi i64 [0, %entry], [%k1, %place]
+  %left = icmp slt i64 %k, %count
+  br i1 %left, label %place, label %run
+place:
+  %k1 = add i64 %k, 1
+  %base.at = add i64 %k, {ROWS_HEAD}
+  %base = call ptr @item(ptr %job, i64 %base.at)
+  %offset = call i64 @word(ptr %record, i64 %k1)
+  %pointer = getelementptr i8, ptr %base, i64 %offset
+  %pointer.at = getelementptr ptr, ptr %pointers, i64 %k
+  store ptr %pointer, ptr %pointer.at
+  br label %next
+run:
+  call void %function(ptr %words, ptr %pointers, ptr %scratch)
   ret void
 }}
 

@@ -131,7 +131,7 @@ class LlvmBody:
     """
 
     scratch_bytes = 0
-    shares = True
+    shares_blocks, shares_panels = True, False
     in_place = True  # it reads an element of every operand before it writes that of a result
 
     def __init__(self, region: Region) -> None:
@@ -166,7 +166,7 @@ class LlvmBody:
             loop = self.loop_for(file)
             self.strided(loop.address, address, BUFFER.address_of(loop.buffer_bytes))
 
-    def share(self, file: list[Array], block: int, threads: int) -> bool:
+    def share_blocks(self, file: list[Array], block: int, threads: int) -> bool:
         """Evaluate dense arrays in blocks on several threads; False where they are not dense."""
         self.flat or self.load()
         describe, task = _flat_jobs()
@@ -229,7 +229,7 @@ class LlvmBody:
 class ImitatingBody(LlvmBody):
     """A body for an interpreter whose arrays lie elsewhere in memory: it copies their descriptions."""
 
-    shares = False
+    shares_blocks = False
 
     def run_block(self, file: list[Array]) -> None:
         address, kept = imitation(file)

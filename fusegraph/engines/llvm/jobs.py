@@ -22,9 +22,10 @@ from typing import Any, NamedTuple
 
 from fusegraph.engines.llvm import compiler
 
-# Words of every job: the next task, tasks that are done, helpers that took the job and those that left
-# it, how many tasks there are, and the address of ``void task(ptr job, i64 index)``.
-JOB_NEXT, JOB_DONE, JOB_TAKEN, JOB_LEFT, JOB_TASKS, JOB_TASK, JOB_OWN = range(7)
+# Words of every job: the next task, tasks that are done, threads that began, helpers that took the job
+# and those that left it, how many tasks there are, and the address of ``void task(ptr job, i64 index,
+# i64 slot)``; a slot is a number of the thread, below the number of threads.
+JOB_NEXT, JOB_DONE, JOB_SLOTS, JOB_TAKEN, JOB_LEFT, JOB_TASKS, JOB_TASK, JOB_OWN = range(8)
 LETTER, ASLEEP = range(2)  # words of a mailbox: a job's address or 0, and whether its helper sleeps
 LOOKS = 100_000  # before a helper or a caller sleeps: about 0.1 ms
 REST = 50e-6  # seconds of the caller's sleep
@@ -37,13 +38,15 @@ entry:
   %tasks.at = getelementptr i64, ptr %job, i64 {JOB_TASKS}
   %tasks = load i64, ptr %tasks.at
   %done.at = getelementptr i64, ptr %job, i64 {JOB_DONE}
+  %slots.at = getelementptr i64, ptr %job, i64 {JOB_SLOTS}
+  %slot = atomicrmw add ptr %slots.at, i64 1 monotonic
   br label %take
 take:
   %index = atomicrmw add ptr %job, i64 1 monotonic
   %some = icmp slt i64 %index, %tasks
   br i1 %some, label %run, label %nothing
 run:
-  call void %task(ptr %job, i64 %index)
+  call void %task(ptr %job, i64 %index, i64 %slot)
   %before = atomicrmw add ptr %done.at, i64 1 release
   br label %take
 nothing:

@@ -1,10 +1,10 @@
 """A region over rows as IR: reductions along the last axis and what is between them, in one function.
 
 In: a ``Region`` of wide values (``..., n``) and narrow ones (``..., 1``). Out: ``RowCode``. The function
-is ``void fg_rows(ptr words, ptr file, ptr scratch)`` of a list of arrays: a loop over rows, and for each
-row one pass a *phase*. A phase computes what needs no reduction that is not finished yet, in chunks that
-stay in L1, and folds its reductions on the way: softmax is three phases, and reads memory in the first.
-A wide value that a later phase reads is kept for the length of the row, never computed twice.
+is ``void fg_rows(ptr words, ptr pointers, ptr scratch)``, a pointer an operand: a loop over rows, and
+for each row one pass a *phase*. A phase computes what needs no reduction that is not finished yet, in
+chunks that stay in L1, and folds its reductions on the way: softmax is three phases, and reads memory in
+the first. A wide value that a later phase reads is kept for the length of the row, never computed twice.
 
 The text depends on dtypes and on which values are narrow, never on sizes.
 """
@@ -19,7 +19,6 @@ import numpy as np
 from fusegraph.engines.base import Region
 from fusegraph.engines.llvm import lowering
 from fusegraph.engines.llvm.codegen import Code, Evaluator, loop_metadata, memory_type
-from fusegraph.engines.llvm.driver import DATA, ITEMS
 from fusegraph.engines.llvm.folds import Fold, fold_of
 from fusegraph.engines.llvm.ir import Emitter, Value
 from fusegraph.engines.llvm.lowering import Parts
@@ -123,7 +122,7 @@ class _RowWriter(Evaluator):
         self.operands = (*region.inputs, *region.outputs)
         self.lines: list[str] = []
         self.label = "entry"
-        self.blocks = 0
+        self.blocks = self.pointers = 0
         self.declared: dict[str, None] = {}
         self.metadata: list[str] = []
         self.folds: dict[str, Fold] = {}
@@ -175,7 +174,7 @@ class _RowWriter(Evaluator):
             self.finish(node)
             self.store_narrow(node, "%d")
         self.say("ret void")
-        head = f"define void @{SYMBOL}(ptr %words, ptr %file, ptr %scratch) {{"
+        head = f"define void @{SYMBOL}(ptr %words, ptr %pointers, ptr %scratch) {{"
         body = "\n".join([head, *self.lines, "}", *self.metadata])
         folds = "\n".join(fold.text for fold in self.folds.values())
         halves = "@fg_half_" in body
@@ -203,17 +202,11 @@ class _RowWriter(Evaluator):
         self.open("entry")
         for at, name in enumerate(("outers", "rows", "n")):
             self.word(name, at)
-        self.say(
-            f"%items.at = getelementptr i8, ptr %file, i64 {ITEMS}",
-            "%items = load ptr, ptr %items.at",
-        )
         for at in range(len(self.operands)):
             self.word(f"so{at}", HEAD + 2 * at)
             self.word(f"sr{at}", HEAD + 2 * at + 1)
             self.say(
-                f"%item{at}.at = getelementptr ptr, ptr %items, i64 {at}",
-                f"%item{at} = load ptr, ptr %item{at}.at",
-                f"%d{at}.at = getelementptr i8, ptr %item{at}, i64 {DATA}",
+                f"%d{at}.at = getelementptr ptr, ptr %pointers, i64 {at}",
                 f"%d{at} = load ptr, ptr %d{at}.at",
             )
         for at in range(len(self.kept)):
@@ -285,24 +278,28 @@ class _RowWriter(Evaluator):
         own = [n for n in phase.folds if not is_carried(n)]
         for node in own:
             self.begin(node)
-        for node in phase.folds:  # before a result may be written over the operand
-            if node.inputs[0] not in phase.wide:
-                self.take(node, self.row_pointer(node.inputs[0]), "%n")
-        if phase.wide:
-            self.chunks(at, phase)
+        direct = [n for n in phase.folds if n.inputs[0] not in phase.wide]
+        if len(direct) == 1 and not phase.wide:
+            self.take(direct[0], self.row_pointer(direct[0].inputs[0]), "%n")
+        else:
+            self.chunks(at, phase, direct)
         for node in own:
             self.finish(node)
             if node in self.region.outputs:
                 self.store_narrow(node, "%p")
         self.narrow_values(phase.narrow)
 
-    def chunks(self, at: int, phase: Phase) -> None:
-        """The wide values of a phase: chunks of a row where something folds them, else the row."""
-        folds = [n for n in phase.folds if n.inputs[0] in phase.wide]
+    def chunks(self, at: int, phase: Phase, direct: Sequence[Node]) -> None:
+        """A phase in chunks of a row where something is folded, else the row at once.
+
+        ``direct`` are the reductions of values in memory: they read a chunk while it is in L1, and
+        before a result may be written over it.
+        """
+        folds = [n for n in phase.folds if n not in direct]
         before, c = self.label, f"c{at}"
         self.say(f"br label %{c}.head")
         self.open(f"{c}.head")
-        step = str(CHUNK) if folds else "%n"
+        step = str(CHUNK) if phase.folds else "%n"
         self.say(
             f"%{c} = phi i64 [0, %{before}], [%{c}.1, %{c}.next]",
             f"%{c}.more = icmp slt i64 %{c}, %n",
@@ -314,8 +311,13 @@ class _RowWriter(Evaluator):
             f"%{c}.last = icmp slt i64 %{c}.left, {step}",
             f"%{c}.m = select i1 %{c}.last, i64 %{c}.left, i64 {step}",
         )
+        for node in direct:
+            self.take(node, self.chunk_pointer(f"%{c}.d", node.inputs[0], f"%{c}"), f"%{c}.m")
         places = self.places(at, phase, f"%{c}")
-        self.elements(at, phase, places)
+        if phase.wide:
+            self.elements(at, phase, places)
+        else:
+            self.say(f"br label %{c}.next")
         self.open(f"{c}.next")
         for node in folds:
             self.take(node, places[node.inputs[0]], f"%{c}.m")
@@ -336,13 +338,19 @@ class _RowWriter(Evaluator):
             if self.kept.get(node) is False:
                 found[node] = base  # of a chunk's length: its beginning
                 continue
-            name, parts = f"%q{at}.{len(found)}", 2 if node.dtype.kind == "c" else 1
-            self.say(
-                f"{name}.i = mul i64 {start}, {parts}",
-                f"{name} = getelementptr {memory_type(node.dtype)}, ptr {base}, i64 {name}.i",
-            )
-            found[node] = name
+            found[node] = self.chunk_pointer(f"%q{at}.", node, start)
         return found
+
+    def chunk_pointer(self, prefix: str, node: Node, start: str) -> str:
+        """Where a chunk of a wide value begins; a name that begins with ``prefix``."""
+        self.pointers += 1
+        name, parts = f"{prefix}{self.pointers}", 2 if node.dtype.kind == "c" else 1
+        self.say(
+            f"{name}.i = mul i64 {start}, {parts}",
+            f"{name} = getelementptr {memory_type(node.dtype)}, ptr {self.row_pointer(node)}, "
+            f"i64 {name}.i",
+        )
+        return name
 
     def row_pointer(self, node: Node) -> str:
         """Where the row of a wide value begins."""

@@ -1,0 +1,171 @@
+"""Jobs: compiled loops that threads share. Every task runs once; values are those of one thread."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import fusegraph as fg
+from fusegraph.machine import default_machine
+
+pytest.importorskip("llvmlite")
+
+from fusegraph.engines.llvm import compiler, jobs
+from fusegraph.engines.llvm.jobs import JOB_DONE, JOB_LEFT, JOB_OWN, JOB_TAKEN, run_job
+
+# A task that counts itself: word JOB_OWN of the job is the address of its counters.
+COUNTER = f"""
+define void @count(ptr %job, i64 %index, i64 %slot) {{
+  %at = getelementptr i64, ptr %job, i64 {JOB_OWN}
+  %counters = load ptr, ptr %at
+  %mine = getelementptr i64, ptr %counters, i64 %index
+  %before = atomicrmw add ptr %mine, i64 1 monotonic
+  ret void
+}}
+"""
+
+
+def counting_job(tasks):
+    counters = np.zeros(max(1, tasks), np.int64)
+    job = (ctypes.c_int64 * (JOB_OWN + 1))()
+    job[jobs.JOB_TASKS] = tasks
+    job[jobs.JOB_TASK] = compiler.address_of(COUNTER, "count")
+    job[JOB_OWN] = counters.ctypes.data
+    return job, counters
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+@pytest.mark.parametrize("tasks", [0, 1, 2, 1000])
+def test_every_task_runs_once(tasks, threads):
+    for _ in range(20):
+        job, counters = counting_job(tasks)
+        run_job(job, threads)
+        assert job[JOB_DONE] == tasks
+        assert job[JOB_LEFT] == job[JOB_TAKEN] <= threads - 1
+        assert (counters[:tasks] == 1).all()
+
+
+def test_helpers_that_fell_asleep_wake_up_or_are_not_waited_for():
+    for pause in (0.0, 0.001, 0.02):
+        job, counters = counting_job(500)
+        time.sleep(pause)
+        run_job(job, 3)
+        assert (counters == 1).all()
+
+
+def test_many_callers_share_the_helpers():
+    def call(_):
+        job, counters = counting_job(64)
+        run_job(job, 3)
+        return (counters == 1).all()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(call, range(400)))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_child_starts_helpers_of_its_own():
+    run_job(counting_job(10)[0], 2)
+    child = os.fork()
+    if not child:
+        job, counters = counting_job(100)
+        run_job(job, 2)
+        os._exit(0 if (counters == 1).all() else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_an_interrupt_waits_until_no_helper_touches_the_job(monkeypatch):
+    """Interrupted while it waits, the caller raises only when the job's memory is nobody's."""
+    raised = []
+
+    def sleep(seconds):
+        if not raised:
+            raised.append(seconds)
+            raise KeyboardInterrupt
+
+    job, _ = counting_job(4)
+    known = jobs.calls()
+    waits = iter([0, 0])
+    patient = known._replace(wait=lambda *a: next(waits, None) or known.wait(*a) if raised else 0)
+    monkeypatch.setattr(jobs, "calls", lambda: patient)
+    monkeypatch.setattr(jobs.time, "sleep", sleep)
+    with pytest.raises(KeyboardInterrupt):
+        run_job(job, 2)
+    assert raised
+    assert job[JOB_DONE] == 4
+
+
+# --- kernels --------------------------------------------------------------------------------------
+
+
+def softmax(x):
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+STREAMS = {k: v * (4 if k.endswith("all") else 1) for k, v in default_machine().streams.items()}
+MACHINE = replace(default_machine(), streams=STREAMS, cores=8)  # whose threads pay
+KERNELS = {
+    "flat": (lambda x: x * 2.5 + 1, (1 << 20,)),
+    "flat, one element beside": (lambda x: x / x[:1], (1 << 20,)),
+    "rows": (softmax, (3001, 257)),
+    "partial sums": (lambda x: ((x - 1) * (x - 1)).sum(), (3_000_001,)),
+    "batches": (softmax, (7, 301, 300)),
+}
+
+
+@pytest.mark.parametrize(("build", "shape"), KERNELS.values(), ids=KERNELS)
+def test_values_do_not_depend_on_threads(build, shape, assert_same):
+    x = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    settings = {"engine": "llvm", "machine": MACHINE}
+    plans = [fg.plan(build(fg.asarray(x)), threads=n, **settings) for n in (1, 2, 3, 8)]
+    alone, *shared = [plan.run()[0] for plan in plans]
+    assert max(kernel.threads for kernel in plans[-1].kernels) == 8
+    for result in shared:
+        assert_same(result, alone)
+
+
+def test_arrays_that_are_not_dense_find_another_way(assert_same):
+    x = np.random.default_rng(0).standard_normal((1 << 20) + 1, dtype=np.float32)
+    unaligned = np.frombuffer(b"x" + x.tobytes(), np.uint8)[1 : 1 + 4 * x.size].view(np.float32)
+    f = fg.jit(lambda a: a * 2.5 + 1, engine="llvm", threads=2)
+    assert_same(f(unaligned), f(x))
+    rows = fg.jit(softmax, engine="llvm", threads=2)
+    table = x[: 1 << 20].reshape(1024, 1024)
+    assert_same(rows(table[:, ::2]), rows(table[:, ::2].copy()))
+
+
+def test_several_threads_call_one_function(assert_same):
+    x = np.random.default_rng(0).standard_normal((600, 1000), dtype=np.float32)
+    f = fg.jit(softmax, engine="llvm", threads=2)
+    expected = f(x)
+    found = []
+    threads = [
+        threading.Thread(target=lambda: found.extend(f(x) for _ in range(20))) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 80
+    for result in found:
+        assert_same(result, expected)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i2", "c8"])
+@pytest.mark.parametrize("shape", [(300, 100), (3, 50, 100), (40, 3), (7, 1)], ids=str)
+def test_operands_that_repeat_for_every_row_are_packed_once(shape, dtype, assert_same):
+    """Rows too short for a loop each: tiles of several rows beside one packed row."""
+    x = (np.random.default_rng(0).standard_normal(shape) * 9).astype(dtype)
+    row, column = x[..., :1, :], x[..., :1]
+    for build in (lambda a, r, c: a + r + c, lambda a, r, c: (a - r[..., ::-1]) + r):
+        t = build(*(fg.asarray(v) for v in (x, row, column)))
+        assert_same(t.compute(engine="llvm"), build(x, row, column))
