@@ -171,8 +171,10 @@ def _shared_panels(
     taken = _taken(kernel, cut, list(block_keys(cut.rows, block)))
     keys = [taken[at] for at in places]
 
+    share = stage.body.share_panels
+
     def loop(arrays: list[Array]) -> None:
-        if not stage.body.share_panels([arrays[at] for at in places], keys, threads):
+        if not share([arrays[at] for at in places], keys, threads):
             otherwise(arrays)
 
     return loop
@@ -180,19 +182,25 @@ def _shared_panels(
 
 def _with_cells(kernel: Kernel, cut: Panels, loop: Callable[[list[Array]], None]) -> Loop:
     """``loop`` over operands in panel order, with memory for partial results, combined at its end."""
-    outputs, layout = kernel.region.outputs, cut.layout
+    layout = cut.layout
+    cells = {
+        at: (node, (math.prod(partial_cells(cut, node)), *node.shape), partial_dtype(node))
+        for at, node in enumerate(kernel.region.outputs)
+        if node in cut.partial
+    }
 
     def run(operands: list[Array], results: list[Array]) -> None:
-        written = [
-            POOL.empty((math.prod(partial_cells(cut, node)), *node.shape), partial_dtype(node))
-            if node in cut.partial
-            else _ordered(result, layout)
-            for node, result in zip(outputs, results, strict=True)
-        ]
-        loop([*(_ordered(a, layout) for a in operands), *written])
-        for node, cells, result in zip(outputs, written, results, strict=True):
-            if node in cut.partial:
-                combine(node, cells, result)
+        written = list(results)
+        for at, (_, shape, dtype) in cells.items():
+            written[at] = POOL.empty(shape, dtype)
+        loop(
+            [
+                *(_ordered(a, layout) for a in operands),
+                *(a if at in cells else _ordered(a, layout) for at, a in enumerate(written)),
+            ]
+        )
+        for at, (node, _, _) in cells.items():
+            combine(node, written[at], results[at])
 
     return run
 
