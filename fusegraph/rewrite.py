@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -258,6 +259,7 @@ RULES: tuple[Rule, ...] = (
 )
 
 
+@cache
 def rules_for(name: str, ulp: bool) -> tuple[Rule, ...]:
     """The rules that look at a row, in order."""
     return tuple(r for r in RULES if (not r.ops or name in r.ops) and (ulp or r.numeric == "exact"))

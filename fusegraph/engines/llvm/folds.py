@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -56,6 +57,7 @@ class Fold:
     declarations: tuple[str, ...]
 
 
+@cache
 def fold_of(name: str, operand: DType, result: DType) -> Fold | None:
     """The fold of a reduction row, or None where there is none."""
     if name in ("any", "all"):

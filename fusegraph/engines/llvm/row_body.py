@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -69,11 +69,15 @@ class RowBody:
     def __init__(self, region: Region, halves: Callable[[], bool]) -> None:
         self.region = region
         self.halves = halves
-        self.made = row_code.generate(region)
-        self.in_place = self.made.in_place
+        self.in_place = row_code.may_write_over(region)
         self.layouts: dict[Any, Layout | None] = {}
         self.divisions: dict[Any, Division | None] = {}
         self.function = 0  # its address, once there is something to run
+
+    @cached_property
+    def made(self) -> row_code.RowCode:
+        """The IR, written when it is first needed: most plans never compile it."""
+        return row_code.generate(self.region)
 
     def load(self) -> int:
         """Make the machine code, or find it."""

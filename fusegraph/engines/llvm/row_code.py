@@ -49,8 +49,6 @@ class RowCode:
         Itemsize of each temporary in memory, and whether it has the length of a row or of a chunk.
     wide : tuple of bool
         Which operands have a row of elements, not one.
-    in_place : bool
-        May a result be written over an operand of its shape?
     flat : bool
         Is it one pass whose reductions run along all axes? Dense rows are then one long row.
     """
@@ -58,7 +56,6 @@ class RowCode:
     code: Code
     kept: tuple[tuple[int, bool], ...]
     wide: tuple[bool, ...]
-    in_place: bool
     flat: bool
 
 
@@ -106,6 +103,29 @@ def _is_wide(node: Node, length: int) -> bool:
     return bool(node.shape) and node.shape[-1] == length
 
 
+def may_write_over(region: Region) -> bool:
+    """May a result be written over an operand of its shape?
+
+    It may where no operand's row is read after a result's row was begun.
+    """
+    length = row_length(region.nodes)
+    found = _phase_numbers(phases_of(region))
+    written = [found[n] for n in region.outputs if _is_wide(n, length)]
+    read = [
+        at
+        for n, at in found.items()
+        for i in n.inputs
+        if i in region.inputs and _is_wide(i, length)
+    ]
+    folded = [at for n, at in found.items() if n.kind == "reduce"]
+    return not written or min(written) >= max([*read, *folded], default=0)
+
+
+def _phase_numbers(phases: Sequence[Phase]) -> dict[Node, int]:
+    """The phase of every value of a row, and of every reduction."""
+    return {n: at for at, p in enumerate(phases) for n in (*p.wide, *p.folds)}
+
+
 def generate(region: Region) -> RowCode:
     """The IR of a region over rows."""
     return _RowWriter(region).write()
@@ -126,7 +146,7 @@ class _RowWriter(Evaluator):
         self.declared: dict[str, None] = {}
         self.metadata: list[str] = []
         self.folds: dict[str, Fold] = {}
-        self.phase_of = {n: at for at, p in enumerate(self.phases) for n in (*p.wide, *p.folds)}
+        self.phase_of = _phase_numbers(self.phases)
         self.kept = self.kept_values()
 
     def kept_values(self) -> dict[Node, bool]:
@@ -184,19 +204,7 @@ class _RowWriter(Evaluator):
         kept = tuple((_itemsize(n.dtype), whole) for n, whole in self.kept.items())
         wide = tuple(_is_wide(n, self.length) for n in self.operands)
         flat = len(self.phases) == 1 and len(carried) == len(self.phases[0].folds)
-        return RowCode(code, kept, wide, self.in_place(), flat)
-
-    def in_place(self) -> bool:
-        """No operand's row is read after a result's row was begun."""
-        written = [self.phase_of[n] for n in self.region.outputs if _is_wide(n, self.length)]
-        read = [
-            self.phase_of[n]
-            for n in self.phase_of
-            for i in n.inputs
-            if i in self.region.inputs and _is_wide(i, self.length)
-        ]
-        folded = [self.phase_of[n] for n in self.phase_of if n.kind == "reduce"]
-        return not written or min(written) >= max([*read, *folded], default=0)
+        return RowCode(code, kept, wide, flat)
 
     def entry(self, carried: Sequence[Node]) -> None:
         self.open("entry")
