@@ -38,9 +38,9 @@ LEAST_SHARE = 16384  # elements of a block that threads share by machine code
 LARGEST_BLOCK = 131072  # elements; larger blocks were never faster
 # Leaving numpy for another engine must be predicted to save this share: predictions are off by as much.
 MARGIN = 0.8
-# Machine code is counted an operation at a time, and is faster than that: softmax of 4096 x 1024 float32
-# was predicted at 0.84 of NumPy's time in panels and took 0.68.
-TIER_MARGIN = 0.9
+# A compiled form must be predicted to save this share. Once it is compiled it never was the slower one:
+# the triad of 4,000,000 float32 was predicted at 0.92 of NumPy's time in blocks and took 0.65.
+TIER_MARGIN = 0.97
 SHARING = 15e-6  # seconds until a thread takes part that looks for work in compiled code
 
 
@@ -291,34 +291,36 @@ def iteration_order(region: Region, orders: Mapping[Node, Order]) -> tuple[tuple
 def _predict(engine: Engine, region: Region, cost: Cost, setting: Setting) -> Trial:
     """One thread or all of them, whichever is predicted to take less."""
     bound, machine = setting.options.thread_count, setting.machine
-    flat = iteration_order(region, setting.orders)[1] == "flat"
     if not engine.blocked:  # it wakes its own threads, whatever the work
-        return Trial(engine, _timed(engine, region, cost, machine, bound, flat), bound)
-    alone = _timed(engine, region, cost, machine, 1, flat)
-    shared = _timed(engine, region, cost, machine, bound, flat)
+        return Trial(engine, _timed(engine, region, cost, machine, bound), bound)
+    packed = sum(v.size for v in region.inputs if setting.orders[v] is None)
+    alone = _timed(engine, region, cost, machine, 1, packed)
+    shared = _timed(engine, region, cost, machine, bound, packed)
     if bound == 1 or alone.seconds <= shared.seconds:
         return Trial(engine, alone, 1)
     return Trial(engine, shared, bound)
 
 
 def _timed(
-    engine: Engine, region: Region, cost: Cost, machine: Machine, threads: int, flat: bool
+    engine: Engine, region: Region, cost: Cost, machine: Machine, threads: int, packed: int = 0
 ) -> Prediction:
-    """The time model for a region on ``threads``, waking them and taking turns included."""
+    """The time model for a region on ``threads``, waking them and taking turns included.
+
+    ``packed`` elements of operands do not lie dense.
+    """
     size = _size(region)
-    compute = compute_seconds(engine, region.nodes, size, machine)
+    compute = compute_seconds(engine, region.nodes, size, machine) + engine.packing_seconds(packed)
     launch = engine.launch_seconds(size, threads, machine)
     share, steps = threads, 0.0
     if engine.blocked:
         calls = 1 if engine.compiles else len(region.nodes)
         blocks = max(1, size // (LARGEST_BLOCK // 2))
         steps = machine.step.get(engine.name, 0.0) * blocks * calls
-        if threads > 1 and engine.compiles and flat:
+        if threads > 1 and engine.compiles:
             launch += SHARING
         elif threads > 1:
             launch += machine.waking
-            # A call into machine code keeps its thread busy for a whole block.
-            steps += 0.0 if engine.compiles else machine.handover * blocks * calls / threads
+            steps += machine.handover * blocks * calls / threads
     elif compute < WORTH_A_THREAD:  # waking costs what it saves, whoever's threads they are
         share = 1
     return predict(machine, compute / share + steps, cost.bytes_moved, launch, threads)
@@ -415,8 +417,12 @@ def _panel_kernel(
         node_seconds(node, machine, engine if engine and body.accepts(node) else None)
         for node in region.nodes
     )
+    compiled = {node for part in body.compiled for node in part.nodes}
     if engine is not None:
-        compute += sum(engine.row_seconds(part) for part in body.compiled)
+        compute += sum(engine.row_seconds(part.nodes) for part in body.compiled)
+    compute += ELEMENTWISE_ENGINES[FALLBACK].row_seconds(
+        [node for node in region.nodes if node not in compiled]
+    )
     alone = body.whole_stage is not None  # a panel is no call from Python
     calls = 0 if alone else panels.count * len(body.steps)
 

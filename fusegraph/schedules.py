@@ -21,6 +21,8 @@ from fusegraph.kernel import Kernel
 from fusegraph.panels import Panels, blocked_shape, partial_cells, reduced_axes
 from fusegraph.workers import BLAS_THREADS, Task, run_tasks
 
+Keys = list[tuple[Any, ...]]
+"""What each block or panel takes of a value."""
 PARTS = 16  # that threads share of a loop over rows
 
 Loop = Callable[[list[Array], list[Array]], None]
@@ -85,7 +87,26 @@ def strided(kernel: Kernel) -> Loop:
     values = (*kernel.region.inputs, *kernel.region.outputs)
     fixed = [_fixed_axes(value.shape, order) for value in values]
     loop = blocks(kernel, _placer(keys, fixed), [_extent(key, shape) for key in keys])
+    if kernel.threads > 1 and kernel.body.shares_parts:
+        part = blocked_shape(shape, max(1, -(-math.prod(shape) // PARTS)))
+        taken = _cut(list(block_keys(shape, part)), fixed)
+        loop = _in_parts(kernel.body.share_parts, taken, kernel.threads, loop)
     return lambda operands, results: loop([_ordered(a, order) for a in (*operands, *results)])
+
+
+def _in_parts(
+    share: Callable[[list[Array], list[Keys], int], bool],
+    taken: list[Keys],
+    threads: int,
+    otherwise: Callable[[list[Array]], None],
+) -> Callable[[list[Array]], None]:
+    """The body's own way to share parts of arrays among threads; ``otherwise`` where it fails."""
+
+    def loop(arrays: list[Array]) -> None:
+        if not share(arrays, taken, threads):
+            otherwise(arrays)
+
+    return loop
 
 
 def _fixed_axes(shape: Shape, order: tuple[int, ...]) -> tuple[bool, ...]:
@@ -98,21 +119,25 @@ def _fixed_axes(shape: Shape, order: tuple[int, ...]) -> tuple[bool, ...]:
 
 def _placer(keys: list[tuple[slice, ...]], fixed: list[tuple[bool, ...]]) -> Place:
     """Places blocks whose operands take ``keys`` along the axes that are not fixed."""
-    everything = slice(None)
-    patterns = list(dict.fromkeys(fixed))
-    cut = {
-        pattern: [
-            tuple(everything if f else k for f, k in zip(pattern, key, strict=False)) or (...,)
-            for key in keys
-        ]
-        for pattern in patterns
-    }
-    per_array = [cut[pattern] for pattern in fixed]
+    per_array = _cut(keys, fixed)
 
     def place(arrays: list[Array], index: int) -> list[Array]:
         return [a[key[index]] for a, key in zip(arrays, per_array, strict=True)]
 
     return place
+
+
+def _cut(keys: list[tuple[slice, ...]], fixed: list[tuple[bool, ...]]) -> list[Keys]:
+    """What each block takes of every array."""
+    everything = slice(None)
+    cut: dict[tuple[bool, ...], Keys] = {
+        pattern: [
+            tuple(everything if f else k for f, k in zip(pattern, key, strict=False)) or (...,)
+            for key in keys
+        ]
+        for pattern in dict.fromkeys(fixed)
+    }
+    return [cut[pattern] for pattern in fixed]
 
 
 def _extent(key: tuple[slice, ...], shape: Shape) -> Shape:
@@ -136,10 +161,6 @@ def panels(kernel: Kernel) -> Loop:
     if right:
         loop = _on_one_blas_thread(loop)
     return _with_cells(kernel, cut, loop)
-
-
-Keys = list[tuple[Any, ...]]
-"""What each panel takes of a value."""
 
 
 def _taken(kernel: Kernel, cut: Panels, keys: list[tuple[slice, ...]]) -> list[Keys]:
@@ -171,13 +192,12 @@ def _shared_panels(
     taken = _taken(kernel, cut, list(block_keys(cut.rows, block)))
     keys = [taken[at] for at in places]
 
-    share = stage.body.share_panels
+    share = stage.body.share_parts
 
-    def loop(arrays: list[Array]) -> None:
-        if not share([arrays[at] for at in places], keys, threads):
-            otherwise(arrays)
+    def ordered(arrays: list[Array], taken: list[Keys], threads: int) -> bool:
+        return bool(share([arrays[at] for at in places], taken, threads))
 
-    return loop
+    return _in_parts(ordered, keys, threads, otherwise)
 
 
 def _with_cells(kernel: Kernel, cut: Panels, loop: Callable[[list[Array]], None]) -> Loop:

@@ -184,18 +184,18 @@ plan: 5 ops in 1 kernel
   pages      8.0 MB mapped before, 4.0 MB after
   work       5.0 M flops, 1.0 M of them transcendental; 0.16 flop/byte before, 0.62 after
   peak       4.2 MB beside the inputs
-  predicted  1.45 ms on defaults
+  predicted  1.47 ms on defaults
 
 inputs: v0:float32[1000, 1000]
 
 kernel    engine    schedule      ops    reads    writes    flops    flop/byte  bound      predicted
-k0        numpy     panels          5   4.0 MB    4.0 MB    5.0 M         0.62  compute      1.45 ms
+k0        numpy     panels          5   4.0 MB    4.0 MB    5.0 M         0.62  compute      1.47 ms
 
 computes:
   k0: s0 = exp(v0 - max(v0, axis=(1,), keepdims=True)); t0 = s0 / sum(s0, axis=(1,), keepdims=True)
       numpy: panels stay in cache
       for 8 panels of 125 rows on 2 threads: max; subtract, exp; sum; divide
-      then llvm: from call 33 on, which saves 733.80 us a call after 23.98 ms of compiling
+      then llvm: from call 32 on, which saves 753.80 us a call after 23.98 ms of compiling
 
 not fused: nothing"""
 

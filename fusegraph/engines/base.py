@@ -45,10 +45,10 @@ class Body(Protocol):
 
     scratch_bytes: int  # temporaries per element of a block
     in_place: bool  # may a result be written over an operand of its shape?
-    # Has it ``share_blocks`` (dense operands) or ``share_panels`` (rows), to run on threads without
-    # the interpreter's lock?
+    # Has it ``share_blocks`` (dense operands) or ``share_parts`` (any layout), to run on threads
+    # without the interpreter's lock?
     shares_blocks: bool
-    shares_panels: bool
+    shares_parts: bool
 
     def run(self, inputs: Sequence[Array], outputs: Sequence[Array], threads: int) -> None:
         """Evaluate over whole operands (one block) into ``outputs``."""
@@ -77,8 +77,11 @@ class Engine(Protocol):
     def nanoseconds(self, node: Node, machine: Machine) -> float:
         """Nanoseconds per element of one node on one thread, operands in cache."""
 
-    def row_seconds(self, region: Region) -> float:
-        """Seconds that the rows of a stage of a panel take on one thread, beside its elements."""
+    def row_seconds(self, nodes: Sequence[Node]) -> float:
+        """Seconds that the rows of a stage of a panel take on one thread, beside their elements."""
+
+    def packing_seconds(self, elements: int) -> float:
+        """Seconds to bring elements of operands together that do not lie dense, on one thread."""
 
     def compile(self, region: Region) -> Any:
         """The body for ``region``."""

@@ -7,6 +7,7 @@ The register file also serves bodies whose calls are not all NumPy's: see ``pane
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,6 +21,19 @@ from fusegraph.ops import resolve
 
 Step = tuple[Callable[..., Any], int, int, int, int, int]
 """A call: function, operand count, three operand registers, output register."""
+
+
+# Of 2,000 rows of 50 float32: a maximum 22 ns a row beside its elements, a sum 7, a difference from one
+# value a row 8, a quotient 7.
+ROW_SECONDS = 10e-9
+
+
+def _short_loops(node: Node) -> int:
+    """Inner loops of NumPy's that a node begins in a panel: one a row, or one in all."""
+    whole = node.inputs[0].shape if node.kind == "reduce" else node.shape
+    narrow = any(i.shape[-1:] == (1,) for i in node.inputs) and whole[-1:] != (1,)
+    by_rows = node.kind == "reduce" or (node.kind == "elementwise" and narrow)
+    return math.prod(whole[:-1]) if by_rows else 0
 
 
 class NumpyEngine:
@@ -55,8 +69,13 @@ class NumpyEngine:
             cost += casts * machine.ns(self.name, "astype", dtype.name, "move")
         return cost
 
-    def row_seconds(self, region: Region) -> float:
-        return 0.0
+    def row_seconds(self, nodes: Sequence[Node]) -> float:
+        """What an inner loop of NumPy's costs to begin: once a row where rows are reduced or shared."""
+        return ROW_SECONDS * sum(_short_loops(node) for node in nodes)
+
+    def packing_seconds(self, elements: int) -> float:
+        """Loops over strides are no vector loops: x[::2] + x[1::2] took 0.3 ns more an element."""
+        return elements * 0.3e-9
 
     def compile(self, region: Region) -> NumpyBody:
         return NumpyBody(region)
@@ -83,7 +102,7 @@ class NumpyBody:
     """Steps over a register file: inputs, constants, outputs, then scratch."""
 
     in_place = False
-    shares_blocks = shares_panels = False
+    shares_blocks = shares_parts = False
 
     def __init__(self, region: Region) -> None:
         constants = dict.fromkeys(

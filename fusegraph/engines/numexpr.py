@@ -96,7 +96,10 @@ class NumexprEngine:
         dtype = node.inputs[0].dtype if node.dtype.kind == "b" else node.dtype
         return machine.ns(self.name, node.op.name, dtype.name, node.op.flop_class)
 
-    def row_seconds(self, region: Region) -> float:
+    def row_seconds(self, nodes: Sequence[Node]) -> float:
+        return 0.0
+
+    def packing_seconds(self, elements: int) -> float:
         return 0.0
 
     def compile(self, region: Region) -> NumexprBody:
@@ -125,7 +128,7 @@ class NumexprBody:
     """A compiled program and the order of its inputs."""
 
     in_place = False
-    shares_blocks = shares_panels = False
+    shares_blocks = shares_parts = False
     scratch_bytes = 0  # numexpr's own blocks: 1,024 elements a register
 
     def __init__(self, region: Region) -> None:

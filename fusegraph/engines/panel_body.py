@@ -45,7 +45,7 @@ class PanelBody(NumpyBody):
         if len(self.steps) != 1:
             return None
         stage = self.steps[0][0]
-        return stage if isinstance(stage, Stage) and stage.body.shares_panels else None
+        return stage if isinstance(stage, Stage) and stage.body.shares_parts else None
 
     @property
     def panel_bytes(self) -> int:

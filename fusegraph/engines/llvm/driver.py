@@ -4,13 +4,16 @@ In: nothing. Out: ``DRIVER``, IR of the functions that every kernel shares, so t
 one flat loop and compiles fast; ``strided_loop``, the record that the second one runs by; and
 ``arrays_lie_as_expected``, which says whether arrays may be read in place.
 
-``fg_flat_job`` writes down the same work as a job for several threads; ``fg_flat_task`` is a task of it.
-
 ``fg_flat(plan, file)`` takes a list of arrays (its ``id``), checks that they are dense and of one size,
-and calls the kernel once; it returns 1 where they are not. ``fg_strided(loop, file, buffer)`` runs any
-layout: operands that are not dense in the inner axes are packed tile by tile into a buffer that stays in
-L1, so that a kernel sees dense operands only and vectorises whatever the layout. Reading data pointers
-through ``array.ctypes.data`` would cost 1 us an array; reading them where they lie costs nothing.
+and calls the kernel once; it returns 1 where they are not. ``fg_flat_job`` writes down the same work as
+a job for several threads; ``fg_flat_task`` is a task of it.
+
+Every other compiled function takes words, pointers to its operands, and scratch. ``fg_on`` calls one on
+a list of arrays; ``fg_parts_job`` and ``fg_part`` call it on parts of them, in a job. One such function
+is ``fg_strided``, which runs a kernel over any layout: operands that are not dense in the inner axes are
+packed tile by tile into scratch that stays in L1, so that a kernel sees dense operands only and
+vectorises whatever the layout. Reading data pointers through ``array.ctypes.data`` would cost 1 us an
+array; reading them where they lie costs nothing.
 """
 
 from __future__ import annotations
@@ -37,10 +40,10 @@ PLAN_HEAD = (
 )
 # Words of a flat kernel's job, behind those that ``jobs`` keeps.
 JOB_SIZE, JOB_BLOCK, JOB_PLAN, JOB_HEAD = range(JOB_OWN, JOB_OWN + 4)
-# And of a job over panels of rows: the function, how many operands, the records of the tasks, scratch
+# And of a job over parts of arrays: the function, how many operands, the records of the tasks, scratch
 # memory and how much of it a thread has. Behind them the operands' addresses. The record of a task: the
 # function's words, then the offset of each operand.
-ROWS_FUNCTION, ROWS_COUNT, ROWS_RECORDS, ROWS_SCRATCH, ROWS_STEP, ROWS_HEAD = range(
+PARTS_FUNCTION, PARTS_COUNT, PARTS_RECORDS, PARTS_SCRATCH, PARTS_STEP, PARTS_HEAD = range(
     JOB_OWN, JOB_OWN + 6
 )
 # Before the operands of a strided loop: kernel, operands, outer steps, outer axes, rows, rows of a
@@ -293,7 +296,7 @@ run:
   ret void
 }}
 
-define void @fg_rows_on(ptr %function, ptr %words, ptr %file, i64 %count, ptr %scratch) {{
+define void @fg_on(ptr %function, ptr %words, ptr %file, i64 %count, ptr %scratch) {{
 entry:
   %items = call ptr @field(ptr %file, i64 {ITEMS})
   %pointers = alloca ptr, i64 %count
@@ -314,10 +317,10 @@ run:
   ret void
 }}
 
-define void @fg_rows_job(ptr %job, ptr %file) {{
+define void @fg_parts_job(ptr %job, ptr %file) {{
 entry:
   %items = call ptr @field(ptr %file, i64 {ITEMS})
-  %count = call i64 @word(ptr %job, i64 {ROWS_COUNT})
+  %count = call i64 @word(ptr %job, i64 {PARTS_COUNT})
   br label %next
 next:
   %k = phi i64 [0, %entry], [%k1, %look]
@@ -326,7 +329,7 @@ next:
 look:
   %array = call ptr @item(ptr %items, i64 %k)
   %data = call ptr @field(ptr %array, i64 {DATA})
-  %at = add i64 %k, {ROWS_HEAD}
+  %at = add i64 %k, {PARTS_HEAD}
   %base.at = getelementptr ptr, ptr %job, i64 %at
   store ptr %data, ptr %base.at
   %k1 = add i64 %k, 1
@@ -335,13 +338,13 @@ done:
   ret void
 }}
 
-define void @fg_rows_task(ptr %job, i64 %index, i64 %slot) {{
+define void @fg_part(ptr %job, i64 %index, i64 %slot) {{
 entry:
-  %function = call ptr @item(ptr %job, i64 {ROWS_FUNCTION})
-  %count = call i64 @word(ptr %job, i64 {ROWS_COUNT})
-  %records = call ptr @item(ptr %job, i64 {ROWS_RECORDS})
-  %scratches = call ptr @item(ptr %job, i64 {ROWS_SCRATCH})
-  %step = call i64 @word(ptr %job, i64 {ROWS_STEP})
+  %function = call ptr @item(ptr %job, i64 {PARTS_FUNCTION})
+  %count = call i64 @word(ptr %job, i64 {PARTS_COUNT})
+  %records = call ptr @item(ptr %job, i64 {PARTS_RECORDS})
+  %scratches = call ptr @item(ptr %job, i64 {PARTS_SCRATCH})
+  %step = call i64 @word(ptr %job, i64 {PARTS_STEP})
   %scratch.off = mul i64 %slot, %step
   %scratch = getelementptr i8, ptr %scratches, i64 %scratch.off
   %length = add i64 %count, 1
@@ -356,7 +359,7 @@ next:
   br i1 %left, label %place, label %run
 place:
   %k1 = add i64 %k, 1
-  %base.at = add i64 %k, {ROWS_HEAD}
+  %base.at = add i64 %k, {PARTS_HEAD}
   %base = call ptr @item(ptr %job, i64 %base.at)
   %offset = call i64 @word(ptr %record, i64 %k1)
   %pointer = getelementptr i8, ptr %base, i64 %offset
@@ -479,9 +482,8 @@ done:
   ret ptr %found
 }}
 
-define void @fg_strided(ptr %loop, ptr %file, ptr %buffer) {{
+define void @fg_strided(ptr %loop, ptr %places, ptr %buffer) {{
 entry:
-  %items = call ptr @field(ptr %file, i64 {ITEMS})
   %count = call i64 @word(ptr %loop, i64 1)
   %steps = call i64 @word(ptr %loop, i64 2)
   %axes = call i64 @word(ptr %loop, i64 3)
@@ -510,8 +512,7 @@ find:
   br i1 %own, label %found, label %array
 array:
   %place = call i64 @word(ptr %operand, i64 0)
-  %object = call ptr @item(ptr %items, i64 %place)
-  %data = call ptr @field(ptr %object, i64 {DATA})
+  %data = call ptr @item(ptr %places, i64 %place)
   %base = call ptr @origin(ptr %data, ptr %loop, ptr %operand, i64 %s, i64 %axes)
   br label %found
 found:
@@ -634,12 +635,12 @@ class Operand(NamedTuple):
     aligned: bool = True  # do its elements lie at multiples of their size?
 
 
-class Loop(NamedTuple):
-    """The record that ``fg_strided`` runs by, and the bytes of buffer it needs."""
+class Layout(NamedTuple):
+    """What a compiled function reads of a call's arrays: words, where they lie, bytes of scratch."""
 
     words: np.ndarray[Any, Any]
     address: int
-    buffer_bytes: int
+    scratch_bytes: int
 
 
 def aligned_strides(array: np.ndarray[Any, Any], shape: Shape) -> tuple[int, ...]:
@@ -650,7 +651,7 @@ def aligned_strides(array: np.ndarray[Any, Any], shape: Shape) -> tuple[int, ...
     )
 
 
-def strided_loop(kernel: int, shape: Shape, operands: Sequence[Operand]) -> Loop:
+def strided_loop(kernel: int, shape: Shape, operands: Sequence[Operand]) -> Layout:
     """The loop of an element-wise kernel over ``shape``: axes joined, dense operands left in place."""
     shape, operands = joined(shape, operands)
     rows, columns = ((1,) * 2 + shape)[-2:]
@@ -700,7 +701,7 @@ def _record(
     columns: tuple[int, int],
     operands: Sequence[Operand],
     packed: Sequence[bool],
-) -> Loop:
+) -> Layout:
     words = [kernel, len(operands), math.prod(outer), len(outer), *rows, *columns]
     words += [WORDS + len(outer), *outer]
     place = 0
@@ -714,4 +715,4 @@ def _record(
         if pack:
             place += -(-operand.itemsize * rows[1] * columns[1] // 64) * 64
     array = np.array(words, np.int64)
-    return Loop(array, array.ctypes.data, place)
+    return Layout(array, array.ctypes.data, place)

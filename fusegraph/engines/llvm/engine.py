@@ -21,7 +21,7 @@ from fusegraph.engines.llvm.driver import (
     DRIVER,
     JOB_BLOCK,
     JOB_HEAD,
-    Loop,
+    Layout,
     Operand,
     aligned_strides,
     arrays_lie_as_expected,
@@ -29,14 +29,14 @@ from fusegraph.engines.llvm.driver import (
     strided_loop,
 )
 from fusegraph.engines.llvm.jobs import JOB_TASK, JOB_TASKS, run_job
-from fusegraph.engines.llvm.memory import BUFFER
 from fusegraph.engines.llvm.row_body import RowBody
+from fusegraph.engines.llvm.sharing import Division, call_on
 from fusegraph.graph import Node, Shape
 from fusegraph.machine import Machine
 from fusegraph.panels import reduced_axes
 
 MAX_OPERANDS = 256  # inputs and outputs: what a block's stack frame and packed tiles are made for
-LOOPS_REMEMBERED = 64  # layouts of a body; a plan meets two: whole blocks and the last
+LAYOUTS_REMEMBERED = 64  # of a body; a plan meets two: whole blocks and the last
 # Seconds of compiling a region, from IR to an address, and per node: measured in tests/benchmarks.
 COMPILE_SECONDS = 12e-3
 COMPILE_SECONDS_A_NODE = {"transcendental": 1.5e-3}
@@ -44,6 +44,7 @@ COMPILE_SECONDS_A_PLAIN_NODE = 0.12e-3
 COMPILE_SECONDS_A_FOLD = 5e-3
 # Softmax of 2,000 rows of 50 float32 took 118 us, and 71 of 500 rows of 200.
 ROW_SECONDS = 30e-9
+PACKING_SECONDS = 0.3e-9  # x[::2] + x[1::2] of 4,000,000 float32 took 2.0 ms on one thread
 
 
 class LlvmEngine:
@@ -84,15 +85,18 @@ class LlvmEngine:
         dtype = node.inputs[0].dtype if node.dtype.kind == "b" else node.dtype
         return machine.ns(self.name, node.op.name, dtype.name, node.op.flop_class)
 
-    def row_seconds(self, region: Region) -> float:
+    def row_seconds(self, nodes: Sequence[Node]) -> float:
         """Each phase of a row begins and ends: what is no whole vector is done element by element."""
-        if not _is_rows(region):
+        if not _is_rows(nodes):
             return 0.0
-        rows = math.prod(max((n.shape for n in region.nodes), key=math.prod)[:-1])
+        rows = math.prod(max((n.shape for n in nodes), key=math.prod)[:-1])
         return rows * ROW_SECONDS
 
+    def packing_seconds(self, elements: int) -> float:
+        return elements * PACKING_SECONDS
+
     def compile(self, region: Region) -> LlvmBody | RowBody:
-        if _is_rows(region):
+        if _is_rows(region.nodes):
             return RowBody(region, converts_halves)
         return LlvmBody(region) if arrays_lie_as_expected() else ImitatingBody(region)
 
@@ -109,10 +113,10 @@ class LlvmEngine:
         )
 
 
-def _is_rows(region: Region) -> bool:
-    """Has it reductions, or values of several shapes?"""
-    first = region.nodes[0].shape
-    return any(node.shape != first or node.kind == "reduce" for node in region.nodes)
+def _is_rows(nodes: Sequence[Node]) -> bool:
+    """Are there reductions, or values of several shapes?"""
+    first = nodes[0].shape
+    return any(node.shape != first or node.kind == "reduce" for node in nodes)
 
 
 def converts_halves() -> bool:
@@ -131,7 +135,7 @@ class LlvmBody:
     """
 
     scratch_bytes = 0
-    shares_blocks, shares_panels = True, False
+    shares_blocks = shares_parts = True
     in_place = True  # it reads an element of every operand before it writes that of a result
 
     def __init__(self, region: Region) -> None:
@@ -141,7 +145,8 @@ class LlvmBody:
         self.first_scratch = self.count
         self.flat: Any = None  # the driver's function, once there is something to drive
         self.plan = 0  # address of the words that it reads
-        self.loops: dict[Any, Loop] = {}
+        self.layouts: dict[Any, Layout] = {}
+        self.division = Division(self.layout_of)
 
     def registers(self) -> list[Array]:
         """An empty file."""
@@ -157,14 +162,9 @@ class LlvmBody:
 
     def run_block(self, file: list[Array]) -> None:
         """Evaluate one block whose operands and outputs stand in ``file``."""
-        self.run_at(id(file), file)
-
-    def run_at(self, address: int, file: list[Array]) -> None:
-        """Evaluate a block whose list of arrays lies at ``address``."""
         flat = self.flat or self.load()
-        if flat(self.plan, address):
-            loop = self.loop_for(file)
-            self.strided(loop.address, address, BUFFER.address_of(loop.buffer_bytes))
+        if flat(self.plan, id(file)):
+            call_on(self.strided, self.layout_of(file), file)
 
     def share_blocks(self, file: list[Array], block: int, threads: int) -> bool:
         """Evaluate dense arrays in blocks on several threads; False where they are not dense."""
@@ -177,6 +177,11 @@ class LlvmBody:
         job[JOB_TASK], job[JOB_BLOCK] = task, block
         run_job(job, threads)
         return True
+
+    def share_parts(self, file: list[Array], keys: Sequence[Sequence[Any]], threads: int) -> bool:
+        """Evaluate parts of arrays of any layout on several threads; see ``Division.share``."""
+        self.flat or self.load()
+        return self.division.share(self.strided, file, keys, threads)
 
     def load(self) -> Any:
         """Make the machine code, or find it; one thread does, the others wait for its words."""
@@ -200,17 +205,17 @@ class LlvmBody:
         self.flat = flat  # last: other threads look at it first
         return flat
 
-    def loop_for(self, file: list[Array]) -> Loop:
+    def layout_of(self, file: list[Array]) -> Layout:
         """The loop over arrays of these shapes and strides, made once."""
         key = tuple((a.shape, a.strides, a.flags.aligned) for a in file)
-        found = self.loops.get(key)
+        found = self.layouts.get(key)
         if found is None:
-            if len(self.loops) >= LOOPS_REMEMBERED:
-                self.loops.clear()
-            found = self.loops[key] = self.make_loop(file)
+            if len(self.layouts) >= LAYOUTS_REMEMBERED:
+                self.layouts.clear()
+            found = self.layouts[key] = self.lay_out(file)
         return found
 
-    def make_loop(self, file: list[Array]) -> Loop:
+    def lay_out(self, file: list[Array]) -> Layout:
         shape = file[self.first_output].shape
         operands = [
             Operand(
@@ -229,20 +234,21 @@ class LlvmBody:
 class ImitatingBody(LlvmBody):
     """A body for an interpreter whose arrays lie elsewhere in memory: it copies their descriptions."""
 
-    shares_blocks = False
+    shares_blocks = shares_parts = False
 
     def run_block(self, file: list[Array]) -> None:
+        flat = self.flat or self.load()
         address, kept = imitation(file)
-        self.run_at(address, file)
+        if flat(self.plan, address):
+            call_on(self.strided, self.layout_of(file), file)
         kept.clear()
 
 
 @cache
-def _drivers() -> tuple[Any, Any]:
-    """The driver's functions, as calls on (words, id of a list of arrays)."""
+def _drivers() -> tuple[Any, int]:
+    """The driver's flat loop, as a call on (words, id of a list of arrays), and its strided one."""
     flat = compiler.function(compiler.FLAT, DRIVER, "fg_flat")
-    strided = compiler.function(compiler.STRIDED, DRIVER, "fg_strided")
-    return flat, strided
+    return flat, compiler.address_of(DRIVER, "fg_strided")
 
 
 @cache

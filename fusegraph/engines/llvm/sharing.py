@@ -1,0 +1,135 @@
+"""Calling a compiled function on arrays: on one thread, or on parts of them that several threads share.
+
+In: the address of a ``void function(ptr words, ptr pointers, ptr scratch)``, a list of arrays, and how
+they lie. Out: the results, written.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fusegraph.engines.base import Array
+from fusegraph.engines.llvm import compiler
+from fusegraph.engines.llvm.driver import (
+    DRIVER,
+    PARTS_COUNT,
+    PARTS_FUNCTION,
+    PARTS_HEAD,
+    PARTS_RECORDS,
+    PARTS_SCRATCH,
+    PARTS_STEP,
+    Layout,
+    arrays_lie_as_expected,
+    imitation,
+)
+from fusegraph.engines.llvm.jobs import JOB_TASK, JOB_TASKS, run_job
+from fusegraph.engines.llvm.memory import BUFFER
+
+REMEMBERED = 64  # shapes and strides of a function's arrays
+LINE = 64  # bytes of a cache line
+
+
+class Calls(NamedTuple):
+    """The driver's functions, and the address of the task of a job."""
+
+    run: Callable[[int, int, int, int, int], None]
+    describe: Callable[[int, int], None]
+    task: int
+
+
+@cache
+def _calls() -> Calls:
+    pointer, word = ctypes.c_void_p, ctypes.c_int64
+    run = ctypes.CFUNCTYPE(None, pointer, pointer, pointer, word, pointer)
+    describe = ctypes.CFUNCTYPE(None, pointer, pointer)
+    return Calls(
+        compiler.function(run, DRIVER, "fg_on"),
+        compiler.function(describe, DRIVER, "fg_parts_job"),
+        compiler.address_of(DRIVER, "fg_part"),
+    )
+
+
+def call_on(function: int, layout: Layout, file: list[Array]) -> None:
+    """Call ``function`` on whole arrays."""
+    buffer, run = BUFFER.address_of(layout.scratch_bytes), _calls().run
+    if arrays_lie_as_expected():
+        run(function, layout.address, id(file), len(file), buffer)
+    else:
+        address, kept = imitation(file)
+        run(function, layout.address, address, len(file), buffer)
+        kept.clear()
+
+
+class Parts(NamedTuple):
+    """How arrays are divided: a record a part, and scratch a thread."""
+
+    records: np.ndarray[Any, Any]
+    address: int
+    scratch_bytes: int
+    layouts: list[Layout]  # whose words the records name
+
+
+class Division:
+    """Divides a function's arrays into parts, once for each shapes and strides.
+
+    ``layout_of`` says how the arrays of a part lie, or None where the function cannot take them.
+    """
+
+    def __init__(self, layout_of: Callable[[list[Array]], Layout | None]) -> None:
+        self.layout_of = layout_of
+        self.known: dict[Any, Parts | None] = {}
+
+    def share(
+        self, function: int, file: list[Array], keys: Sequence[Sequence[Any]], threads: int
+    ) -> bool:
+        """Evaluate parts on several threads; False where the function cannot take one of them.
+
+        Parameters
+        ----------
+        function : int
+            Its address.
+        file : list of numpy.ndarray
+            Whole operands: inputs, then outputs.
+        keys : sequence of sequence
+            For each of them, what belongs to each part; always the same for one Division.
+        threads : int
+            The caller's included.
+        """
+        seen = tuple((a.shape, a.strides, a.flags.aligned) for a in file)
+        if seen not in self.known:
+            if len(self.known) >= REMEMBERED:
+                self.known.clear()
+            self.known[seen] = self.divide(file, keys)
+        parts = self.known[seen]
+        if parts is None:
+            return False
+        calls = _calls()
+        job = (ctypes.c_int64 * (PARTS_HEAD + len(file)))()
+        job[JOB_TASKS], job[JOB_TASK] = len(parts.records), calls.task
+        job[PARTS_FUNCTION], job[PARTS_COUNT] = function, len(file)
+        job[PARTS_RECORDS], job[PARTS_STEP] = parts.address, parts.scratch_bytes
+        job[PARTS_SCRATCH] = BUFFER.address_of(parts.scratch_bytes * threads)
+        calls.describe(ctypes.addressof(job), id(file))
+        run_job(job, threads)
+        return True
+
+    def divide(self, file: list[Array], keys: Sequence[Sequence[Any]]) -> Parts | None:
+        """Records of the parts; None where the function cannot take one of them."""
+        records, layouts = [], []
+        starts = [a.ctypes.data for a in file]
+        for at in range(len(keys[0])):
+            arrays = [array[key[at]] for array, key in zip(file, keys, strict=True)]
+            layout = self.layout_of(arrays)
+            if layout is None:
+                return None
+            layouts.append(layout)
+            offsets = [a.ctypes.data - start for a, start in zip(arrays, starts, strict=True)]
+            records.append([layout.address, *offsets])
+        table = np.array(records, np.int64)
+        scratch = max(layout.scratch_bytes for layout in layouts)
+        return Parts(table, table.ctypes.data, -(-scratch // LINE) * LINE, layouts)
