@@ -59,8 +59,13 @@ LAYERS = (
     ("",),  # the package itself
     ("parse", "cli"),
     ("__main__",),
+    ("vecmath_check",),
+    ("vecmath_check.subjects",),
+    ("vecmath_check.points", "vecmath_check.references"),
+    ("vecmath_check.measurement",),
+    ("vecmath_check.__main__",),
 )
-OPTIONAL = {"scipy", "matplotlib", "llvmlite", "IPython"}
+OPTIONAL = {"scipy", "matplotlib", "llvmlite", "IPython", "mpmath"}
 LAYER_OF = {name: at for at, layer in enumerate(LAYERS) for name in layer}
 FILES = sorted(PACKAGE.rglob("*.py"))
 

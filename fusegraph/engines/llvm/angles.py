@@ -269,6 +269,11 @@ def atan2(e: Emitter, y: Value, x: Value) -> Value:
     tall, wide = e.fabs(y), e.fabs(x)
     steep = e.fcmp("ogt", tall, wide)
     small, large = e.select(steep, wide, tall), e.select(steep, tall, wide)
+    # Its remainder would underflow where both are near the least normal number: 1.499 ulp in float.
+    digits = FRACTION_BITS[x.type] + 1
+    least = e.fcmp("olt", large, e.real(x.type, 2.0 ** (3 * digits - BIAS[x.type])))
+    lift = e.select(least, e.real(x.type, 2.0 ** (2 * digits)), one)
+    small, large = e.fmul(small, lift), e.fmul(large, lift)
     quotient = e.fdiv(small, large)
     # What the division rounded off; NaN where a side is zero or infinite.
     low = e.fdiv(e.fma(e.fneg(quotient), large, small), large)
