@@ -67,7 +67,7 @@ def _near_edges(rng: Generator, subject: Subject, count: int) -> Array:
     """Half of them up to 2**16 numbers from an edge, half relatively 1 to 2**-52 from it."""
     info: Any = np.finfo(np.dtype(subject.dtype))
     always = (0.0, 1.0, float(info.tiny), float(info.max), float(info.smallest_subnormal))
-    known = [edge for edge in (*subject.edges, *always) if edge <= info.max]
+    known = [edge for edge in (*subject.edges, *always) if edge <= float(info.max)]
     centres = rng.choice(np.array(known), count) * _signs(rng, count)
     half = count // 2
     steps = np.exp2(rng.uniform(0, 16, half)) * _signs(rng, half)
@@ -87,7 +87,8 @@ def _multiples_of_half_pi(rng: Generator, subject: Subject, count: int) -> Array
     k[::2] = np.rint(np.exp2(rng.uniform(0, 30, k[::2].size)))
     close = (k * HALF_PI * _signs(rng, count)).astype(subject.dtype)
     integer = INTEGERS[subject.dtype]
-    return (close.view(integer) + rng.integers(-2, 3, count, integer)).view(subject.dtype)
+    bits: Array = close.view(integer) + rng.integers(-2, 3, count, integer)
+    return bits.view(subject.dtype)
 
 
 # --- second operands ------------------------------------------------------------------------------

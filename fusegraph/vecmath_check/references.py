@@ -30,7 +30,10 @@ def extended() -> bool:
 
 def numpy_function(name: str) -> Callable[..., Array]:
     """NumPy's own function of a name (SciPy's of erf)."""
-    return _erf_of_scipy() if name == "erf" else OPS[name].function
+    if name == "sigmoid":
+        return _sigmoid
+    function: Callable[..., Array] = _erf_of_scipy() if name == "erf" else OPS[name].function
+    return function
 
 
 def double(name: str) -> Callable[..., Array]:
@@ -44,14 +47,14 @@ def longdouble(name: str) -> Callable[..., Array]:
 
 
 @cache
-def _erf_of_scipy() -> Callable[..., Array]:
+def _erf_of_scipy() -> Any:
     try:
         from scipy.special import erf  # noqa: PLC0415  (optional)
     except ImportError as error:
         raise ImportError(
             "checking erf needs scipy; install it with: pip install 'fusegraph[scipy]'"
         ) from error
-    return erf  # type: ignore[no-any-return,unused-ignore]
+    return erf
 
 
 # --- what NumPy has not, or not well enough -------------------------------------------------------
@@ -65,11 +68,19 @@ def _logaddexp(x: Array, y: Array) -> Array:
 
 def _logaddexp2(x: Array, y: Array) -> Array:
     distance = np.where(x == y, 0, np.abs(x - y))
-    two = x.dtype.type(2)
-    return np.maximum(x, y) + np.log1p(np.exp2(-distance)) / np.log(two)
+    more: Array = np.log1p(np.exp2(-distance)) / np.log(x.dtype.type(2))
+    return np.maximum(x, y) + more
 
 
-_OWN: dict[str, Callable[..., Array]] = {"logaddexp": _logaddexp, "logaddexp2": _logaddexp2}
+def _sigmoid(x: Array) -> Array:
+    return 1 / (1 + np.exp(-x))
+
+
+_OWN: dict[str, Callable[..., Array]] = {
+    "logaddexp": _logaddexp,
+    "logaddexp2": _logaddexp2,
+    "sigmoid": _sigmoid,
+}
 
 _MAP = """
 define void @fg_map(ptr %f, ptr %x, ptr %y, i64 %count) {{
@@ -134,6 +145,7 @@ def _exact(name: str, x: tuple[Any, ...]) -> Any:
         "log10": mp.log10,
         "cbrt": lambda a: mp.sign(a) * mp.cbrt(abs(a)),
         "pow": lambda a, b: mp.power(a, b).real,
+        "sigmoid": lambda a: 1 / (1 + mp.exp(-a)),
         "logaddexp": lambda a, b: mp.log(mp.exp(a) + mp.exp(b)),
         "logaddexp2": lambda a, b: mp.log(mp.mpf(2) ** a + mp.mpf(2) ** b, 2),
     }

@@ -106,7 +106,8 @@ def _float_ulps(e: Emitter, result: Value, reference: Value, operands: list[Valu
     nan = e.fcmp("uno", reference, reference)
     unlike = e.xor(nan, e.fcmp("uno", result, result))
     signs = [e.icmp("slt", e.bitcast(x, "i64"), e.whole("i64", 0)) for x in (result, reference)]
-    is_zero = e.or_(e.fcmp("oeq", result, zero), e.fcmp("oeq", reference, zero))
+    join = e.and_ if operands else e.or_  # where terms cancel, the reference's zero is rounded too
+    is_zero = join(e.fcmp("oeq", result, zero), e.fcmp("oeq", reference, zero))
     unlike = e.or_(unlike, e.and_(is_zero, e.xor(*signs)))
     a, b = (_limited(e, x, end) for x in (result, reference))
     size = e.fabs(b)

@@ -1,9 +1,10 @@
-"""Exponentials: exp, exp2, expm1, the hyperbolic functions and erf, as IR.
+"""Exponentials: exp, exp2, expm1, the hyperbolic functions and the logistic one, as IR.
 
 In: an Emitter and Values of type ``float`` or ``double``. Out: the Value of the function, as
 straight-line code over scalars. ``x = n ln 2 + r`` with two parts of ln 2 (Cody and Waite, 1980). It
 is scaled by two powers of two, so that subnormal results are rounded once (J.-M. Muller, Elementary
-Functions, 3rd ed., chapter 11). Coefficients are near-minimax, fitted on Chebyshev points in 200-bit
+Functions, 3rd ed., chapter 11). A NaN passes through every comparison here and every product, so it
+needs no select of its own. Coefficients are near-minimax, fitted on Chebyshev points in 300-bit
 arithmetic and rounded; the error of each fit stands beside it.
 """
 
@@ -28,33 +29,42 @@ EXPM1_TAIL = {  # (exp(r) - 1 - r) / r**2, |r| <= 0.3468: 2**-29.4, 2**-59.3
         2.755727357010214e-07, 2.5105259538448494e-08, 2.0914717341716378e-09,
     ),
 }
-EXP2 = {  # (2**r - 1) / r, |r| <= 0.5001: 2**-32.5, 2**-68.7
+EXP_TAIL = {  # the same for exp, whose 1 is larger: 2**-28.2, 2**-57.9 of exp(r)
     "float": (
-        0.6931471824645996, 0.24022650718688965, 0.05550410971045494, 0.009618056938052177,
-        0.0013333501992747188, 0.00015461468137800694, 1.529734072391875e-05,
+        0.4999999403953552, 0.1666651964187622, 0.041668254882097244, 0.00836880598217249,
+        0.001382177695631981,
     ),
     "double": (
-        0.6931471805599453, 0.24022650695910072, 0.05550410866482158, 0.009618129107628484,
-        0.0013333558146428445, 0.00015403530393362725, 1.5252733804051115e-05,
-        1.3215486816031034e-06, 1.0178086021199822e-07, 7.054894372547497e-09,
-        4.445530302729252e-10, 2.57335903859786e-11, 1.3716972592177838e-12,
+        0.5000000000000011, 0.16666666666666424, 0.04166666666652694, 0.008333333333486435,
+        0.0013888888944368978, 0.0001984126952525561, 2.4801492402202124e-05,
+        2.7557568677832605e-06, 2.7630479991736945e-07, 2.5005927458068118e-08,
+    ),
+}
+EXP2 = {  # (2**r - 1) / r, |r| <= 0.5001: 2**-32.4, 2**-59.2 of 2**r
+    "float": (
+        0.6931471824645996, 0.24022650718688965, 0.05550405755639076, 0.009618078358471394,
+        0.0013337276177480817, 0.00015455948596354574, 1.4476333490165416e-05,
+    ),
+    "double": (
+        0.6931471805599453, 0.24022650695910064, 0.05550410866482293, 0.009618129107632089,
+        0.0013333558146166064, 0.00015403530387310177, 1.525273403551376e-05,
+        1.3215491381146244e-06, 1.0177986047191982e-07, 7.0533042866719016e-09,
+        4.465494723339027e-10, 2.7816701188613965e-11,
     ),
 }
 TANH = (  # (tanh(x) / x - 1) / x**2 in x**2, |x| <= 0.65: 2**-28.6; float only
     -0.3333333432674408, 0.13333290815353394, -0.053956348448991776, 0.021746186539530754,
     -0.00827245693653822, 0.0022149027790874243,
 )
-ERF = (  # erf(x) / x in x**2, |x| <= 1: 2**-51.2; for float, in double
-    1.1283791670955121, -0.376126389031744, 0.11283791670580423, -0.026866170586496874,
-    0.005223977154105304, -0.0008548304871782741, 0.00012054681918310599,
-    -1.4913300906316395e-05, 1.631035651387174e-06, -1.5188281247335167e-07, 9.428596956834164e-09,
-)
-ERFC_LOG = (  # log(erfc(x)) in x, 1 <= x <= 4.1: 2**-40.4; for float, in double
-    -7.91020789639804e-07, -1.1283678557579875, -0.6366823789791151, -0.10257698965790941,
-    0.01872795417739857, 0.0007891344315196411, -0.002316155280685759, 0.001090293021109796,
-    -0.00033151257218039465, 7.359271113479273e-05, -1.214665784209209e-05, 1.4609590614718491e-06,
-    -1.2139447181823438e-07, 6.23734201359275e-09, -1.4935207738326828e-10,
-)
+SINH = {  # (sinh(x) / x - 1) / x**2 in x**2, |x| <= 1: 2**-31.4, 2**-62.6
+    "float": (
+        0.1666666716337204, 0.008333315141499043, 0.00019841664470732212, 2.7899995984626003e-06,
+    ),
+    "double": (
+        0.16666666666666666, 0.008333333333333522, 0.0001984126984112911, 2.7557319275792084e-06,
+        2.50520979156216e-08, 1.6060227824469683e-10, 7.576785184410611e-13, 4.5345152122434276e-15,
+    ),
+}
 # fmt: on
 
 
@@ -67,82 +77,90 @@ class Format(NamedTuple):
     ln2: tuple[float, float]  # the first part has zeros enough that times an exponent it is exact
     least: float  # below, exp is zero; at it, rounding to zero is certain
     most: float  # above, exp is infinite
-    minus_one: float  # below, expm1 rounds to -1
-    plain: float  # above, expm1 rounds to exp
+    minus_one: float  # below, expm1 rounds to -1, and 1 + exp to 1
     flat: float  # above, tanh rounds to 1
 
 
 FORMATS = {
     "float": Format(
-        "i32", 23, 127, (0.693145751953125, 1.4286068203094173e-06), -104.5, 89.0, -18.0, 30.0, 9.5
+        "i32", 23, 127, (0.693145751953125, 1.4286068203094173e-06), -104.5, 89.0, -18.0, 9.5
     ),
     "double": Format(
-        "i64", 52, 1023, (0.6931471805601177, -1.7239444525614835e-13), -746.5, 710.0, -38.0, 40.0,
-        20.0,
+        "i64", 52, 1023, (0.6931471805601177, -1.7239444525614835e-13), -746.5, 710.0, -38.0, 20.0
     ),
-}  # fmt: skip
+}
+LIFT = 64  # powers of two by which results that may be subnormal are too large at first
 
 
 class Reduced(NamedTuple):
-    """``x = n ln 2 + r``: ``exp(r) - 1`` is ``r + tail``, and n is the sum of two integers."""
+    """``x = n ln 2 + r``; the lowest bits of the integer ``whole`` are those of n."""
 
     r: Value
-    tail: Value
-    first: Value
-    second: Value
+    rest: Value  # what r was rounded by
+    n: Value
+    whole: Value
+
+
+def at_most(e: Emitter, x: Value, most: float) -> Value:
+    """``x``, or ``most`` where it is larger; a NaN stays."""
+    bound = e.real(x.type, most)
+    return e.select(e.fcmp("ogt", x, bound), bound, x)
 
 
 def clamped(e: Emitter, x: Value, least: float, most: float) -> Value:
-    """``x`` within bounds; a NaN becomes the lower one, so that no conversion is undefined."""
-    low, high = e.real(x.type, least), e.real(x.type, most)
-    x = e.select(e.fcmp("ogt", x, low), x, low)
-    return e.select(e.fcmp("olt", x, high), x, high)
+    """``x`` within bounds; a NaN stays."""
+    bound = e.real(x.type, least)
+    return at_most(e, e.select(e.fcmp("olt", x, bound), bound, x), most)
 
 
-def nearest(e: Emitter, x: Value) -> tuple[Value, Value]:
-    """The nearest whole number, as a number and as an integer, from the bits of ``x + 1.5 * 2**p``."""
+def nearest(e: Emitter, x: Value, factor: float = 1.0) -> tuple[Value, Value]:
+    """The whole number nearest to ``x * factor``, and an integer whose lowest bits are its own.
+
+    Those are the bits of ``x + 1.5 * 2**p``, and no instruction converts before AVX-512. NaN gives
+    a NaN and bits of no meaning.
+    """
     form = FORMATS[x.type]
     magic = e.real(x.type, 1.5 * 2.0**form.fraction)
-    shifted = e.fadd(x, magic)
-    bits = e.sub(e.bitcast(shifted, form.integer), e.bitcast(magic, form.integer))
-    return e.fsub(shifted, magic), bits
+    shifted = e.fma(x, e.real(x.type, factor), magic)
+    return e.fsub(shifted, magic), e.bitcast(shifted, form.integer)
 
 
-def power_of_two(e: Emitter, k: Value, kind: str) -> Value:
-    """``2**k`` for an integer k within the exponents of the type."""
+def power_of_two(e: Emitter, whole: Value, kind: str, more: int = 0) -> Value:
+    """``2**(n + more)`` for an integer with n's lowest bits, within the exponents of the type."""
     form = FORMATS[kind]
-    biased = e.add(k, e.whole(k.type, form.bias))
-    return e.bitcast(e.shl(biased, e.whole(k.type, form.fraction)), kind)
+    biased = e.add(whole, e.whole(whole.type, form.bias + more))
+    return e.bitcast(e.shl(biased, e.whole(whole.type, form.fraction)), kind)
 
 
-def halves(e: Emitter, whole: Value) -> tuple[Value, Value]:
-    """An integer as the sum of two: 2 to each of them is within the exponents."""
-    one = e.whole(whole.type, 1)
-    if whole.type == "i32":
-        first = e.ashr(whole, one)
-    else:  # 64-bit integers have no arithmetic shift before AVX-512
-        offset = 1 << 12
-        lifted = e.lshr(e.add(whole, e.whole("i64", offset)), one)
-        first = e.sub(lifted, e.whole("i64", offset // 2))
-    return first, e.sub(whole, first)
+def scaled(e: Emitter, y: Value, n: Value, whole: Value) -> Value:
+    """``y * 2**n``, rounded once: infinite, subnormal and zero where it is.
 
-
-def scaled(e: Emitter, y: Value, first: Value, second: Value) -> Value:
-    """``y * 2**(first + second)``, rounded once."""
-    return e.fmul(e.fmul(y, power_of_two(e, first, y.type)), power_of_two(e, second, y.type))
+    Half the power and 2, so that 2**n itself may be infinite; or, where the result may be
+    subnormal, 2**(n + 64) and 2**-64.
+    """
+    form = FORMATS[y.type]
+    small = e.fcmp("olt", n, e.real(y.type, 22.0 - form.bias))
+    offset = (e.whole(form.integer, form.bias + more) for more in (LIFT, -1))
+    biased = e.add(whole, e.select(small, *offset))
+    power = e.bitcast(e.shl(biased, e.whole(form.integer, form.fraction)), y.type)
+    last = e.select(small, e.real(y.type, 2.0**-LIFT), e.real(y.type, 2.0))
+    return e.fmul(e.fmul(y, power), last)
 
 
 def reduce(e: Emitter, x: Value) -> Reduced:
     """Split a clamped argument of exp."""
     form = FORMATS[x.type]
-    n, whole = nearest(e, e.fmul(x, e.real(x.type, 1 / math.log(2))))
+    n, whole = nearest(e, x, 1 / math.log(2))
     near = e.fma(n, e.real(x.type, -form.ln2[0]), x)
     low = e.real(x.type, -form.ln2[1])
     r = e.fma(n, low, near)
-    tail = e.fmul(e.fmul(r, r), polynomial(e, r, EXPM1_TAIL[x.type]))
-    if x.type == "double":
-        tail = e.fadd(tail, e.fma(n, low, e.fsub(near, r)))
-    return Reduced(r, tail, *halves(e, whole))
+    return Reduced(r, e.fma(n, low, e.fsub(near, r)), n, whole)
+
+
+def expm1_tail(e: Emitter, part: Reduced) -> Value:
+    """``exp(r) - 1 - r``; in double with the rest of r, which in float would not be seen."""
+    tail = e.fmul(e.fmul(part.r, part.r), polynomial(e, part.r, EXPM1_TAIL[part.r.type]))
+    return e.fadd(tail, part.rest) if part.r.type == "double" else tail
 
 
 def or_nan(e: Emitter, x: Value, result: Value) -> Value:
@@ -150,75 +168,112 @@ def or_nan(e: Emitter, x: Value, result: Value) -> Value:
     return e.select(e.fcmp("uno", x, x), x, result)
 
 
+def exp_of_reduced(e: Emitter, r: Value) -> Value:
+    """``exp(r)`` for ``|r| <= ln(2) / 2``, as ``1 + r (1 + r p(r))``."""
+    one = e.real(r.type, 1.0)
+    return e.fma(e.fma(polynomial(e, r, EXP_TAIL[r.type]), r, one), r, one)
+
+
 def exp(e: Emitter, x: Value) -> Value:
-    """``2**n (1 + (exp(r) - 1))``."""
+    """``2**n exp(r)``."""
     form = FORMATS[x.type]
     part = reduce(e, clamped(e, x, form.least, form.most))
-    y = e.fadd(e.fadd(part.r, part.tail), e.real(x.type, 1.0))
-    return or_nan(e, x, scaled(e, y, part.first, part.second))
+    return scaled(e, exp_of_reduced(e, part.r), part.n, part.whole)
 
 
 def exp2(e: Emitter, x: Value) -> Value:
     """``2**n 2**r``: the argument splits exactly."""
     form = FORMATS[x.type]
-    least = -(form.bias + form.fraction + 2.0)
-    inside = clamped(e, x, least, form.bias + 1.0)
+    inside = clamped(e, x, -(form.bias + form.fraction + 2.0), form.bias + 1.0)
     n, whole = nearest(e, inside)
-    r = e.fsub(inside, n)
-    y = e.fma(polynomial(e, r, EXP2[x.type]), r, e.real(x.type, 1.0))
-    return or_nan(e, x, scaled(e, y, *halves(e, whole)))
+    return scaled(e, exp2_of_reduced(e, e.fsub(inside, n)), n, whole)
 
 
-def expm1_pair(e: Emitter, part: Reduced) -> Pair:
-    """``2**n r + (2**n - 1) + 2**n tail``: a number and its rounding error, where 2**n is finite."""
+def exp2_of_reduced(e: Emitter, r: Value, precision: str = "") -> Value:
+    """``2**r`` for ``|r| <= 1/2``; of float's precision in double where that is asked for."""
+    return e.fma(polynomial(e, r, EXP2[precision or r.type]), r, e.real(r.type, 1.0))
+
+
+def half_expm1(e: Emitter, part: Reduced) -> Pair:
+    """``2**n (r + tail) + (2**n - 1)``, halved so that 2**n may be just infinite, with its error."""
     kind = part.r.type
-    power = e.fmul(power_of_two(e, part.first, kind), power_of_two(e, part.second, kind))
-    total = two_sum(e, e.fsub(power, e.real(kind, 1.0)), e.fmul(power, part.r))
-    return quick_two_sum(e, total.high, e.fma(power, part.tail, total.low))
+    power = power_of_two(e, part.whole, kind, -1)
+    total = quick_two_sum(e, e.fsub(power, e.real(kind, 0.5)), e.fmul(power, part.r))
+    return quick_two_sum(e, total.high, e.fma(power, expm1_tail(e, part), total.low))
 
 
 def expm1(e: Emitter, x: Value) -> Value:
-    """The sum of two parts, and exp where the 1 is lost."""
+    """The sum of two parts."""
     form = FORMATS[x.type]
-    part = reduce(e, clamped(e, x, form.minus_one * 2, form.most))
-    small = expm1_pair(e, part).high
-    y = e.fadd(e.fadd(part.r, part.tail), e.real(x.type, 1.0))
-    large = scaled(e, y, part.first, part.second)
-    result = e.select(e.fcmp("ogt", x, e.real(x.type, form.plain)), large, small)
-    return or_nan(e, x, e.copysign(result, x))
+    half = half_expm1(e, reduce(e, clamped(e, x, form.minus_one * 2, form.most))).high
+    tiny = e.fcmp("olt", e.fabs(x), e.real(x.type, 2.0 ** -(form.fraction + 2)))
+    return e.select(tiny, x, e.copysign(e.fadd(half, half), x))  # a half may be no number
 
 
 def tanh(e: Emitter, x: Value) -> Value:
     """float: a polynomial up to 0.625, ``1 - 2 / (exp(2 a) + 1)`` above, as in Moshier's Cephes;
-    double: ``t / (t + 2)`` of ``t = exp(2 a) - 1`` in two parts.
+    double: ``t / (t + 1)`` of ``t = (exp(2 a) - 1) / 2``, as in FDLIBM.
     """
-    a = clamped(e, e.fabs(x), 0.0, FORMATS[x.type].flat)
-    result = _tanh_double(e, a) if x.type == "double" else _tanh_float(e, a)
-    return or_nan(e, x, e.copysign(result, x))
-
-
-def _tanh_double(e: Emitter, a: Value) -> Value:
-    t = expm1_pair(e, reduce(e, e.fadd(a, a)))
-    below = two_sum(e, t.high, e.real("double", 2.0))
+    a = at_most(e, e.fabs(x), FORMATS[x.type].flat)
+    if x.type == "float":
+        return e.copysign(_tanh_float(e, a), x)
+    t = half_expm1(e, reduce(e, e.fadd(a, a)))
+    one = e.real("double", 1.0)
+    below = two_sum(e, one, t.high)
     quotient = e.fdiv(t.high, below.high)
-    rest = e.fadd(e.fma(e.fneg(quotient), below.high, t.high), t.low)
-    rest = e.fma(e.fneg(quotient), e.fadd(below.low, t.low), rest)
-    return e.fadd(quotient, e.fdiv(rest, below.high))
+    # what both were rounded by, without which the error passed 2 ulp; 1 - quotient is 1 / below
+    rest = e.fma(e.fneg(quotient), e.fadd(below.low, t.low), t.low)
+    return e.copysign(e.fma(rest, e.fsub(one, quotient), quotient), x)
 
 
 def _tanh_float(e: Emitter, a: Value) -> Value:
     one = e.real("float", 1.0)
     part = reduce(e, e.fadd(a, a))
-    power = power_of_two(e, e.add(part.first, part.second), "float")
-    above = e.fma(power, e.fadd(part.r, part.tail), e.fadd(power, one))  # exp(2 a) + 1
+    power = power_of_two(e, part.whole, "float")
+    above = e.fma(power, exp_of_reduced(e, part.r), one)  # exp(2 a) + 1
     large = e.fsub(one, e.fdiv(e.real("float", 2.0), above))
     z = e.fmul(a, a)
     small = e.fma(e.fmul(a, z), polynomial(e, z, TANH), a)
     return e.select(e.fcmp("ogt", a, e.real("float", 0.625)), large, small)
 
 
+def sigmoid(e: Emitter, x: Value) -> Value:
+    """``1 / (1 + y)`` or ``y / (1 + y)`` of ``y = exp(-|x|)``, with its subnormal results.
+
+    ``1 / (1 + exp(-x))`` is zero where they begin. The quotient is corrected by what both sides were
+    rounded by, to first order.
+    """
+    form = FORMATS[x.type]
+    one, zero = e.real(x.type, 1.0), e.real(x.type, 0.0)
+    size = e.fabs(x)
+    bound = e.real(x.type, -form.least)
+    part = reduce(e, e.fneg(e.select(e.fcmp("ogt", size, bound), bound, size)))
+    small = e.fcmp("olt", part.n, e.real(x.type, 22.0 - form.bias))
+    offset = (e.whole(form.integer, form.bias + more) for more in (LIFT, 0))
+    biased = e.add(part.whole, e.select(small, *offset))
+    power = e.bitcast(e.shl(biased, e.whole(form.integer, form.fraction)), x.type)
+    down = e.select(small, e.real(x.type, 2.0**-LIFT), one)
+    y = quick_two_sum(e, one, e.fadd(part.r, expm1_tail(e, part)))
+    y = Pair(e.fmul(y.high, power), e.fmul(y.low, power))
+    below = quick_two_sum(e, one, e.fmul(y.high, down))
+    below = Pair(below.high, e.fadd(below.low, y.low))
+    negative = e.fcmp("olt", x, zero)
+    quotient = e.fdiv(e.select(negative, y.high, one), below.high)
+    inverse = e.select(negative, e.fsub(one, quotient), quotient)
+    above = e.select(negative, y.low, zero)
+    rest = e.fma(e.fneg(quotient), below.low, above)
+    result = e.fma(rest, inverse, quotient)
+    return e.fmul(result, e.select(negative, down, one))
+
+
 WIDE: list[Callable[..., Value]] = []
 """The functions that take floats by way of double."""
+
+
+def rounds_doubles(function: Callable[..., Value]) -> Callable[..., Value]:
+    """Mark a function whose float results are rounded from doubles."""
+    WIDE.append(function)
+    return function
 
 
 def through_double(function: Callable[..., Value]) -> Callable[..., Value]:
@@ -230,52 +285,32 @@ def through_double(function: Callable[..., Value]) -> Callable[..., Value]:
         return e.fptrunc(result, "float") if operands[0].type == "float" else result
 
     narrow.__doc__ = function.__doc__
-    WIDE.append(narrow)
-    return narrow
+    return rounds_doubles(narrow)
 
 
-def _sinh(e: Emitter, x: Value) -> Value:
-    """``(t + t / (t + 1)) / 2`` of ``t = exp(a) - 1`` in two parts; far out ``exp(a) / 2``."""
-    kind, form = x.type, FORMATS[x.type]
-    a = e.fabs(x)
-    t = expm1_pair(e, reduce(e, clamped(e, a, 0.0, form.plain)))
-    quotient = e.fdiv(t.high, e.fadd(t.high, e.real(kind, 1.0)))
-    total = quick_two_sum(e, t.high, quotient)
-    small = e.fmul(e.fadd(total.high, e.fadd(total.low, t.low)), e.real(kind, 0.5))
-    result = e.select(e.fcmp("olt", a, e.real(kind, form.plain)), small, _half_exp(e, a))
-    return or_nan(e, x, e.copysign(result, x))
+def _quarter_exp(e: Emitter, a: Value) -> Pair:
+    """``exp(a) / 4`` for ``a >= 0`` and its error, infinite only where half of it is."""
+    part = reduce(e, at_most(e, a, FORMATS[a.type].most + 0.65))
+    power = power_of_two(e, part.whole, a.type, -2)
+    y = quick_two_sum(e, e.real(a.type, 1.0), e.fadd(part.r, expm1_tail(e, part)))
+    return Pair(e.fmul(y.high, power), e.fmul(y.low, power))
 
 
-def _cosh(e: Emitter, x: Value) -> Value:
+def sinh(e: Emitter, x: Value) -> Value:
+    """A polynomial up to 1, ``(y - 1 / y) / 2`` of ``y = exp(a)`` above."""
+    kind, a = x.type, e.fabs(x)
+    two = e.real(kind, 2.0)
+    quarter = _quarter_exp(e, a)
+    inverse = e.fdiv(e.real(kind, 0.125), quarter.high)
+    large = e.fma(quarter.high, two, e.fma(quarter.low, two, e.fneg(inverse)))
+    z = e.fmul(a, a)
+    small = e.fma(e.fmul(a, z), polynomial(e, z, SINH[kind]), a)
+    return e.copysign(e.select(e.fcmp("ogt", a, e.real(kind, 1.0)), large, small), x)
+
+
+def cosh(e: Emitter, x: Value) -> Value:
     """``(y + 1 / y) / 2`` of ``y = exp(a)``."""
-    kind = x.type
-    a = e.fabs(x)
-    half = e.real(kind, 0.5)
-    y = exp(e, a)
-    small = e.fma(half, y, e.fdiv(half, y))
-    large = _half_exp(e, a)
-    result = e.select(e.fcmp("olt", a, e.real(kind, FORMATS[kind].plain)), small, large)
-    return or_nan(e, x, result)
-
-
-def _half_exp(e: Emitter, a: Value) -> Value:
-    """``exp(a) / 2``, infinite only where the quotient is."""
-    form = FORMATS[a.type]
-    part = reduce(e, clamped(e, a, 0.0, form.most + 1.0))
-    y = e.fadd(e.fadd(part.r, part.tail), e.real(a.type, 1.0))
-    return scaled(e, y, part.first, e.sub(part.second, e.whole(form.integer, 1)))
-
-
-sinh = through_double(_sinh)
-cosh = through_double(_cosh)
-
-
-@through_double
-def erf(e: Emitter, x: Value) -> Value:
-    """A polynomial up to 1 and ``1 - exp(log(erfc(a)))`` above; of float's precision."""
-    a = clamped(e, e.fabs(x), 0.0, 4.0)  # from 3.92 on, erf rounds to 1 in float
-    small = e.fmul(a, polynomial(e, e.fmul(a, a), ERF))
-    one = e.real("double", 1.0)
-    large = e.fsub(one, exp(e, polynomial(e, a, ERFC_LOG)))
-    result = e.select(e.fcmp("olt", a, one), small, large)
-    return or_nan(e, x, e.copysign(result, x))
+    two = e.real(x.type, 2.0)
+    quarter = _quarter_exp(e, e.fabs(x))
+    inverse = e.fdiv(e.real(x.type, 0.125), quarter.high)
+    return e.fma(quarter.high, two, e.fma(quarter.low, two, inverse))

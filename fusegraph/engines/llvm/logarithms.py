@@ -1,4 +1,4 @@
-"""Logarithms, powers and what is made of them, as IR.
+"""Logarithms, as IR.
 
 In: an Emitter and Values of type ``float`` or ``double``. Out: the Value of the function, straight-line
 code over scalars. ``x = 2**k (1 + f)`` with ``1 + f`` in [sqrt(1/2), sqrt(2)), and ``log(1 + f) =
@@ -12,15 +12,9 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from fusegraph.engines.llvm.exponentials import (
-    FORMATS,
-    exp,
-    exp2,
-    or_nan,
-    through_double,
-)
+from fusegraph.engines.llvm.exponentials import FORMATS, or_nan
 from fusegraph.engines.llvm.ir import Emitter, Value
-from fusegraph.engines.llvm.pairs import Pair, polynomial, quick_two_sum, two_product, two_sum
+from fusegraph.engines.llvm.pairs import polynomial, quick_two_sum, two_product, two_sum
 
 # fmt: off
 ATANH_TAIL = {  # (atanh(s) / s - 1) / s**2 in s**2, |s| <= 0.1718: 2**-30.7, 2**-59.7
@@ -33,9 +27,20 @@ ATANH_TAIL = {  # (atanh(s) / s - 1) / s**2 in s**2, |s| <= 0.1718: 2**-30.7, 2*
 # fmt: on
 LEAST_NORMAL = {"float": 2.0**-126, "double": 2.0**-1022}
 LIFT = {"float": 25, "double": 54}  # powers of two that make a subnormal normal
-LOG2_E = (1.4426950408889634, 2.0355273740931033e-17)  # a double, and the rest
-LOG10_E = (0.4342944819032518, 1.098319650216765e-17)
-LOG10_2 = (0.3010299956640665, -8.532344317057107e-14)  # 40 bits, and the rest
+LOG2_E = {  # a number, and the rest
+    "float": (1.4426950216293335, 1.925963033500011e-08),
+    "double": (1.4426950408889634, 2.0355273740931033e-17),
+}
+LOG10_E = {
+    "float": (0.4342944920063019, -1.0103049952192578e-08),
+    "double": (0.4342944819032518, 1.098319650216765e-17),
+}
+LOG10_2 = {  # 16 and 40 bits, so that times an exponent it is exact, and the rest
+    "float": (0.301025390625, 4.605039066518657e-06),
+    "double": (0.3010299956640665, -8.532344317057107e-14),
+}
+
+Parts = tuple[float, float]
 
 
 class Split(NamedTuple):
@@ -48,19 +53,23 @@ class Split(NamedTuple):
 
 def split(e: Emitter, x: Value) -> Split:
     """Take a positive finite number apart; what other arguments give is replaced afterwards."""
+    kind = x.type
+    tiny = e.fcmp("olt", x, e.real(kind, LEAST_NORMAL[kind]))
+    part = split_normal(e, e.select(tiny, e.fmul(x, e.real(kind, 2.0 ** LIFT[kind])), x))
+    less = e.select(tiny, e.real(kind, float(LIFT[kind])), e.real(kind, 0.0))
+    return Split(e.fsub(part.exponent, less), part.f, part.power)
+
+
+def split_normal(e: Emitter, x: Value) -> Split:
+    """The same for a number that is not subnormal."""
     kind, form = x.type, FORMATS[x.type]
     integer = form.integer
-    tiny = e.fcmp("olt", x, e.real(kind, LEAST_NORMAL[kind]))
-    lifted = e.select(tiny, e.fmul(x, e.real(kind, 2.0 ** LIFT[kind])), x)
     root = e.bitcast(e.real(kind, math.sqrt(0.5)), integer)
-    bits = e.bitcast(lifted, integer)
+    bits = e.bitcast(x, integer)
     top = e.whole(integer, ~((1 << form.fraction) - 1))
     power = e.and_(e.sub(bits, root), top)
     one_plus = e.bitcast(e.sub(bits, power), kind)
-    exponent = _exponent(e, power, kind)
-    less = e.select(tiny, e.real(kind, float(LIFT[kind])), e.real(kind, 0.0))
-    f = e.fsub(one_plus, e.real(kind, 1.0))
-    return Split(e.fsub(exponent, less), f, power)
+    return Split(_exponent(e, power, kind), e.fsub(one_plus, e.real(kind, 1.0)), power)
 
 
 def _exponent(e: Emitter, power: Value, kind: str) -> Value:
@@ -79,7 +88,14 @@ def _exponent(e: Emitter, power: Value, kind: str) -> Value:
 
 def log_tail(e: Emitter, f: Value) -> Value:
     """``log(1 + f) - f``."""
-    s = e.fdiv(f, e.fadd(f, e.real(f.type, 2.0)))
+    return _tail_of_quotient(e, f, _quotient(e, f))
+
+
+def _quotient(e: Emitter, f: Value) -> Value:
+    return e.fdiv(f, e.fadd(f, e.real(f.type, 2.0)))
+
+
+def _tail_of_quotient(e: Emitter, f: Value, s: Value) -> Value:
     z = e.fmul(s, s)
     rest = e.fsub(f, e.fmul(e.fadd(z, z), polynomial(e, z, ATANH_TAIL[f.type])))
     return e.fneg(e.fmul(s, rest))
@@ -115,106 +131,46 @@ def log1p(e: Emitter, x: Value) -> Value:
     zero = e.real(kind, 0.0)
     unscaled = e.fcmp("oeq", part.exponent, zero)
     f = e.select(unscaled, x, part.f)
-    correction = e.select(unscaled, zero, e.fdiv(c, u))
+    s = _quotient(e, f)
+    # 1 / (1 + f) is nearly 1 - 2 s + 2 s**2, and c is less than the last place of u
+    half_slope = e.fma(s, e.fsub(s, e.real(kind, 1.0)), e.real(kind, 0.5))
+    c = e.select(unscaled, zero, e.fmul(c, _twice_inverse(e, part.power, kind)))
     high, low = (e.real(kind, number) for number in FORMATS[kind].ln2)
-    tail = e.fma(part.exponent, low, e.fadd(log_tail(e, f), correction))
+    tail = e.fma(part.exponent, low, e.fma(c, half_slope, _tail_of_quotient(e, f, s)))
     total = quick_two_sum(e, e.fmul(part.exponent, high), f)
     result = with_edges(e, u, e.fadd(total.high, e.fadd(total.low, tail)))
     tiny = e.fcmp("olt", e.fabs(x), e.real(kind, 2.0 ** -(FORMATS[kind].fraction + 2)))
     return e.select(tiny, x, or_nan(e, x, result))  # keeps the sign of zero
 
 
-def _scaled_log(
-    e: Emitter, x: Value, base: tuple[float, float], factor: tuple[float, float]
-) -> Value:
-    """``k * base + log(1 + f) * factor``, both constants in two parts; double."""
+def _twice_inverse(e: Emitter, power: Value, kind: str) -> Value:
+    """``2**(1 - k)`` from the bits of k in place; zero for the largest k."""
+    form = FORMATS[kind]
+    two = e.whole(form.integer, (form.bias + 1) << form.fraction)
+    return e.bitcast(e.sub(two, power), kind)
+
+
+def _scaled_log(e: Emitter, x: Value, base: Parts, factor: Parts) -> Value:
+    """``k * base + log(1 + f) * factor``, both constants in two parts."""
+    kind = x.type
     part = split(e, x)
     wide = quick_two_sum(e, part.f, log_tail(e, part.f))
-    high, low = (e.real("double", number) for number in factor)
+    high, low = (e.real(kind, number) for number in factor)
     product = two_product(e, wide.high, high)
     tail = e.fma(wide.low, high, e.fma(wide.high, low, product.low))
-    whole = e.fmul(part.exponent, e.real("double", base[0]))
-    total = two_sum(e, whole, product.high)
-    small = e.fma(part.exponent, e.real("double", base[1]), e.fadd(total.low, tail))
+    whole = e.fmul(part.exponent, e.real(kind, base[0]))
+    total = quick_two_sum(e, whole, product.high)
+    small = e.fadd(total.low, tail)
+    if base[1]:
+        small = e.fma(part.exponent, e.real(kind, base[1]), small)
     return with_edges(e, x, e.fadd(total.high, small))
 
 
-@through_double
 def log2(e: Emitter, x: Value) -> Value:
     """``k + log(1 + f) log2(e)``."""
-    return _scaled_log(e, x, (1.0, 0.0), LOG2_E)
+    return _scaled_log(e, x, (1.0, 0.0), LOG2_E[x.type])
 
 
-@through_double
 def log10(e: Emitter, x: Value) -> Value:
     """``k log10(2) + log(1 + f) log10(e)``."""
-    return _scaled_log(e, x, LOG10_2, LOG10_E)
-
-
-@through_double
-def cbrt(e: Emitter, x: Value) -> Value:
-    """``exp2(log2(a) / 3)``; of float's precision."""
-    third = e.fmul(_scaled_log(e, e.fabs(x), (1.0, 0.0), LOG2_E), e.real("double", 1 / 3))
-    return or_nan(e, x, e.copysign(exp2(e, third), x))
-
-
-@through_double
-def hypot(e: Emitter, x: Value, y: Value) -> Value:
-    """``sqrt(x**2 + y**2)``: squares of floats are exact in double. Infinity wins over NaN."""
-    root = e.sqrt(e.fma(x, x, e.fmul(y, y)))
-    infinity = e.real("double", math.inf)
-    for operand in (x, y):
-        root = e.select(e.fcmp("oeq", e.fabs(operand), infinity), infinity, root)
-    return root
-
-
-@through_double
-def logaddexp(e: Emitter, x: Value, y: Value) -> Value:
-    """``max + log1p(exp(-|x - y|))``; equal infinities have no difference."""
-    top, away = _top_and_distance(e, x, y)
-    return _sum_or_nan(e, x, y, top, log1p(e, exp(e, e.fneg(away))))
-
-
-@through_double
-def logaddexp2(e: Emitter, x: Value, y: Value) -> Value:
-    """``max + log2(1 + 2**-|x - y|)``."""
-    top, away = _top_and_distance(e, x, y)
-    nats = log1p(e, exp2(e, e.fneg(away)))
-    return _sum_or_nan(e, x, y, top, e.fmul(nats, e.real("double", 1 / math.log(2))))
-
-
-def _top_and_distance(e: Emitter, x: Value, y: Value) -> Pair:
-    top = e.select(e.fcmp("ogt", x, y), x, y)
-    equal = e.fcmp("oeq", x, y)
-    return Pair(top, e.select(equal, e.real("double", 0.0), e.fabs(e.fsub(x, y))))
-
-
-def _sum_or_nan(e: Emitter, x: Value, y: Value, top: Value, more: Value) -> Value:
-    return or_nan(e, x, or_nan(e, y, e.fadd(top, more)))
-
-
-@through_double
-def power(e: Emitter, x: Value, y: Value) -> Value:
-    """``exp2(y log2(a))`` with the sign of an odd power; of float's precision.
-
-    C's special values (ISO C, F.10.4.4): 1 to anything and anything to 0 are 1.
-    """
-    kind = "double"
-    zero, one, infinity = (e.real(kind, c) for c in (0.0, 1.0, math.inf))
-    a = e.fabs(x)
-    exponent = e.fmul(y, _scaled_log(e, a, (1.0, 0.0), LOG2_E))
-    size = exp2(e, exponent)
-    size = e.select(e.fcmp("uno", exponent, exponent), exponent, size)
-    # (-1) ** inf is 1: there the product is 0 * inf
-    size = e.select(e.fcmp("oeq", a, one), or_nan(e, y, one), size)
-    whole = e.fcmp("oeq", e.floor(y), y)
-    half = e.fmul(y, e.real(kind, 0.5))
-    odd = e.and_(whole, e.fcmp("une", e.floor(half), half))
-    negative = e.fcmp("olt", e.copysign(one, x), zero)
-    signed = e.select(e.and_(negative, odd), e.fneg(size), size)
-    finite_negative = e.and_(e.fcmp("olt", x, zero), e.fcmp("olt", a, infinity))
-    not_whole = e.xor(whole, e.whole("i1", 1))
-    result = e.select(e.and_(finite_negative, not_whole), e.real(kind, math.nan), signed)
-    result = or_nan(e, x, or_nan(e, y, result))
-    certain = e.fcmp("oeq", x, one)
-    return e.select(e.fcmp("oeq", y, zero), one, e.select(certain, one, result))
+    return _scaled_log(e, x, LOG10_2[x.type], LOG10_E[x.type])

@@ -46,6 +46,12 @@ def two_product(e: Emitter, a: Value, b: Value) -> Pair:
     return Pair(high, e.fma(a, b, e.fneg(high)))
 
 
+def pair_product(e: Emitter, a: Pair, b: Pair) -> Pair:
+    """``a * b``; both parts' products but that of the low ones (Dekker 1971)."""
+    high, low = two_product(e, a.high, b.high)
+    return Pair(high, e.fma(a.high, b.low, e.fma(a.low, b.high, low)))
+
+
 def polynomial(e: Emitter, z: Value, coefficients: Sequence[float]) -> Value:
     """``sum(c * z**k for k, c in enumerate(coefficients))`` by Horner's rule.
 

@@ -12,11 +12,12 @@ from functools import cache
 
 from fusegraph.engines.llvm import exponentials as exps
 from fusegraph.engines.llvm import logarithms as logs
+from fusegraph.engines.llvm import powers
 from fusegraph.engines.llvm.angles import ANGLES
+from fusegraph.engines.llvm.error_function import erf
 from fusegraph.engines.llvm.ir import Emitter, Value
 
 BOTH = ("float", "double")
-FLOAT = ("float",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,26 +43,32 @@ class MathFunction:
 
 CODY_WAITE = "Cody and Waite 1980, polynomials of our own"
 FDLIBM = "FDLIBM 1993, polynomials of our own"
+PAIRS = "log2 in the form of FDLIBM 1993, in pairs"
+POWERS = (0.5, 126.0, 128.0, 150.0, 1022.0, 1024.0, 1075.0)
+FLAT = (3.92, 4.0, 5.92, 6.0)
 ENDS = (88.8, 103.98, 709.79, 745.2)
+ROOTS = (0.0, 1.0, 0.5**0.5, 2.0**0.5)
+APART = (0.0, 1.0, 17.0, 38.0, *ENDS)
 
 # fmt: off
 ROWS: tuple[MathFunction, ...] = (
-    MathFunction("exp", 1, exps.exp, CODY_WAITE, (0.0, *ENDS)),
-    MathFunction("exp2", 1, exps.exp2, CODY_WAITE, (0.0, 128.0, 150.0, 1024.0, 1075.0)),
+    MathFunction("exp", 1, exps.exp, CODY_WAITE, (0.0, 0.3466, 86.6, 708.4, *ENDS)),
+    MathFunction("exp2", 1, exps.exp2, CODY_WAITE, (0.0, *POWERS)),
     MathFunction("expm1", 1, exps.expm1, CODY_WAITE, (0.0, 0.35, 18.0, 30.0, 38.0, 40.0, *ENDS)),
-    MathFunction("tanh", 1, exps.tanh, "Cephes 1989, FDLIBM 1993 (double)", (0.0, 0.625, 9.1, 19.1)),
-    MathFunction("sinh", 1, exps.sinh, FDLIBM, (0.0, 40.0, *ENDS)),
-    MathFunction("cosh", 1, exps.cosh, FDLIBM, (0.0, 40.0, *ENDS)),
-    MathFunction("erf", 1, exps.erf, "fits of erf(x)/x and log(erfc(x))", (1.0, 3.92), FLOAT),
-    MathFunction("log", 1, logs.log, FDLIBM, (0.0, 1.0, 0.5**0.5, 2.0**0.5)),
+    MathFunction("tanh", 1, exps.tanh, "Cephes 1989 and FDLIBM 1993", (0.0, 0.17, 0.625, 9.1, 19.1)),
+    MathFunction("sinh", 1, exps.sinh, CODY_WAITE, (0.0, 1.0, 89.42, 710.48, *ENDS)),
+    MathFunction("cosh", 1, exps.cosh, CODY_WAITE, (0.0, 89.42, 710.48, *ENDS)),
+    MathFunction("sigmoid", 1, exps.sigmoid, CODY_WAITE, (0.0, 0.35, 17.0, 44.0, 87.3, 708.4, *ENDS)),
+    MathFunction("erf", 1, erf, "fits of erf(x)/x and log(erfc(x))", (0.0, 1.0, *FLAT)),
+    MathFunction("log", 1, logs.log, FDLIBM, ROOTS),
     MathFunction("log1p", 1, logs.log1p, FDLIBM, (0.0, 0.4142, 0.2929, 1.0)),
-    MathFunction("log2", 1, logs.log2, FDLIBM, (0.0, 1.0, 0.5**0.5, 2.0**0.5)),
-    MathFunction("log10", 1, logs.log10, FDLIBM, (0.0, 1.0, 0.5**0.5, 2.0**0.5)),
-    MathFunction("cbrt", 1, logs.cbrt, "exp2 of a third of log2", (0.0,), FLOAT),
-    MathFunction("hypot", 2, logs.hypot, "squares in double", (0.0,), FLOAT),
-    MathFunction("logaddexp", 2, logs.logaddexp, "log1p of exp", (0.0,), FLOAT),
-    MathFunction("logaddexp2", 2, logs.logaddexp2, "log1p of exp2", (0.0,), FLOAT),
-    MathFunction("pow", 2, logs.power, "exp2 of y log2(x)", (0.0, 1.0), FLOAT),
+    MathFunction("log2", 1, logs.log2, FDLIBM, ROOTS),
+    MathFunction("log10", 1, logs.log10, FDLIBM, ROOTS),
+    MathFunction("cbrt", 1, powers.cbrt, "Kahan 1991, Householder's iteration", (0.0, 1.0, 8.0)),
+    MathFunction("hypot", 2, powers.hypot, "squares in double, or scaled", (0.0, 2.0**-450, 2.0**500)),
+    MathFunction("logaddexp", 2, powers.logaddexp, "log1p of exp, in pairs", APART),
+    MathFunction("logaddexp2", 2, powers.logaddexp2, "log1p of exp, in pairs", APART),
+    MathFunction("pow", 2, powers.power, PAIRS, ROOTS),
     *(MathFunction(*row) for row in ANGLES),
 )
 # fmt: on
