@@ -14,6 +14,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import NamedTuple
 
+from fusegraph.engines.llvm.exponentials import rounds_doubles
 from fusegraph.engines.llvm.ir import Emitter, Value
 from fusegraph.engines.llvm.pairs import Pair, polynomial, quick_two_sum, two_product, two_sum
 from fusegraph.engines.llvm.reduction import (
@@ -22,6 +23,7 @@ from fusegraph.engines.llvm.reduction import (
     Turn,
     pi_fraction,
     reduce_any,
+    reduce_float,
     reduce_moderate,
     split,
 )
@@ -166,19 +168,47 @@ def _or_itself(e: Emitter, x: Value, result: Value) -> Value:
     return e.select(tiny, x, result)
 
 
+def _sine_of_float(e: Emitter, x: Value, more: int) -> Value:
+    """The same for a float, whose reduced angle is a double, ``more`` quarter turns on."""
+    high, quarters = reduce_float(e, x)
+    if more:
+        quarters = e.add(quarters, e.whole("i64", more))
+    z = e.fmul(high, high)
+    sine = e.fma(e.fmul(high, z), polynomial(e, z, SIN["float"]), high)
+    tail = e.fma(polynomial(e, z, COS["float"]), z, e.real("double", -0.5))
+    size = e.select(_is_odd(e, quarters), e.fma(tail, z, e.real("double", 1.0)), sine)
+    sign = e.shl(e.lshr(quarters, e.whole("i64", 1)), e.whole("i64", SIGN_BIT["double"]))
+    return e.fptrunc(e.bitcast(e.xor(e.bitcast(size, "i64"), sign), "double"), "float")
+
+
+@rounds_doubles
 def sin(e: Emitter, x: Value) -> Value:
     """Sine: reduced to [-pi/4, pi/4], polynomials of sine and cosine, one chosen."""
+    if x.type == "float":
+        return _or_itself(e, x, _sine_of_float(e, x, 0))
     return _sin(e, x, reduce_any)
 
 
+@rounds_doubles
 def cos(e: Emitter, x: Value) -> Value:
     """Cosine: the sine a quarter turn on."""
-    return _cos(e, x, reduce_any)
+    return _sine_of_float(e, x, 1) if x.type == "float" else _cos(e, x, reduce_any)
 
 
+@rounds_doubles
 def tan(e: Emitter, x: Value) -> Value:
     """Tangent: reduced to [-pi/4, pi/4]; ``-1 / tan`` in the odd octants, with its remainder."""
-    return _tan(e, x, reduce_any)
+    return _tan_of_float(e, x) if x.type == "float" else _tan(e, x, reduce_any)
+
+
+def _tan_of_float(e: Emitter, x: Value) -> Value:
+    high, quarters = reduce_float(e, x)
+    z = e.fmul(high, high)
+    tangent = e.fma(e.fmul(high, z), polynomial(e, z, TAN["float"]), high)
+    odd, one = _is_odd(e, quarters), e.real("double", 1.0)
+    above = e.select(odd, e.real("double", -1.0), tangent)
+    quotient = e.fdiv(above, e.select(odd, tangent, one))
+    return _or_itself(e, x, e.fptrunc(quotient, "float"))
 
 
 def sin_moderate(e: Emitter, x: Value) -> Value:

@@ -159,8 +159,13 @@ def reduce(e: Emitter, x: Value) -> Reduced:
 
 def expm1_tail(e: Emitter, part: Reduced) -> Value:
     """``exp(r) - 1 - r``; in double with the rest of r, which in float would not be seen."""
-    tail = e.fmul(e.fmul(part.r, part.r), polynomial(e, part.r, EXPM1_TAIL[part.r.type]))
+    tail = rough_tail(e, part.r)
     return e.fadd(tail, part.rest) if part.r.type == "double" else tail
+
+
+def rough_tail(e: Emitter, r: Value) -> Value:
+    """``exp(r) - 1 - r`` without the rest of r."""
+    return e.fmul(e.fmul(r, r), polynomial(e, r, EXPM1_TAIL[r.type]))
 
 
 def or_nan(e: Emitter, x: Value, result: Value) -> Value:
@@ -194,18 +199,19 @@ def exp2_of_reduced(e: Emitter, r: Value, precision: str = "") -> Value:
     return e.fma(polynomial(e, r, EXP2[precision or r.type]), r, e.real(r.type, 1.0))
 
 
-def half_expm1(e: Emitter, part: Reduced) -> Pair:
+def half_expm1(e: Emitter, part: Reduced, tail: Value) -> Pair:
     """``2**n (r + tail) + (2**n - 1)``, halved so that 2**n may be just infinite, with its error."""
     kind = part.r.type
     power = power_of_two(e, part.whole, kind, -1)
     total = quick_two_sum(e, e.fsub(power, e.real(kind, 0.5)), e.fmul(power, part.r))
-    return quick_two_sum(e, total.high, e.fma(power, expm1_tail(e, part), total.low))
+    return quick_two_sum(e, total.high, e.fma(power, tail, total.low))
 
 
 def expm1(e: Emitter, x: Value) -> Value:
     """The sum of two parts."""
     form = FORMATS[x.type]
-    half = half_expm1(e, reduce(e, clamped(e, x, form.minus_one * 2, form.most))).high
+    part = reduce(e, clamped(e, x, form.minus_one * 2, form.most))
+    half = half_expm1(e, part, expm1_tail(e, part)).high
     tiny = e.fcmp("olt", e.fabs(x), e.real(x.type, 2.0 ** -(form.fraction + 2)))
     return e.select(tiny, x, e.copysign(e.fadd(half, half), x))  # a half may be no number
 
@@ -217,7 +223,8 @@ def tanh(e: Emitter, x: Value) -> Value:
     a = at_most(e, e.fabs(x), FORMATS[x.type].flat)
     if x.type == "float":
         return e.copysign(_tanh_float(e, a), x)
-    t = half_expm1(e, reduce(e, e.fadd(a, a)))
+    part = reduce(e, e.fadd(a, a))
+    t = half_expm1(e, part, rough_tail(e, part.r))
     one = e.real("double", 1.0)
     below = two_sum(e, one, t.high)
     quotient = e.fdiv(t.high, below.high)

@@ -3,8 +3,9 @@
 In: an Emitter and Values of type ``float`` or ``double``. Out: the Value of the function, straight-line
 code over scalars. ``x = 2**k (1 + f)`` with ``1 + f`` in [sqrt(1/2), sqrt(2)), and ``log(1 + f) =
 2 atanh(s)`` of ``s = f / (2 + f)``, written ``f - s (f - 2 s**2 p(s**2))`` so that only a small term is
-rounded (K. Ng, FDLIBM, 1993). Coefficients are near-minimax, fitted on Chebyshev points in 200-bit
-arithmetic; the error of each fit stands beside it.
+rounded (K. Ng, FDLIBM, 1993). A polynomial in f needs twice the coefficients and saves nothing: the
+division runs beside the products. Coefficients are near-minimax, fitted on Chebyshev points in
+200-bit arithmetic; the error of each fit stands beside it.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from fusegraph.engines.llvm.exponentials import FORMATS, or_nan
+from fusegraph.engines.llvm.exponentials import FORMATS
 from fusegraph.engines.llvm.ir import Emitter, Value
-from fusegraph.engines.llvm.pairs import polynomial, quick_two_sum, two_product, two_sum
+from fusegraph.engines.llvm.pairs import polynomial, quick_two_sum, two_sum
 
 # fmt: off
 ATANH_TAIL = {  # (atanh(s) / s - 1) / s**2 in s**2, |s| <= 0.1718: 2**-30.7, 2**-59.7
@@ -27,20 +28,12 @@ ATANH_TAIL = {  # (atanh(s) / s - 1) / s**2 in s**2, |s| <= 0.1718: 2**-30.7, 2*
 # fmt: on
 LEAST_NORMAL = {"float": 2.0**-126, "double": 2.0**-1022}
 LIFT = {"float": 25, "double": 54}  # powers of two that make a subnormal normal
-LOG2_E = {  # a number, and the rest
-    "float": (1.4426950216293335, 1.925963033500011e-08),
-    "double": (1.4426950408889634, 2.0355273740931033e-17),
-}
-LOG10_E = {
-    "float": (0.4342944920063019, -1.0103049952192578e-08),
-    "double": (0.4342944819032518, 1.098319650216765e-17),
-}
+LOG2_E_LESS_1 = {"float": 0.4426950514316559, "double": 0.4426950408889634}
+LOG10_E_LESS_HALF = {"float": -0.06570551544427872, "double": -0.06570551809674817}
 LOG10_2 = {  # 16 and 40 bits, so that times an exponent it is exact, and the rest
     "float": (0.301025390625, 4.605039066518657e-06),
     "double": (0.3010299956640665, -8.532344317057107e-14),
 }
-
-Parts = tuple[float, float]
 
 
 class Split(NamedTuple):
@@ -48,129 +41,136 @@ class Split(NamedTuple):
 
     exponent: Value
     f: Value
-    power: Value  # the bits of the exponent, in place: what other numbers are scaled by
+    power: Value  # the bits of 2**exponent
 
 
 def split(e: Emitter, x: Value) -> Split:
     """Take a positive finite number apart; what other arguments give is replaced afterwards."""
     kind = x.type
     tiny = e.fcmp("olt", x, e.real(kind, LEAST_NORMAL[kind]))
-    part = split_normal(e, e.select(tiny, e.fmul(x, e.real(kind, 2.0 ** LIFT[kind])), x))
-    less = e.select(tiny, e.real(kind, float(LIFT[kind])), e.real(kind, 0.0))
-    return Split(e.fsub(part.exponent, less), part.f, part.power)
+    lifted = e.select(tiny, e.fmul(x, e.real(kind, 2.0 ** LIFT[kind])), x)
+    zero = _zero_exponent(kind)
+    zeros = (e.real(kind, zero + LIFT[kind]), e.real(kind, zero))
+    return _split(e, lifted, e.select(tiny, *zeros))
 
 
 def split_normal(e: Emitter, x: Value) -> Split:
     """The same for a number that is not subnormal."""
+    return _split(e, x, e.real(x.type, _zero_exponent(x.type)))
+
+
+def _split(e: Emitter, x: Value, zero: Value) -> Split:
     kind, form = x.type, FORMATS[x.type]
     integer = form.integer
     root = e.bitcast(e.real(kind, math.sqrt(0.5)), integer)
-    bits = e.bitcast(x, integer)
-    top = e.whole(integer, ~((1 << form.fraction) - 1))
-    power = e.and_(e.sub(bits, root), top)
-    one_plus = e.bitcast(e.sub(bits, power), kind)
-    return Split(_exponent(e, power, kind), e.fsub(one_plus, e.real(kind, 1.0)), power)
+    one = e.whole(integer, form.bias << form.fraction)
+    fraction = e.whole(integer, (1 << form.fraction) - 1)
+    moved = e.sub(e.bitcast(x, integer), e.sub(root, one))  # the exponent changes at sqrt(1/2)
+    one_plus = e.bitcast(e.add(e.and_(moved, fraction), root), kind)
+    biased = e.lshr(moved, e.whole(integer, form.fraction))
+    exponent = e.fsub(_number(e, biased, kind), zero)
+    return Split(
+        exponent, e.fsub(one_plus, e.real(kind, 1.0)), e.sub(moved, e.and_(moved, fraction))
+    )
 
 
-def _exponent(e: Emitter, power: Value, kind: str) -> Value:
-    """``power >> fraction`` as a number, from the bits of ``1.5 * 2**p + k``: no instruction converts
-    64-bit integers before AVX-512.
-    """
+def _zero_exponent(kind: str) -> float:
+    """What ``_number`` makes of the biased exponent 0."""
     form = FORMATS[kind]
-    magic = e.real(kind, 1.5 * 2.0**form.fraction)
-    # A logical shift of a biased power, so that it is never negative.
-    bias = e.whole(power.type, form.bias << form.fraction)
-    k = e.lshr(e.add(power, bias), e.whole(power.type, form.fraction))
-    bits = e.add(k, e.bitcast(magic, power.type))
-    shifted = e.bitcast(bits, kind)
-    return e.fsub(shifted, e.real(kind, 1.5 * 2.0**form.fraction + form.bias))
+    return form.bias + (2.0**form.fraction if kind == "double" else 0.0)
 
 
-def log_tail(e: Emitter, f: Value) -> Value:
+def _number(e: Emitter, biased: Value, kind: str) -> Value:
+    """A biased exponent as a number; in double plus 2**52, whose last bits it is: no instruction
+    converts 64-bit integers before AVX-512.
+    """
+    if kind == "float":
+        return e.sitofp(biased, kind)
+    return e.bitcast(e.or_(biased, e.bitcast(e.real(kind, 2.0**52), biased.type)), kind)
+
+
+class Tail(NamedTuple):
+    """``log(1 + f) - f``, and what it came from."""
+
+    tail: Value
+    s: Value  # f / (2 + f)
+
+
+def log_tail(e: Emitter, f: Value) -> Tail:
     """``log(1 + f) - f``."""
-    return _tail_of_quotient(e, f, _quotient(e, f))
-
-
-def _quotient(e: Emitter, f: Value) -> Value:
-    return e.fdiv(f, e.fadd(f, e.real(f.type, 2.0)))
-
-
-def _tail_of_quotient(e: Emitter, f: Value, s: Value) -> Value:
+    s = e.fdiv(f, e.fadd(f, e.real(f.type, 2.0)))
     z = e.fmul(s, s)
-    rest = e.fsub(f, e.fmul(e.fadd(z, z), polynomial(e, z, ATANH_TAIL[f.type])))
-    return e.fneg(e.fmul(s, rest))
+    rest = e.fma(e.fadd(z, z), polynomial(e, z, ATANH_TAIL[f.type]), e.fneg(f))
+    return Tail(e.fmul(s, rest), s)
 
 
 def with_edges(e: Emitter, x: Value, result: Value) -> Value:
-    """A logarithm's values at infinity, zero, below it and at NaN."""
+    """A logarithm's values at infinity and NaN (they are their own), at zero and below."""
     kind = x.type
-    infinity = e.real(kind, math.inf)
-    result = e.select(e.fcmp("oeq", x, infinity), infinity, result)
     zero = e.real(kind, 0.0)
+    result = e.select(e.fcmp("olt", x, e.real(kind, math.inf)), result, x)
     result = e.select(e.fcmp("oeq", x, zero), e.real(kind, -math.inf), result)
-    result = e.select(e.fcmp("olt", x, zero), e.real(kind, math.nan), result)
-    return or_nan(e, x, result)
+    return e.select(e.fcmp("olt", x, zero), e.real(kind, math.nan), result)
+
+
+def _sum(e: Emitter, whole: Value, high: float, first: Value, small: Value) -> Value:
+    """``whole * high``, which is exact, and the rest; in double the rest may be rounded by itself."""
+    factor = e.real(whole.type, high)
+    if whole.type == "double":
+        return e.fma(whole, factor, e.fadd(first, small))
+    total = quick_two_sum(e, e.fmul(whole, factor), first)
+    return e.fadd(total.high, e.fadd(total.low, small))
+
+
+def _natural(e: Emitter, exponent: Value, f: Value, tail: Value) -> Value:
+    high, low = FORMATS[f.type].ln2
+    return _sum(e, exponent, high, f, e.fma(exponent, e.real(f.type, low), tail))
 
 
 def log(e: Emitter, x: Value) -> Value:
     """``k ln 2 + log(1 + f)``."""
     part = split(e, x)
-    high, low = (e.real(x.type, c) for c in FORMATS[x.type].ln2)
-    tail = e.fma(part.exponent, low, log_tail(e, part.f))
-    total = quick_two_sum(e, e.fmul(part.exponent, high), part.f)
-    return with_edges(e, x, e.fadd(total.high, e.fadd(total.low, tail)))
+    return with_edges(e, x, _natural(e, part.exponent, part.f, log_tail(e, part.f).tail))
+
+
+def log2(e: Emitter, x: Value) -> Value:
+    """``k + log(1 + f) log2(e)``; f itself is the larger part of that."""
+    kind, part = x.type, split(e, x)
+    excess = LOG2_E_LESS_1[kind]
+    tail = e.fmul(log_tail(e, part.f).tail, e.real(kind, 1 + excess))
+    small = e.fma(part.f, e.real(kind, excess), tail)
+    return with_edges(e, x, _sum(e, part.exponent, 1.0, part.f, small))
+
+
+def log10(e: Emitter, x: Value) -> Value:
+    """``k log10(2) + log(1 + f) log10(e)``; a half of f is the larger part of that."""
+    kind, part = x.type, split(e, x)
+    excess, (high, low) = LOG10_E_LESS_HALF[kind], LOG10_2[kind]
+    tail = e.fmul(log_tail(e, part.f).tail, e.real(kind, 0.5 + excess))
+    small = e.fma(part.f, e.real(kind, excess), e.fma(part.exponent, e.real(kind, low), tail))
+    first = e.fmul(part.f, e.real(kind, 0.5))
+    return with_edges(e, x, _sum(e, part.exponent, high, first, small))
 
 
 def log1p(e: Emitter, x: Value) -> Value:
     """``log(u) + c / u`` of ``u + c = 1 + x``; where u needs no scaling, f is x itself."""
     kind = x.type
     u, c = two_sum(e, e.real(kind, 1.0), x)
-    infinity = e.fcmp("oeq", e.fabs(x), e.real(kind, math.inf))
-    c = e.select(infinity, e.real(kind, 0.0), c)
-    part = split(e, u)
+    part = split_normal(e, u)
     zero = e.real(kind, 0.0)
     unscaled = e.fcmp("oeq", part.exponent, zero)
     f = e.select(unscaled, x, part.f)
-    s = _quotient(e, f)
+    tail, s = log_tail(e, f)
     # 1 / (1 + f) is nearly 1 - 2 s + 2 s**2, and c is less than the last place of u
     half_slope = e.fma(s, e.fsub(s, e.real(kind, 1.0)), e.real(kind, 0.5))
-    c = e.select(unscaled, zero, e.fmul(c, _twice_inverse(e, part.power, kind)))
-    high, low = (e.real(kind, number) for number in FORMATS[kind].ln2)
-    tail = e.fma(part.exponent, low, e.fma(c, half_slope, _tail_of_quotient(e, f, s)))
-    total = quick_two_sum(e, e.fmul(part.exponent, high), f)
-    result = with_edges(e, u, e.fadd(total.high, e.fadd(total.low, tail)))
-    tiny = e.fcmp("olt", e.fabs(x), e.real(kind, 2.0 ** -(FORMATS[kind].fraction + 2)))
-    return e.select(tiny, x, or_nan(e, x, result))  # keeps the sign of zero
+    c = e.select(unscaled, zero, e.fmul(c, _four_inverses(e, part.power, kind)))
+    tail = e.fma(e.fmul(c, e.real(kind, 0.5)), half_slope, tail)
+    result = with_edges(e, u, _natural(e, part.exponent, f, tail))
+    return e.copysign(result, x)
 
 
-def _twice_inverse(e: Emitter, power: Value, kind: str) -> Value:
-    """``2**(1 - k)`` from the bits of k in place; zero for the largest k."""
+def _four_inverses(e: Emitter, power: Value, kind: str) -> Value:
+    """``2**(2 - k)`` from the bits of 2**k: a normal number up to the largest k."""
     form = FORMATS[kind]
-    two = e.whole(form.integer, (form.bias + 1) << form.fraction)
-    return e.bitcast(e.sub(two, power), kind)
-
-
-def _scaled_log(e: Emitter, x: Value, base: Parts, factor: Parts) -> Value:
-    """``k * base + log(1 + f) * factor``, both constants in two parts."""
-    kind = x.type
-    part = split(e, x)
-    wide = quick_two_sum(e, part.f, log_tail(e, part.f))
-    high, low = (e.real(kind, number) for number in factor)
-    product = two_product(e, wide.high, high)
-    tail = e.fma(wide.low, high, e.fma(wide.high, low, product.low))
-    whole = e.fmul(part.exponent, e.real(kind, base[0]))
-    total = quick_two_sum(e, whole, product.high)
-    small = e.fadd(total.low, tail)
-    if base[1]:
-        small = e.fma(part.exponent, e.real(kind, base[1]), small)
-    return with_edges(e, x, e.fadd(total.high, small))
-
-
-def log2(e: Emitter, x: Value) -> Value:
-    """``k + log(1 + f) log2(e)``."""
-    return _scaled_log(e, x, (1.0, 0.0), LOG2_E[x.type])
-
-
-def log10(e: Emitter, x: Value) -> Value:
-    """``k log10(2) + log(1 + f) log10(e)``."""
-    return _scaled_log(e, x, LOG10_2[x.type], LOG10_E[x.type])
+    bits = e.sub(e.whole(form.integer, (2 * form.bias + 2) << form.fraction), power)
+    return e.bitcast(bits, kind)

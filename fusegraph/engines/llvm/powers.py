@@ -1,8 +1,8 @@
 """Powers, roots and the logarithms of sums, as IR.
 
 In: an Emitter and Values of type ``float`` or ``double``. Out: the Value of the function, straight-line
-code over scalars. What needs more digits than its type has goes by ``log_pair``, ``2 atanh(s)`` of
-``s = f / (2 + f)`` with its first three terms in pairs (as in P. Tang, "Table-driven implementation
+code over scalars. What needs more digits than its type has goes by ``half_log``, ``atanh(s)`` of
+``s = f / (2 + f)`` with its first two terms in pairs (as in P. Tang, "Table-driven implementation
 of the logarithm function", 1990, without a table); floats go by way of double instead.
 Coefficients are near-minimax, fitted on Chebyshev points in 300-bit arithmetic.
 """
@@ -10,6 +10,8 @@ Coefficients are near-minimax, fitted on Chebyshev points in 300-bit arithmetic.
 from __future__ import annotations
 
 import math
+
+import numpy as np
 
 from fusegraph.engines.llvm.exponentials import (
     EXPM1_TAIL,
@@ -25,7 +27,7 @@ from fusegraph.engines.llvm.exponentials import (
     through_double,
 )
 from fusegraph.engines.llvm.ir import Emitter, Value
-from fusegraph.engines.llvm.logarithms import LEAST_NORMAL, LOG2_E, split, split_normal
+from fusegraph.engines.llvm.logarithms import LEAST_NORMAL, log_tail, split, split_normal
 from fusegraph.engines.llvm.pairs import (
     Pair,
     pair_product,
@@ -37,30 +39,29 @@ from fusegraph.engines.llvm.pairs import (
 
 # fmt: off
 THIRD = (0.3333333333333333, 1.850371707708594e-17)
-FIFTH = (0.2, -1.1102230246251566e-17)
-ATANH_REST = (  # (atanh(s) / s - 1 - z / 3 - z**2 / 5) / z**3 in z = s**2, z <= 0.0295: 2**-56.8
-    0.14285714285714285, 0.11111111111112375, 0.09090909090319665, 0.07692307816007822,
-    0.06666652887683915, 0.05883223102870203, 0.05231961850751763, 0.05349230587840131,
+ATANH_REST = (  # (atanh(s) / s - 1 - z / 3 - z**2 / 5) / z**3 in z = s**2, z <= 0.0295: 2**-52.8
+    0.142857142857143, 0.11111111111069251, 0.09090909113399773, 0.07692303146160163,
+    0.06667104082798177, 0.058608151998513214, 0.057842014434077375,
 )
-LOG2 = (  # log2(1 + f) / f, -0.293 <= f <= 0.4143: 2**-35.8; for powers of floats, in double
-    1.4426950408692358, -0.7213475208761373, 0.4808983613319339, -0.36067367362989206,
-    0.2885372973531447, -0.2404532342152613, 0.2061752756599851, -0.18029892427951016,
-    0.15876980155097717, -0.14317479740582406, 0.14476367714932153, -0.1427651462817131,
-    0.07726510672629298,
+LOG2 = (  # 2 log2(e) atanh(s) / s in s**2, <= 0.0295: 2**-36.3; for powers of floats, in double
+    2.8853900817901477, 0.961796673253033, 0.5770836011942234, 0.41167178564974743,
+    0.3407468238834723,
 )
 INVERSE_ROOT = (0.3333270412649045, 0.22354858825455523, 0.17479472809495572)
 # ((1 - t)**(-1/3) - 1) / t, |t| <= 0.105: 2**-18.3
 # fmt: on
 CBRT_START = 4 / 3  # y of bits c - b / 3 is within 3.4 % of the inverse root of x of bits b
 CBRT_SHIFT = 0.068
+LOG2_E = (1.4426950408889634, 2.0355273740931033e-17)
+TWICE_LOG2_E = tuple(2 * part for part in LOG2_E)
 LN2 = (0.6931471805599453, 2.3190468138462996e-17)
 
 
 # --- logarithms and exponentials of more digits ---------------------------------------------------
 
 
-def log_pair(e: Emitter, f: Pair) -> Pair:
-    """``log(1 + f)`` for ``-0.3 <= f <= 0.42``, to some 68 bits; double."""
+def half_log(e: Emitter, f: Pair) -> Pair:
+    """``log(1 + f) / 2`` for ``-0.3 <= f <= 0.42``, to some 65 bits; double."""
     t = quick_two_sum(e, e.real("double", 2.0), f.high)
     high = e.fdiv(f.high, t.high)
     rest = e.fadd(e.fma(e.fneg(high), t.high, f.high), f.low)
@@ -69,20 +70,17 @@ def log_pair(e: Emitter, f: Pair) -> Pair:
     s = Pair(high, e.fmul(rest, e.fma(high, e.real("double", -0.5), half)))  # (1 - s) / 2 is 1 / t
     z = pair_product(e, s, s)
     tail = e.fmul(z.high, polynomial(e, z.high, ATANH_REST))
-    series = _plus(e, FIFTH, Pair(tail, e.real("double", 0.0)))
-    series = _plus(e, THIRD, pair_product(e, z, series))
+    # z**2 / 5 is 2**-12 of the whole, and what a double rounds it by 2**-65
+    series = two_product(e, z.high, e.fadd(tail, e.real("double", 0.2)))
+    low = e.fadd(series.low, e.real("double", THIRD[1]))
+    third = quick_two_sum(e, e.real("double", THIRD[0]), series.high)
+    series = Pair(third.high, e.fadd(third.low, e.fma(z.low, e.real("double", 0.2), low)))
     product = pair_product(e, s, pair_product(e, z, series))
     total = quick_two_sum(e, s.high, product.high)
-    low = e.fadd(total.low, e.fadd(s.low, product.low))
-    return Pair(e.fadd(total.high, total.high), e.fadd(low, low))
+    return Pair(total.high, e.fadd(total.low, e.fadd(s.low, product.low)))
 
 
-def _plus(e: Emitter, constant: tuple[float, float], x: Pair) -> Pair:
-    total = quick_two_sum(e, e.real("double", constant[0]), x.high)
-    return Pair(total.high, e.fadd(total.low, e.fadd(x.low, e.real("double", constant[1]))))
-
-
-def _scaled_pair(e: Emitter, x: Pair, factor: tuple[float, float]) -> Pair:
+def _scaled_pair(e: Emitter, x: Pair, factor: tuple[float, ...]) -> Pair:
     high, low = (e.real("double", number) for number in factor)
     return pair_product(e, x, Pair(high, low))
 
@@ -90,7 +88,8 @@ def _scaled_pair(e: Emitter, x: Pair, factor: tuple[float, float]) -> Pair:
 def _log2_pair(e: Emitter, a: Value) -> Pair:
     """``log2(a)`` for a positive finite double."""
     part = split(e, a)
-    fraction = _scaled_pair(e, log_pair(e, Pair(part.f, e.real("double", 0.0))), LOG2_E["double"])
+    nothing = e.real("double", -0.0)  # no other zero can be added for free
+    fraction = _scaled_pair(e, half_log(e, Pair(part.f, nothing)), TWICE_LOG2_E)
     total = quick_two_sum(e, part.exponent, fraction.high)
     return Pair(total.high, e.fadd(total.low, fraction.low))
 
@@ -98,7 +97,8 @@ def _log2_pair(e: Emitter, a: Value) -> Pair:
 def _log2_for_floats(e: Emitter, a: Value) -> Value:
     """``log2(a)`` for a positive double that was a float, to 35 bits."""
     part = split_normal(e, a)
-    return e.fma(polynomial(e, part.f, LOG2), part.f, part.exponent)
+    s = log_tail(e, part.f).s
+    return e.fma(polynomial(e, e.fmul(s, s), LOG2), s, part.exponent)
 
 
 # --- powers ---------------------------------------------------------------------------------------
@@ -112,7 +112,9 @@ def power(e: Emitter, x: Value, y: Value) -> Value:
     is rounded to float at last. Special values are C's (ISO C, F.10.4.4).
     """
     size = _float_power if x.type == "float" else _double_power
-    return _with_signs(e, x, y, size(e, e.fabs(x), y))
+    # (-1) ** inf is 1, and what is finite has no product 0 * inf
+    most = float(np.finfo(np.float32 if x.type == "float" else np.float64).max)
+    return _with_signs(e, x, y, size(e, e.fabs(x), clamped(e, y, -most, most)))
 
 
 def _float_power(e: Emitter, a: Value, y: Value) -> Value:
@@ -137,27 +139,23 @@ def _double_power(e: Emitter, a: Value, y: Value) -> Value:
 
 
 def _of_ends(e: Emitter, a: Value, logarithm: Value) -> Value:
-    """The logarithm of zero and of infinity."""
+    """The logarithm of zero; of infinity and NaN, which are their own."""
     zero, infinity = e.real(a.type, 0.0), e.real(a.type, math.inf)
     logarithm = e.select(e.fcmp("oeq", a, zero), e.real(a.type, -math.inf), logarithm)
-    return e.select(e.fcmp("ult", a, infinity), logarithm, a)
+    return e.select(e.fcmp("olt", a, infinity), logarithm, a)
 
 
 def _with_signs(e: Emitter, x: Value, y: Value, size: Value) -> Value:
     """The power from that of ``|x|``: signs, NaNs, and what is 1."""
     kind, integer = x.type, FORMATS[x.type].integer
     zero, one, infinity = (e.real(kind, c) for c in (0.0, 1.0, math.inf))
-    a = e.fabs(x)
-    size = or_nan(e, x, or_nan(e, y, size))
-    # (-1) ** inf is 1: there the product is 0 * inf
-    size = e.select(e.fcmp("oeq", a, one), or_nan(e, y, one), size)
     whole = e.fcmp("oeq", e.floor(y), y)
     half = e.fmul(y, e.real(kind, 0.5))
     odd = e.and_(whole, e.fcmp("une", e.floor(half), half))
     negative = e.icmp("slt", e.bitcast(x, integer), e.whole(integer, 0))
     signed = e.select(e.and_(negative, odd), e.fneg(size), size)
-    inside = e.and_(e.fcmp("olt", x, zero), e.fcmp("olt", a, infinity))
-    no_root = e.and_(inside, e.fcmp("one", e.floor(y), y))
+    inside = e.and_(e.fcmp("olt", x, zero), e.fcmp("one", x, e.fneg(infinity)))
+    no_root = e.and_(inside, e.xor(whole, e.whole("i1", 1)))
     result = e.select(no_root, e.real(kind, math.nan), signed)
     certain = e.or_(e.fcmp("oeq", x, one), e.fcmp("oeq", y, zero))
     return e.select(certain, one, result)
@@ -268,7 +266,7 @@ def logaddexp2(e: Emitter, x: Value, y: Value) -> Value:
     """``max + log2(1 + 2**-|x - y|)``."""
     top, away = _top_and_distance(e, x, y)
     k, nats = _log1p_exp(e, _scaled_pair(e, away, LN2))
-    fraction = _scaled_pair(e, nats, LOG2_E["double"])
+    fraction = _scaled_pair(e, nats, LOG2_E)
     whole = quick_two_sum(e, k, fraction.high)
     return _sum_or_nan(e, x, y, top, Pair(whole.high, e.fadd(whole.low, fraction.low)))
 
@@ -309,7 +307,8 @@ def _log1p_exp(e: Emitter, away: Pair) -> tuple[Value, Pair]:
     scale = e.select(above, half, one)
     k = e.select(above, one, e.real("double", 0.0))
     f = Pair(e.fsub(e.fmul(u.high, scale), one), e.fmul(u.low, scale))
-    return k, log_pair(e, f)
+    half_nats = half_log(e, f)
+    return k, Pair(*(e.fadd(v, v) for v in half_nats))
 
 
 def _sum_or_nan(e: Emitter, x: Value, y: Value, top: Value, more: Pair) -> Value:

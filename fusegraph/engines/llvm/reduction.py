@@ -32,7 +32,7 @@ INTEGER = {"float": "i32", "double": "i64"}
 # Windows on the bits of 2/pi. How long one must be follows from the nearest that numbers of a type
 # come to a multiple of pi/2, in quarter turns: 2**-30 for float and 2**-62 for double.
 FLOAT_STEP = 22  # bits from one window to the next, each of 106 bits
-FLOAT_BASE = 45  # the angle times a power of two is below 2**45, and an integer from 2**23 on
+FLOAT_BASE = 45  # x / 2**k is below 2**45, and from 2**23 on an integer
 CHUNK = 53  # bits in a chunk of double's windows, and from one window to the next
 CHUNKS = 5  # in a window: 53 digits, 53 for its early start, 62, 53 for the result and a few more
 WINDOWS = 19  # a double's last place reaches 2**971
@@ -111,49 +111,12 @@ def reduce_moderate(e: Emitter, x: Value) -> Turn:
 
 
 def reduce_any(e: Emitter, x: Value) -> Turn:
-    """Take multiples of pi/2 off any finite ``x``; NaN for an infinity.
+    """Take multiples of pi/2 off any finite double; NaN for an infinity.
 
     With ``X = x / 2**k``, where k is 0 or X an integer, and w what ``2**k * 2/pi`` leaves after
-    multiples of four, ``x * 2/pi`` is ``X * w`` and a multiple of four.
+    multiples of four, ``x * 2/pi`` is ``X * w`` and a multiple of four. By sums without error: the
+    fraction may be as small as 2**-62.
     """
-    return _reduce_float(e, x) if x.type == "float" else _reduce_double(e, x)
-
-
-def _reduce_float(e: Emitter, x: Value) -> Turn:
-    """In double: its 53 digits hold a fraction as small as 2**-30 after one product and its error."""
-    x = e.fpext(x, "double")
-    scaled, high, low = _float_window(e, x)
-    product = two_product(e, scaled, high)
-    total = _less_fours(e, product.high)
-    count, shifted = nearest_integer(e, total)
-    turns = e.fadd(e.fsub(total, count), e.fma(scaled, low, product.low))
-    angle = e.fmul(turns, e.real("double", split("double", pi_fraction() / 2, 1)[0]))
-    rounded = e.fptrunc(angle, "float")
-    rest = e.fptrunc(e.fsub(angle, e.fpext(rounded, "double")), "float")
-    return Turn(Pair(rounded, rest), e.trunc(e.bitcast(shifted, "i64"), "i32"))
-
-
-def _float_window(e: Emitter, x: Value) -> tuple[Value, Value, Value]:
-    """``x / 2**k``, and ``2**k * 2/pi`` less a multiple of four, in two parts."""
-    size = e.fabs(x)
-    scale, high, low = _float_choice(e, 0)
-    for shift in range(FLOAT_STEP, 128 - FLOAT_BASE + FLOAT_STEP, FLOAT_STEP):
-        bound = e.real("double", 2.0 ** (FLOAT_BASE + shift - FLOAT_STEP))
-        beyond = e.fcmp("oge", size, bound)
-        choice = _float_choice(e, shift)
-        scale = e.select(beyond, choice[0], scale)
-        high = e.select(beyond, choice[1], high)
-        low = e.select(beyond, choice[2], low)
-    return e.fmul(x, scale), high, low
-
-
-def _float_choice(e: Emitter, shift: int) -> tuple[Value, Value, Value]:
-    high, low = split("double", Fraction(2) ** (shift + 1) / pi_fraction() % 4, 2)
-    return e.real("double", 2.0**-shift), e.real("double", high), e.real("double", low)
-
-
-def _reduce_double(e: Emitter, x: Value) -> Turn:
-    """By sums without error: the fraction may be as small as 2**-62."""
     scaled, start = _scaled(e, x)
     *most, last = _window(e, start)
     products = [two_product(e, scaled, chunk) for chunk in most]
@@ -167,6 +130,47 @@ def _reduce_double(e: Emitter, x: Value) -> Turn:
     rest = [e.fsub(total, count), error, *errors, products[2].low, products[3].high]
     total, errors = _sum(e, rest)
     return Turn(_quarter_turns(e, total, [*errors, tiny]), e.bitcast(shifted, "i64"))
+
+
+class WideTurn(NamedTuple):
+    """A reduced angle of a float, in double, and an integer that counts the quarter turns."""
+
+    angle: Value
+    quarters: Value
+
+
+def reduce_float(e: Emitter, x: Value) -> WideTurn:
+    """The same for any finite float, in double.
+
+    Its 53 digits hold a fraction as small as 2**-30 after one product and its error. The product is
+    below 2**47, so that its nearest integer needs no multiples of four taken off first.
+    """
+    x = e.fpext(x, "double")
+    high, low = _float_window(e, x)
+    product = two_product(e, x, high)
+    count, shifted = nearest_integer(e, product.high)
+    turns = e.fadd(e.fsub(product.high, count), e.fma(x, low, product.low))
+    angle = e.fmul(turns, e.real("double", split("double", pi_fraction() / 2, 1)[0]))
+    return WideTurn(angle, e.bitcast(shifted, "i64"))
+
+
+def _float_window(e: Emitter, x: Value) -> Pair:
+    """w / 2**k, in two parts."""
+    size = e.fabs(x)
+    chosen = _float_choice(e, 0)
+    for shift in range(FLOAT_STEP, 128 - FLOAT_BASE + FLOAT_STEP, FLOAT_STEP):
+        bound = e.real("double", 2.0 ** (FLOAT_BASE + shift - FLOAT_STEP))
+        beyond = e.fcmp("oge", size, bound)
+        choice = _float_choice(e, shift)
+        high = e.select(beyond, choice.high, chosen.high)
+        chosen = Pair(high, e.select(beyond, choice.low, chosen.low))
+    return chosen
+
+
+def _float_choice(e: Emitter, shift: int) -> Pair:
+    high, low = split("double", Fraction(2) ** (shift + 1) / pi_fraction() % 4, 2)
+    scale = 2.0**-shift
+    return Pair(e.real("double", high * scale), e.real("double", low * scale))
 
 
 def _sum(e: Emitter, terms: Sequence[Value]) -> tuple[Value, list[Value]]:
