@@ -155,7 +155,7 @@ def reduce_float(e: Emitter, x: Value) -> WideTurn:
 
 
 def _float_window(e: Emitter, x: Value) -> Pair:
-    """w / 2**k, in two parts."""
+    """The number w over 2**k, in two parts."""
     size = e.fabs(x)
     chosen = _float_choice(e, 0)
     for shift in range(FLOAT_STEP, 128 - FLOAT_BASE + FLOAT_STEP, FLOAT_STEP):
