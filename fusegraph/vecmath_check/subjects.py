@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fusegraph.engines.llvm import compiler, vecmath
-from fusegraph.engines.llvm.codegen import METADATA
+from fusegraph.engines.llvm.codegen import loop_metadata
 from fusegraph.engines.llvm.ir import Emitter, Value
 
 Array = np.ndarray[Any, Any]
@@ -174,7 +174,7 @@ def _text(subject: Subject, e: Emitter, kinds: list[str], result: Value) -> str:
         "done:",
         "  ret void",
         "}",
-        METADATA,
+        *loop_metadata((), 1, True),
         *definitions,
         *declared,
     ))  # fmt: skip

@@ -110,6 +110,7 @@ FRACTION_BITS = {"float": 23, "double": 52}
 BIAS = {"float": 127, "double": 1023}
 HUGE = {"float": 2.0**12, "double": 2.0**28}  # from here on sqrt(a**2 + 1) is a, for log
 TINY = {"float": 2.0**-13, "double": 2.0**-30}  # below, sin(x) and tan(x) round to x
+MITCHELL = 0.1011  # what the middle of log2(1 + f) - f, twice, is worth in a quotient of bits
 LN2 = Fraction("0.693147180559945309417232121458176568075500134360255254120680009")
 
 Reduction = Callable[[Emitter, Value], Turn]
@@ -305,8 +306,8 @@ def atan2(e: Emitter, y: Value, x: Value) -> Value:
     lift = e.select(least, e.real(x.type, 2.0 ** (2 * digits)), one)
     small, large = e.fmul(small, lift), e.fmul(large, lift)
     quotient = e.fdiv(small, large)
-    # What the division rounded off; NaN where a side is zero or infinite.
-    low = e.fdiv(e.fma(e.fneg(quotient), large, small), large)
+    # What the division rounded off, to 7 %; NaN where a side is zero or infinite.
+    low = _divided(e, e.fma(e.fneg(quotient), large, small), large)
     low = e.select(e.fcmp("olt", e.fabs(low), one), low, zero)
     alike = e.select(e.fcmp("oeq", tall, zero), zero, one)
     quotient = e.select(e.fcmp("oeq", tall, wide), alike, quotient)
@@ -322,6 +323,19 @@ def atan2(e: Emitter, y: Value, x: Value) -> Value:
     base = Pair(base.high, e.fadd(base.low, low))
     angle = _offset_odd(e, base, t, polynomial(e, z, ATAN[x.type]), z)
     return e.copysign(angle, y)
+
+
+def _divided(e: Emitter, small: Value, x: Value) -> Value:
+    """``small / x`` to some 7 %, for what a rounding left; a division would take as long as ten others.
+
+    Bits of floating-point numbers are nearly their logarithms (J. Mitchell, 1962), so a difference of
+    bits is nearly a quotient. It is taken of 2**16, so that it ends at no size of x.
+    """
+    kind, integer = x.type, INTEGER[x.type]
+    power = 16
+    bits = round((2 * BIAS[kind] + power - MITCHELL) * 2 ** FRACTION_BITS[kind])
+    inverse = e.bitcast(e.sub(e.whole(integer, bits), e.bitcast(x, integer)), kind)
+    return e.fmul(e.fmul(small, e.real(kind, 2.0**-power)), inverse)
 
 
 # --- inverse hyperbolic functions -----------------------------------------------------------------
@@ -471,9 +485,9 @@ def atanh(e: Emitter, x: Value) -> Value:
     ln2 = _ln2(e, kind, HALF)
     base = Pair(e.fmul(exponent, ln2.high), e.fmul(exponent, ln2.low))
     result = _offset_odd(e, base, s, polynomial(e, z, ATANH[kind]), z)
-    edge = e.fdiv(one, e.sqrt(below))  # infinity at 1, NaN beyond
-    result = e.select(e.fcmp("olt", a, one), result, edge)
-    return e.copysign(result, x)
+    infinity, nan = e.real(kind, math.inf), e.real(kind, math.nan)
+    result = e.select(e.fcmp("olt", a, one), result, nan)
+    return e.copysign(e.select(e.fcmp("oeq", a, one), infinity, result), x)
 
 
 def _excess_ratio(e: Emitter, a: Value, above: Value, below: Value, scale: Value) -> Value:
