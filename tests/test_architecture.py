@@ -64,6 +64,7 @@ LAYERS = (
     ("vecmath_check.subjects",),
     ("vecmath_check.points", "vecmath_check.references"),
     ("vecmath_check.measurement",),
+    ("vecmath_check.record",),
     ("vecmath_check.__main__",),
 )
 OPTIONAL = {"scipy", "matplotlib", "llvmlite", "IPython", "mpmath"}

@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import sys
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from fusegraph.machine import available_cores, cpu_name
+from fusegraph.machine import available_cores
 from fusegraph.vecmath_check.measurement import Finding, measure
+from fusegraph.vecmath_check.record import document
 from fusegraph.vecmath_check.subjects import TYPES, subjects
 
 COLUMNS = ("function", "dtype", "points", "ulps", "bound", "at", "seconds")
@@ -74,29 +70,6 @@ def _line(found: Finding, seconds: float) -> str:
         f"{found.bound:g}", at, f"{seconds:.1f}", "" if found.fine else "FAILS",
     )  # fmt: skip
     return "  ".join(cells)
-
-
-def document(findings: Sequence[Finding]) -> dict[str, Any]:
-    """What ``--json`` writes."""
-    return {
-        "processor": cpu_name(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "versions": {name: version(name) for name in ("numpy", "llvmlite", "fusegraph")},
-        "longdouble_bits": int(np.finfo(np.longdouble).nmant) + 1,
-        "findings": [
-            {
-                "function": found.name,
-                "dtype": found.dtype,
-                "points": found.points,
-                "exhaustive": found.exhaustive,
-                "ulps": round(found.ulps, 3),
-                "bound": found.bound,
-                "at": [x.hex() for x in found.at],
-                "special_values_as_numpy": not found.special,
-            }
-            for found in findings
-        ],
-    }
 
 
 if __name__ == "__main__":

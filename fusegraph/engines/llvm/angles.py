@@ -132,8 +132,13 @@ def _sine_of(e: Emitter, turn: Turn) -> Value:
     head = e.fma(z, e.real(kind, -0.5), e.real(kind, 1.0))
     tail = e.fma(e.fmul(z, z), polynomial(e, z, COS[kind]), e.fneg(e.fmul(high, low)))
     size = e.select(_is_odd(e, turn.quarters), e.fadd(head, tail), sine)
-    sign = e.shl(e.lshr(turn.quarters, e.whole(integer, 1)), e.whole(integer, SIGN_BIT[kind]))
-    return e.bitcast(e.xor(e.bitcast(size, integer), sign), kind)
+    return e.bitcast(e.xor(e.bitcast(size, integer), _sign_of(e, turn.quarters, kind)), kind)
+
+
+def _sign_of(e: Emitter, quarters: Value, kind: str) -> Value:
+    """The sign bit where the second half of a turn has begun."""
+    moved = e.shl(quarters, e.whole(quarters.type, SIGN_BIT[kind] - 1))
+    return e.and_(moved, e.whole(quarters.type, 1 << SIGN_BIT[kind]))
 
 
 def _is_odd(e: Emitter, count: Value) -> Value:
@@ -178,7 +183,7 @@ def _sine_of_float(e: Emitter, x: Value, more: int) -> Value:
     sine = e.fma(e.fmul(high, z), polynomial(e, z, SIN["float"]), high)
     tail = e.fma(polynomial(e, z, COS["float"]), z, e.real("double", -0.5))
     size = e.select(_is_odd(e, quarters), e.fma(tail, z, e.real("double", 1.0)), sine)
-    sign = e.shl(e.lshr(quarters, e.whole("i64", 1)), e.whole("i64", SIGN_BIT["double"]))
+    sign = _sign_of(e, quarters, "double")
     return e.fptrunc(e.bitcast(e.xor(e.bitcast(size, "i64"), sign), "double"), "float")
 
 

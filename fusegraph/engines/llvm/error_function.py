@@ -49,7 +49,7 @@ def erf(e: Emitter, x: Value) -> Value:
     a = at_most(e, e.fabs(x), FLAT[kind])
     small = e.fma(polynomial(e, e.fmul(a, a), ERF[kind]), a, a)
     part = reduce(e, polynomial(e, a, ERFC_LOG[kind]))
-    power = power_of_two(e, part.whole, kind)
+    power = power_of_two(e, part.biased, kind)
     large = e.fma(e.fneg(power), exp_of_reduced(e, part.r), one)
     result = e.select(e.fcmp("ogt", a, one), large, small)
     return e.copysign(result, x)

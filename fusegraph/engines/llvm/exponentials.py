@@ -52,9 +52,9 @@ EXP2 = {  # (2**r - 1) / r, |r| <= 0.5001: 2**-32.4, 2**-59.2 of 2**r
         4.465494723339027e-10, 2.7816701188613965e-11,
     ),
 }
-TANH = (  # (tanh(x) / x - 1) / x**2 in x**2, |x| <= 0.65: 2**-28.6; float only
-    -0.3333333432674408, 0.13333290815353394, -0.053956348448991776, 0.021746186539530754,
-    -0.00827245693653822, 0.0022149027790874243,
+TANH = (  # (tanh(x) / x - 1) / x**2 in x**2, |x| <= 0.625: 2**-27.7; float only
+    -0.3333328366279602, 0.133314847946167, -0.05374302342534065, 0.020649226382374763,
+    -0.005715691484510899,
 )
 SINH = {  # (sinh(x) / x - 1) / x**2 in x**2, |x| <= 1: 2**-31.4, 2**-62.6
     "float": (
@@ -93,12 +93,12 @@ LIFT = 64  # powers of two by which results that may be subnormal are too large 
 
 
 class Reduced(NamedTuple):
-    """``x = n ln 2 + r``; the lowest bits of the integer ``whole`` are those of n."""
+    """``x = n ln 2 + r``; the lowest bits of the integer ``biased`` are the exponent of a power."""
 
     r: Value
     rest: Value  # what r was rounded by
     n: Value
-    whole: Value
+    biased: Value
 
 
 def at_most(e: Emitter, x: Value, most: float) -> Value:
@@ -113,48 +113,50 @@ def clamped(e: Emitter, x: Value, least: float, most: float) -> Value:
     return at_most(e, e.select(e.fcmp("olt", x, bound), bound, x), most)
 
 
-def nearest(e: Emitter, x: Value, factor: float = 1.0) -> tuple[Value, Value]:
-    """The whole number nearest to ``x * factor``, and an integer whose lowest bits are its own.
+def nearest(e: Emitter, x: Value, factor: float = 1.0, more: int = 0) -> tuple[Value, Value]:
+    """The whole number n nearest to ``x * factor``, and an integer whose lowest bits are the exponent
+    of ``2**(n + more)``.
 
-    Those are the bits of ``x + 1.5 * 2**p``, and no instruction converts before AVX-512. NaN gives
-    a NaN and bits of no meaning.
+    Those are the bits of ``x + 1.5 * 2**p`` and the bias; no instruction converts before AVX-512. NaN
+    gives a NaN and bits of no meaning.
     """
     form = FORMATS[x.type]
-    magic = e.real(x.type, 1.5 * 2.0**form.fraction)
+    magic = e.real(x.type, 1.5 * 2.0**form.fraction + form.bias + more)
     shifted = e.fma(x, e.real(x.type, factor), magic)
     return e.fsub(shifted, magic), e.bitcast(shifted, form.integer)
 
 
-def power_of_two(e: Emitter, whole: Value, kind: str, more: int = 0) -> Value:
-    """``2**(n + more)`` for an integer with n's lowest bits, within the exponents of the type."""
-    form = FORMATS[kind]
-    biased = e.add(whole, e.whole(whole.type, form.bias + more))
-    return e.bitcast(e.shl(biased, e.whole(whole.type, form.fraction)), kind)
+def power_of_two(e: Emitter, biased: Value, kind: str) -> Value:
+    """The power whose exponent stands in the lowest bits of ``biased``."""
+    return e.bitcast(e.shl(biased, e.whole(biased.type, FORMATS[kind].fraction)), kind)
 
 
-def scaled(e: Emitter, y: Value, n: Value, whole: Value) -> Value:
+def scaled(e: Emitter, y: Value, n: Value, biased: Value) -> Value:
     """``y * 2**n``, rounded once: infinite, subnormal and zero where it is.
 
-    Half the power and 2, so that 2**n itself may be infinite; or, where the result may be
-    subnormal, 2**(n + 64) and 2**-64.
+    Half the power, which ``biased`` is, and 2, so that 2**n itself may be infinite; or, where the
+    result may be subnormal, 2**(n + 63) and 2**-63.
     """
-    form = FORMATS[y.type]
-    small = e.fcmp("olt", n, e.real(y.type, 22.0 - form.bias))
-    offset = (e.whole(form.integer, form.bias + more) for more in (LIFT, -1))
-    biased = e.add(whole, e.select(small, *offset))
-    power = e.bitcast(e.shl(biased, e.whole(form.integer, form.fraction)), y.type)
-    last = e.select(small, e.real(y.type, 2.0**-LIFT), e.real(y.type, 2.0))
+    power, small = lifted_power(e, n, biased, y.type)
+    last = e.select(small, e.real(y.type, 2.0 ** (1 - LIFT)), e.real(y.type, 2.0))
     return e.fmul(e.fmul(y, power), last)
 
 
-def reduce(e: Emitter, x: Value) -> Reduced:
-    """Split a clamped argument of exp."""
+def lifted_power(e: Emitter, n: Value, biased: Value, kind: str) -> tuple[Value, Value]:
+    """The power of ``biased``, ``2**LIFT`` times as large where n is near the least exponent; where?"""
+    small = e.fcmp("olt", n, e.real(kind, 22.0 - FORMATS[kind].bias))
+    lifted = e.add(biased, e.whole(biased.type, LIFT))
+    return power_of_two(e, e.select(small, lifted, biased), kind), small
+
+
+def reduce(e: Emitter, x: Value, more: int = 0, times: int = 1) -> Reduced:
+    """Split a clamped argument of exp; ``times`` it, a power of two, is split, and so is r."""
     form = FORMATS[x.type]
-    n, whole = nearest(e, x, 1 / math.log(2))
-    near = e.fma(n, e.real(x.type, -form.ln2[0]), x)
-    low = e.real(x.type, -form.ln2[1])
+    n, biased = nearest(e, x, times / math.log(2), more)
+    near = e.fma(n, e.real(x.type, -form.ln2[0] / times), x)
+    low = e.real(x.type, -form.ln2[1] / times)
     r = e.fma(n, low, near)
-    return Reduced(r, e.fma(n, low, e.fsub(near, r)), n, whole)
+    return Reduced(r, e.fma(n, low, e.fsub(near, r)), n, biased)
 
 
 def expm1_tail(e: Emitter, part: Reduced) -> Value:
@@ -173,25 +175,26 @@ def or_nan(e: Emitter, x: Value, result: Value) -> Value:
     return e.select(e.fcmp("uno", x, x), x, result)
 
 
-def exp_of_reduced(e: Emitter, r: Value) -> Value:
-    """``exp(r)`` for ``|r| <= ln(2) / 2``, as ``1 + r (1 + r p(r))``."""
-    one = e.real(r.type, 1.0)
-    return e.fma(e.fma(polynomial(e, r, EXP_TAIL[r.type]), r, one), r, one)
+def exp_of_reduced(e: Emitter, r: Value, times: int = 1) -> Value:
+    """``exp(times r)`` for ``|times r| <= ln(2) / 2``, as ``1 + r (1 + r p(r))``; a power of two."""
+    tail = [c * times ** (k + 2) for k, c in enumerate(EXP_TAIL[r.type])]
+    linear = e.fma(polynomial(e, r, tail), r, e.real(r.type, float(times)))
+    return e.fma(linear, r, e.real(r.type, 1.0))
 
 
 def exp(e: Emitter, x: Value) -> Value:
     """``2**n exp(r)``."""
     form = FORMATS[x.type]
-    part = reduce(e, clamped(e, x, form.least, form.most))
-    return scaled(e, exp_of_reduced(e, part.r), part.n, part.whole)
+    part = reduce(e, clamped(e, x, form.least, form.most), more=-1)
+    return scaled(e, exp_of_reduced(e, part.r), part.n, part.biased)
 
 
 def exp2(e: Emitter, x: Value) -> Value:
     """``2**n 2**r``: the argument splits exactly."""
     form = FORMATS[x.type]
     inside = clamped(e, x, -(form.bias + form.fraction + 2.0), form.bias + 1.0)
-    n, whole = nearest(e, inside)
-    return scaled(e, exp2_of_reduced(e, e.fsub(inside, n)), n, whole)
+    n, biased = nearest(e, inside, more=-1)
+    return scaled(e, exp2_of_reduced(e, e.fsub(inside, n)), n, biased)
 
 
 def exp2_of_reduced(e: Emitter, r: Value, precision: str = "") -> Value:
@@ -202,7 +205,7 @@ def exp2_of_reduced(e: Emitter, r: Value, precision: str = "") -> Value:
 def half_expm1(e: Emitter, part: Reduced, tail: Value) -> Pair:
     """``2**n (r + tail) + (2**n - 1)``, halved so that 2**n may be just infinite, with its error."""
     kind = part.r.type
-    power = power_of_two(e, part.whole, kind, -1)
+    power = power_of_two(e, part.biased, kind)
     total = quick_two_sum(e, e.fsub(power, e.real(kind, 0.5)), e.fmul(power, part.r))
     return quick_two_sum(e, total.high, e.fma(power, tail, total.low))
 
@@ -210,7 +213,7 @@ def half_expm1(e: Emitter, part: Reduced, tail: Value) -> Pair:
 def expm1(e: Emitter, x: Value) -> Value:
     """The sum of two parts."""
     form = FORMATS[x.type]
-    part = reduce(e, clamped(e, x, form.minus_one * 2, form.most))
+    part = reduce(e, clamped(e, x, form.minus_one * 2, form.most), more=-1)
     half = half_expm1(e, part, expm1_tail(e, part)).high
     tiny = e.fcmp("olt", e.fabs(x), e.real(x.type, 2.0 ** -(form.fraction + 2)))
     return e.select(tiny, x, e.copysign(e.fadd(half, half), x))  # a half may be no number
@@ -223,7 +226,7 @@ def tanh(e: Emitter, x: Value) -> Value:
     a = at_most(e, e.fabs(x), FORMATS[x.type].flat)
     if x.type == "float":
         return e.copysign(_tanh_float(e, a), x)
-    part = reduce(e, e.fadd(a, a))
+    part = reduce(e, e.fadd(a, a), more=-1)
     t = half_expm1(e, part, rough_tail(e, part.r))
     one = e.real("double", 1.0)
     below = two_sum(e, one, t.high)
@@ -235,9 +238,9 @@ def tanh(e: Emitter, x: Value) -> Value:
 
 def _tanh_float(e: Emitter, a: Value) -> Value:
     one = e.real("float", 1.0)
-    part = reduce(e, e.fadd(a, a))
-    power = power_of_two(e, part.whole, "float")
-    above = e.fma(power, exp_of_reduced(e, part.r), one)  # exp(2 a) + 1
+    part = reduce(e, a, times=2)
+    power = power_of_two(e, part.biased, "float")
+    above = e.fma(power, exp_of_reduced(e, part.r, times=2), one)  # exp(2 a) + 1
     large = e.fsub(one, e.fdiv(e.real("float", 2.0), above))
     z = e.fmul(a, a)
     small = e.fma(e.fmul(a, z), polynomial(e, z, TANH), a)
@@ -255,10 +258,7 @@ def sigmoid(e: Emitter, x: Value) -> Value:
     size = e.fabs(x)
     bound = e.real(x.type, -form.least)
     part = reduce(e, e.fneg(e.select(e.fcmp("ogt", size, bound), bound, size)))
-    small = e.fcmp("olt", part.n, e.real(x.type, 22.0 - form.bias))
-    offset = (e.whole(form.integer, form.bias + more) for more in (LIFT, 0))
-    biased = e.add(part.whole, e.select(small, *offset))
-    power = e.bitcast(e.shl(biased, e.whole(form.integer, form.fraction)), x.type)
+    power, small = lifted_power(e, part.n, part.biased, x.type)
     down = e.select(small, e.real(x.type, 2.0**-LIFT), one)
     y = quick_two_sum(e, one, e.fadd(part.r, expm1_tail(e, part)))
     y = Pair(e.fmul(y.high, power), e.fmul(y.low, power))
@@ -297,8 +297,8 @@ def through_double(function: Callable[..., Value]) -> Callable[..., Value]:
 
 def _quarter_exp(e: Emitter, a: Value) -> Pair:
     """``exp(a) / 4`` for ``a >= 0`` and its error, infinite only where half of it is."""
-    part = reduce(e, at_most(e, a, FORMATS[a.type].most + 0.65))
-    power = power_of_two(e, part.whole, a.type, -2)
+    part = reduce(e, at_most(e, a, FORMATS[a.type].most + 0.65), more=-2)
+    power = power_of_two(e, part.biased, a.type)
     y = quick_two_sum(e, e.real(a.type, 1.0), e.fadd(part.r, expm1_tail(e, part)))
     return Pair(e.fmul(y.high, power), e.fmul(y.low, power))
 

@@ -121,9 +121,9 @@ def _float_power(e: Emitter, a: Value, y: Value) -> Value:
     a, b = e.fpext(a, "double"), e.fpext(y, "double")
     exponent = e.fmul(b, _of_ends(e, a, _log2_for_floats(e, a)))
     inside = clamped(e, exponent, -200.0, 200.0)
-    n, whole = nearest(e, inside)
+    n, biased = nearest(e, inside)
     result = exp2_of_reduced(e, e.fsub(inside, n), "float")
-    return e.fptrunc(e.fmul(result, power_of_two(e, whole, "double")), "float")
+    return e.fptrunc(e.fmul(result, power_of_two(e, biased, "double")), "float")
 
 
 def _double_power(e: Emitter, a: Value, y: Value) -> Value:
@@ -133,9 +133,9 @@ def _double_power(e: Emitter, a: Value, y: Value) -> Value:
     low = e.fma(y, logarithm.low, product.low)
     inside = clamped(e, product.high, -1080.0, 1024.0)
     low = e.select(e.fcmp("oeq", inside, product.high), low, e.real("double", 0.0))
-    n, whole = nearest(e, inside)
+    n, biased = nearest(e, inside, more=-1)
     r = e.fadd(e.fsub(inside, n), low)
-    return scaled(e, exp2_of_reduced(e, r), n, whole)
+    return scaled(e, exp2_of_reduced(e, r), n, biased)
 
 
 def _of_ends(e: Emitter, a: Value, logarithm: Value) -> Value:
@@ -289,7 +289,7 @@ def _log1p_exp(e: Emitter, away: Pair) -> tuple[Value, Pair]:
     """``1 + exp(-away)``: k, which is 0 or 1, and the logarithm of what 2**k leaves of it."""
     form = FORMATS["double"]
     x = clamped(e, e.fneg(away.high), form.least, 0.0)
-    part = reduce(e, x)
+    part = reduce(e, x, more=-1)
     lowest = e.fsub(part.rest, away.low)
     # exp(r) = 1 + r + r**2 / 2 + ..., the first three terms without error
     square = two_product(e, part.r, e.fmul(part.r, e.real("double", 0.5)))
@@ -299,7 +299,7 @@ def _log1p_exp(e: Emitter, away: Pair) -> tuple[Value, Pair]:
     second = two_sum(e, first.high, square.high)
     low = e.fadd(e.fadd(first.low, second.low), e.fadd(square.low, cubic))
     low = e.fma(second.high, lowest, low)
-    t = Pair(*(scaled(e, v, part.n, part.whole) for v in (second.high, low)))
+    t = Pair(*(scaled(e, v, part.n, part.biased) for v in (second.high, low)))
     u = quick_two_sum(e, e.real("double", 1.0), t.high)
     u = quick_two_sum(e, u.high, e.fadd(u.low, t.low))
     one, half = e.real("double", 1.0), e.real("double", 0.5)
