@@ -28,7 +28,7 @@ LAYERS = (
     ("engines.llvm.pairs",),
     ("engines.llvm.reduction", "engines.llvm.exponentials"),
     ("engines.llvm.angles", "engines.llvm.logarithms", "engines.llvm.error_function"),
-    ("engines.llvm.powers",),
+    ("engines.llvm.powers", "engines.llvm.inverse_hyperbolics"),
     ("engines.llvm.vecmath",),
     ("engines.llvm.lowering",),
     ("engines.llvm.codegen",),

@@ -1,4 +1,4 @@
-"""Angles: sin, cos, tan and their inverses, and the inverse hyperbolic functions, as IR.
+"""Angles: sin, cos, tan and their inverses, as IR.
 
 In: an Emitter and one or two Values of type ``float`` or ``double``. Out: the Value of the function.
 Every function is straight-line code over scalars, which LLVM's loop vectoriser widens as it likes.
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from fusegraph.engines.llvm.exponentials import rounds_doubles
 from fusegraph.engines.llvm.ir import Emitter, Value
-from fusegraph.engines.llvm.pairs import Pair, polynomial, quick_two_sum, two_product, two_sum
+from fusegraph.engines.llvm.pairs import Pair, polynomial, quick_two_sum
 from fusegraph.engines.llvm.reduction import (
     INTEGER,
     MODERATE,
@@ -27,8 +27,6 @@ from fusegraph.engines.llvm.reduction import (
     reduce_moderate,
     split,
 )
-
-HALF = Fraction(1, 2)
 
 # fmt: off
 SIN = {  # (sin(r) / r - 1) / r**2 in r**2, |r| <= 0.7862: 2**-27.9, 2**-57.9
@@ -85,33 +83,13 @@ ATAN = {  # (atan(t) / t - 1) / t**2 in t**2, |t| <= 1: 2**-28.4, 2**-60.2
         0.00010396729713759541, -8.663072557770918e-06,
     ),
 }
-LOG = {  # (atanh(s) / s - 1) / s**2 in s**2, |s| <= 0.172: 2**-30.2, 2**-59.4
-    "float": (0.3333338797092438, 0.19988760352134705, 0.14936749637126923),
-    "double": (
-        0.3333333333333368, 0.1999999999970005, 0.14285714373038022, 0.11111099076835944,
-        0.09091794045742069, 0.0765669785814177, 0.07401470936090089,
-    ),
-}
-ATANH = {  # the same, |s| <= 0.3335: 2**-33.0, 2**-59.4
-    "float": (
-        0.3333333730697632, 0.199994757771492, 0.14307551085948944, 0.10722579061985016,
-        0.12120310217142105,
-    ),
-    "double": (
-        0.33333333333333154, 0.20000000000078016, 0.14285714273990413, 0.11111111981648839,
-        0.09090872052522923, 0.07693278496641205, 0.06650500534900133, 0.06052974719610783,
-        0.04170185424229545, 0.08509323327443974,
-    ),
-}
 # fmt: on
 
 SIGN_BIT = {"float": 31, "double": 63}
 FRACTION_BITS = {"float": 23, "double": 52}
 BIAS = {"float": 127, "double": 1023}
-HUGE = {"float": 2.0**12, "double": 2.0**28}  # from here on sqrt(a**2 + 1) is a, for log
 TINY = {"float": 2.0**-13, "double": 2.0**-30}  # below, sin(x) and tan(x) round to x
 MITCHELL = 0.1011  # what the middle of log2(1 + f) - f, twice, is worth in a quotient of bits
-LN2 = Fraction("0.693147180559945309417232121458176568075500134360255254120680009")
 
 Reduction = Callable[[Emitter, Value], Turn]
 
@@ -235,7 +213,7 @@ def tan_moderate(e: Emitter, x: Value) -> Value:
 # --- inverses -------------------------------------------------------------------------------------
 
 
-def _offset_odd(e: Emitter, base: Pair, t: Value, polynomial_of_square: Value, z: Value) -> Value:
+def offset_odd(e: Emitter, base: Pair, t: Value, polynomial_of_square: Value, z: Value) -> Value:
     """``base + t + t * z * p``, rounded once where ``base`` is zero and nearly so elsewhere."""
     total, error = quick_two_sum(e, base.high, t)
     return e.fadd(total, e.fadd(error, e.fma(e.fmul(t, z), polynomial_of_square, base.low)))
@@ -269,7 +247,7 @@ def asin(e: Emitter, x: Value) -> Value:
     zero = e.real(x.type, 0.0)
     base = _choose(e, large, _constant(e, x.type, pi_fraction() / 2), Pair(zero, zero))
     t = e.select(large, e.fmul(s, e.real(x.type, -2.0)), s)
-    return e.copysign(_offset_odd(e, base, t, polynomial(e, z, ASIN[x.type]), z), x)
+    return e.copysign(offset_odd(e, base, t, polynomial(e, z, ASIN[x.type]), z), x)
 
 
 def acos(e: Emitter, x: Value) -> Value:
@@ -280,7 +258,7 @@ def acos(e: Emitter, x: Value) -> Value:
     ends = _choose(e, negative, _constant(e, x.type, pi_fraction()), Pair(zero, zero))
     base = _choose(e, large, ends, _constant(e, x.type, pi_fraction() / 2))
     t = e.select(large, e.copysign(e.fadd(s, s), x), e.fneg(x))
-    return _offset_odd(e, base, t, polynomial(e, z, ASIN[x.type]), z)
+    return offset_odd(e, base, t, polynomial(e, z, ASIN[x.type]), z)
 
 
 def atan(e: Emitter, x: Value) -> Value:
@@ -291,7 +269,7 @@ def atan(e: Emitter, x: Value) -> Value:
     t = e.fdiv(e.select(large, e.real(x.type, -1.0), size), e.select(large, size, one))
     base = _choose(e, large, _constant(e, x.type, pi_fraction() / 2), Pair(zero, zero))
     z = e.fmul(t, t)
-    return e.copysign(_offset_odd(e, base, t, polynomial(e, z, ATAN[x.type]), z), x)
+    return e.copysign(offset_odd(e, base, t, polynomial(e, z, ATAN[x.type]), z), x)
 
 
 def atan2(e: Emitter, y: Value, x: Value) -> Value:
@@ -326,7 +304,7 @@ def atan2(e: Emitter, y: Value, x: Value) -> Value:
     # low times the slope 1 / (1 + z), nearly 1 - z / 2 up to 1
     low = e.fmul(e.select(back, e.fneg(low), low), e.fma(z, e.real(x.type, -0.5), one))
     base = Pair(base.high, e.fadd(base.low, low))
-    angle = _offset_odd(e, base, t, polynomial(e, z, ATAN[x.type]), z)
+    angle = offset_odd(e, base, t, polynomial(e, z, ATAN[x.type]), z)
     return e.copysign(angle, y)
 
 
@@ -341,173 +319,6 @@ def _divided(e: Emitter, small: Value, x: Value) -> Value:
     bits = round((2 * BIAS[kind] + power - MITCHELL) * 2 ** FRACTION_BITS[kind])
     inverse = e.bitcast(e.sub(e.whole(integer, bits), e.bitcast(x, integer)), kind)
     return e.fmul(e.fmul(small, e.real(kind, 2.0**-power)), inverse)
-
-
-# --- inverse hyperbolic functions -----------------------------------------------------------------
-
-
-def _power_of_two(e: Emitter, k: Value, type_name: str) -> Value:
-    """``2**k`` for an integer k within the exponents of the type."""
-    biased = e.add(k, e.whole(k.type, BIAS[type_name]))
-    return e.bitcast(e.shl(biased, e.whole(k.type, FRACTION_BITS[type_name])), type_name)
-
-
-def _small_integer(e: Emitter, k: Value, type_name: str) -> Value:
-    """``k`` as a floating-point number, for 0 <= k < 2**23: bits of 2**52 + k, less 2**52.
-
-    There is no instruction for 64-bit integers before AVX-512.
-    """
-    big = 2.0 ** FRACTION_BITS[type_name]
-    bits = e.or_(k, e.bitcast(e.real(type_name, big), k.type))
-    return e.fsub(e.bitcast(bits, type_name), e.real(type_name, big))
-
-
-def _ln2(e: Emitter, type_name: str, factor: Fraction = Fraction(1)) -> Pair:
-    """``factor * ln 2``, its first part short enough that times an exponent it stays exact."""
-    bits = 40 if type_name == "double" else 15
-    high = Fraction(round(LN2 * 2**bits), 2**bits)
-    rest = split(type_name, (LN2 - high) * factor, 1)[0]
-    return Pair(e.real(type_name, float(high * factor)), e.real(type_name, rest))
-
-
-class _Scaled(NamedTuple):
-    """A number ``2**exponent * (1 + high + low)``, ``high`` in [-0.29, 0.42)."""
-
-    exponent: Value
-    high: Value
-    low: Value
-
-
-def _scale(e: Emitter, y: Pair, huge: Value) -> _Scaled:
-    """``1 + y`` for ``y >= 0``, or ``2 y`` where ``huge``, by its exponent and the rest.
-
-    A number below the square root of two has exponent 0, and keeps y as it is.
-    """
-    kind, integer = y.high.type, INTEGER[y.high.type]
-    zero, one = e.real(kind, 0.0), e.real(kind, 1.0)
-    whole, part = two_sum(e, one, y.high)
-    bits = e.bitcast(e.select(huge, y.high, whole), integer)
-    shift = e.whole(integer, FRACTION_BITS[kind])
-    k = e.lshr(e.sub(bits, e.bitcast(e.real(kind, 0.5**0.5), integer)), shift)
-    near = e.icmp("eq", k, e.whole(integer, 0))
-    one_plus_high = e.bitcast(e.sub(bits, e.shl(k, shift)), kind)
-    scale = _power_of_two(e, e.sub(e.whole(integer, 0), k), kind)
-    low = e.select(huge, zero, e.fmul(e.fadd(part, y.low), scale))
-    return _Scaled(
-        _small_integer(e, e.add(k, e.zext(huge, integer)), kind),
-        e.select(near, y.high, e.fsub(one_plus_high, one)),
-        e.select(near, y.low, low),
-    )
-
-
-def _log(e: Emitter, x: _Scaled) -> Value:
-    """Natural logarithm: ``log(1 + f) = 2 atanh(s)`` of ``s = f / (2 + f)``.
-
-    Written ``f - s (f - 2 s**2 p(s**2))``, as in K. Ng's FDLIBM (1993), only a small term carries
-    the rounding errors of s.
-    """
-    kind, f = x.high.type, x.high
-    s = e.fdiv(f, e.fadd(f, e.real(kind, 2.0)))
-    z = e.fmul(s, s)
-    # d log(1 + f) = df / (1 + f), and 1 / (1 + f) is nearly 1 - 2 s + 2 s**2
-    slope = e.fma(e.fadd(s, s), e.fsub(s, e.real(kind, 1.0)), e.real(kind, 1.0))
-    ln2 = _ln2(e, kind)
-    total, error = quick_two_sum(e, e.fmul(x.exponent, ln2.high), f)
-    rest = e.fsub(f, e.fmul(e.fadd(z, z), polynomial(e, z, LOG[kind])))
-    small = e.fma(e.fneg(s), rest, e.fma(x.exponent, ln2.low, e.fmul(x.low, slope)))
-    return e.fadd(total, e.fadd(error, small))
-
-
-def asinh(e: Emitter, x: Value) -> Value:
-    """Inverse hyperbolic sine: ``log1p(a + a**2 / (1 + sqrt(1 + a**2)))`` of ``a = |x|``.
-
-    From 2**28 (2**12 for float) on, where 1 / (4 a**2) no longer counts, ``log(2 a)``.
-    """
-    a = e.fabs(x)
-    one = e.real(x.type, 1.0)
-    huge = e.fcmp("ogt", a, e.real(x.type, HUGE[x.type]))
-    square = e.fmul(a, a)
-    growth = e.fdiv(square, e.fadd(one, e.sqrt(e.fadd(one, square))))
-    y = quick_two_sum(e, a, growth)
-    zero = e.real(x.type, 0.0)
-    y = Pair(e.select(huge, a, y.high), e.select(huge, zero, y.low))
-    result = e.copysign(_log(e, _scale(e, y, huge)), x)
-    finite = e.fcmp("olt", a, e.real(x.type, float("inf")))
-    return e.select(finite, result, x)
-
-
-def acosh(e: Emitter, x: Value) -> Value:
-    """Inverse hyperbolic cosine: ``log1p(t + sqrt(2 t + t**2))`` of ``t = x - 1``.
-
-    From 2**28 (2**12 for float) on, ``log(2 x)``.
-    """
-    one = e.real(x.type, 1.0)
-    t = e.fsub(x, one)
-    zero = e.real(x.type, 0.0)
-    huge = e.fcmp("ogt", x, e.real(x.type, HUGE[x.type]))
-    square = two_product(e, t, t)
-    radicand = two_sum(e, e.fadd(t, t), square.high)
-    root = _root(e, Pair(radicand.high, e.fadd(radicand.low, square.low)))
-    y = two_sum(e, root.high, t)
-    y = Pair(e.select(huge, x, y.high), e.select(huge, zero, e.fadd(y.low, root.low)))
-    result = _log(e, _scale(e, y, huge))
-    result = e.select(e.fcmp("olt", x, e.real(x.type, float("inf"))), result, x)
-    return e.select(e.fcmp("olt", x, one), e.real(x.type, float("nan")), result)
-
-
-def _root(e: Emitter, square: Pair) -> Pair:
-    """Square root of a pair; without its low part acosh passed 2 ulp.
-
-    The remainder is divided by ``2 * high`` to some 6 %, which is enough: bits of floating-point
-    numbers are nearly their logarithms, so a difference of bits is nearly a quotient.
-    """
-    kind, integer = square.high.type, INTEGER[square.high.type]
-    high = e.sqrt(square.high)
-    rest = e.fadd(e.fma(e.fneg(high), high, square.high), square.low)
-    one_half = int((2 * BIAS[kind] - 1 - 0.1011) * 2 ** FRACTION_BITS[kind])
-    half_inverse = e.bitcast(e.sub(e.whole(integer, one_half), e.bitcast(high, integer)), kind)
-    return Pair(high, e.fmul(rest, half_inverse))
-
-
-def atanh(e: Emitter, x: Value) -> Value:
-    """Inverse hyperbolic tangent: ``k ln(2) / 2 + atanh(s)``.
-
-    With ``2**k`` near ``(1 + a) / (1 - a)``, s is ``((1 + a) - 2**k (1 - a)) / ((1 + a) + 2**k
-    (1 - a))``, by the addition theorem. k comes from the difference of the bit patterns, which is
-    nearly that of the logarithms (J. Mitchell, 1962): s is a itself up to 1/3, and never above, nor
-    below zero, so that nothing cancels.
-    """
-    kind, integer = x.type, INTEGER[x.type]
-    a = e.fabs(x)
-    one = e.real(kind, 1.0)
-    above, below = e.fadd(one, a), e.fsub(one, a)
-    shift = e.whole(integer, FRACTION_BITS[kind])
-    difference = e.sub(e.bitcast(above, integer), e.bitcast(below, integer))
-    k = e.lshr(difference, shift)
-    s = _excess_ratio(e, a, above, below, _power_of_two(e, k, kind))
-    z = e.fmul(s, s)
-    exponent = _small_integer(e, k, kind)
-    ln2 = _ln2(e, kind, HALF)
-    base = Pair(e.fmul(exponent, ln2.high), e.fmul(exponent, ln2.low))
-    result = _offset_odd(e, base, s, polynomial(e, z, ATANH[kind]), z)
-    infinity, nan = e.real(kind, math.inf), e.real(kind, math.nan)
-    result = e.select(e.fcmp("olt", a, one), result, nan)
-    return e.copysign(e.select(e.fcmp("oeq", a, one), infinity, result), x)
-
-
-def _excess_ratio(e: Emitter, a: Value, above: Value, below: Value, scale: Value) -> Value:
-    """``(above - scale * below) / (above + scale * below)``, above and below being 1 + a and 1 - a.
-
-    From 1/2 on ``1 - a`` is exact. Under 1/2 both sums may be rounded, so they are taken apart:
-    there scale is small enough that ``1 + scale`` is exact.
-    """
-    one = e.real(a.type, 1.0)
-    plus, minus = e.fadd(one, scale), e.fsub(one, scale)
-    scaled = e.fmul(scale, below)
-    large = e.fcmp("ogt", a, e.real(a.type, 0.5))
-    numerator = e.select(large, e.fsub(above, scaled), e.fma(a, plus, minus))
-    denominator = e.select(large, e.fadd(above, scaled), e.fma(a, minus, plus))
-    return e.fdiv(numerator, denominator)
 
 
 # --- the rows -------------------------------------------------------------------------------------
@@ -529,7 +340,6 @@ class Row(NamedTuple):
 
 PAYNE_HANEK = "Payne and Hanek 1983, polynomials of our own"
 CODY_WAITE = "Cody and Waite 1980, polynomials of our own"
-LOGARITHM = "log1p in the form of FDLIBM 1993, polynomials of our own"
 TURNS = tuple(k * math.pi / 4 for k in range(1, 9))
 
 # fmt: off
@@ -541,9 +351,6 @@ ANGLES: tuple[Row, ...] = (
     Row("acos", 1, acos, CODY_WAITE, (0.5, 1.0)),
     Row("atan", 1, atan, CODY_WAITE, (1.0,)),
     Row("atan2", 2, atan2, CODY_WAITE, (1.0,)),
-    Row("asinh", 1, asinh, LOGARITHM, (0.125**0.5, *HUGE.values())),
-    Row("acosh", 1, acosh, LOGARITHM, (1.0, 1.125**0.5, *HUGE.values())),
-    Row("atanh", 1, atanh, "addition theorem, Mitchell 1962 for the exponent", (1 / 3, 0.5, 1.0)),
 )
 # fmt: on
 

@@ -15,6 +15,7 @@ from fusegraph.engines.llvm import logarithms as logs
 from fusegraph.engines.llvm import powers
 from fusegraph.engines.llvm.angles import ANGLES
 from fusegraph.engines.llvm.error_function import erf
+from fusegraph.engines.llvm.inverse_hyperbolics import INVERSE_HYPERBOLICS
 from fusegraph.engines.llvm.ir import Emitter, Value
 
 BOTH = ("float", "double")
@@ -69,7 +70,7 @@ ROWS: tuple[MathFunction, ...] = (
     MathFunction("logaddexp", 2, powers.logaddexp, "log1p of exp, in pairs", APART),
     MathFunction("logaddexp2", 2, powers.logaddexp2, "log1p of exp, in pairs", APART),
     MathFunction("pow", 2, powers.power, PAIRS, ROOTS),
-    *(MathFunction(*row) for row in ANGLES),
+    *(MathFunction(*row) for row in (*ANGLES, *INVERSE_HYPERBOLICS)),
 )
 # fmt: on
 
