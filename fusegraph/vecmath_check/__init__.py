@@ -18,9 +18,10 @@ has an error of at most 0.5. An infinite result counts as the power of two after
   does all of it, on fewer points.
 * **points**: a quarter uniform over bit patterns, so over exponents, NaNs and infinities; a quarter
   over ordinary sizes; half near the arguments about which a function's method changes or its result
-  ends (each row's ``edges``, 0, 1, the subnormal and the largest numbers; for sin, cos and tan
-  multiples of pi/2 up to 2**1000), from the very next numbers outwards. Second arguments are drawn
-  alone and beside the first ones, so that results are ordinary, overflow, or cancel.
+  ends (each row's ``edges``, 0, 1, the subnormal and the largest numbers), from the very next numbers
+  outwards. For sin, cos and tan also multiples of pi/2 up to 2**1000 and, for every exponent, the
+  numbers nearest to one. Second arguments are drawn alone and beside the first ones, so that results
+  are ordinary, overflow, or cancel.
 * **special values**: every result must be NaN where the reference is, and a zero must have its sign; on
   a grid of zeros, infinities, NaN, one, the least and largest numbers, it must be so where NumPy's own
   function of the same dtype gives NaN, infinity or zero.

@@ -6,6 +6,8 @@ In: a subject, how many points, a seed. Out: one array an operand.
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from fusegraph.engines.llvm.reduction import pi_fraction
 from fusegraph.vecmath_check.subjects import Array, Subject
 
 Generator = np.random.Generator
+DIGITS = {"float32": 24, "float64": 53}
 INTEGERS: dict[str, Any] = {"float32": np.dtype("i4"), "float64": np.dtype("i8")}
 ANGLES = ("sin", "cos", "tan")
 HALF_PI = float(pi_fraction() / 2)
@@ -88,7 +91,37 @@ def _multiples_of_half_pi(rng: Generator, subject: Subject, count: int) -> Array
     close = (k * HALF_PI * _signs(rng, count)).astype(subject.dtype)
     integer = INTEGERS[subject.dtype]
     bits: Array = close.view(integer) + rng.integers(-2, 3, count, integer)
-    return bits.view(subject.dtype)
+    found = bits.view(subject.dtype)
+    found[1::4] = rng.choice(hardest_angles(subject.dtype), found[1::4].size)
+    return found
+
+
+@cache
+def hardest_angles(dtype: str) -> Array:
+    """For every exponent, the numbers that come nearest to a multiple of pi/2.
+
+    They are the denominators of the convergents of ``2**e / (pi/2)`` (J.-M. Muller, Elementary
+    Functions, 3rd ed., section 11.3.2), and twice and three times them.
+    """
+    digits, end = DIGITS[dtype], int(np.finfo(np.dtype(dtype)).maxexp)
+    found = []
+    for exponent in range(-digits, end - digits + 1):
+        best = _last_denominator(Fraction(2) ** (exponent + 1) / pi_fraction(), 1 << digits)
+        found += [m * 2.0**exponent for m in (best, 2 * best, 3 * best) if m < 1 << digits]
+    return np.array(found).astype(dtype)
+
+
+def _last_denominator(ratio: Fraction, limit: int) -> int:
+    """The denominator below ``limit`` of the best convergent of a continued fraction."""
+    above, below = ratio.numerator, ratio.denominator
+    before, last = 1, 0
+    while below:
+        quotient, rest = divmod(above, below)
+        before, last = last, quotient * last + before
+        if last >= limit:
+            return before
+        above, below = below, rest
+    return last
 
 
 # --- second operands ------------------------------------------------------------------------------
