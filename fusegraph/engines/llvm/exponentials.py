@@ -304,7 +304,7 @@ def _quarter_exp(e: Emitter, a: Value) -> Pair:
 
 
 def sinh(e: Emitter, x: Value) -> Value:
-    """A polynomial up to 1, ``(y - 1 / y) / 2`` of ``y = exp(a)`` above."""
+    """A polynomial up to 1, ``(y - 1 / y) / 2`` of ``y = exp(a)`` above (Cody and Waite, chapter 12)."""
     kind, a = x.type, e.fabs(x)
     two = e.real(kind, 2.0)
     quarter = _quarter_exp(e, a)
@@ -316,7 +316,7 @@ def sinh(e: Emitter, x: Value) -> Value:
 
 
 def cosh(e: Emitter, x: Value) -> Value:
-    """``(y + 1 / y) / 2`` of ``y = exp(a)``."""
+    """``(y + 1 / y) / 2`` of ``y = exp(a)`` (Cody and Waite, chapter 12)."""
     two = e.real(x.type, 2.0)
     quarter = _quarter_exp(e, e.fabs(x))
     inverse = e.fdiv(e.real(x.type, 0.125), quarter.high)

@@ -89,6 +89,11 @@ def _number(e: Emitter, biased: Value, kind: str) -> Value:
     return e.bitcast(e.or_(biased, e.bitcast(e.real(kind, 2.0**52), biased.type)), kind)
 
 
+def atanh_argument(e: Emitter, f: Value) -> Value:
+    """``f / (2 + f)``, of which twice the inverse hyperbolic tangent is ``log(1 + f)``."""
+    return e.fdiv(f, e.fadd(f, e.real(f.type, 2.0)))
+
+
 class Tail(NamedTuple):
     """``log(1 + f) - f``, and what it came from."""
 
@@ -98,7 +103,7 @@ class Tail(NamedTuple):
 
 def log_tail(e: Emitter, f: Value) -> Tail:
     """``log(1 + f) - f``."""
-    s = e.fdiv(f, e.fadd(f, e.real(f.type, 2.0)))
+    s = atanh_argument(e, f)
     z = e.fmul(s, s)
     rest = e.fma(e.fadd(z, z), polynomial(e, z, ATANH_TAIL[f.type]), e.fneg(f))
     return Tail(e.fmul(s, rest), s)

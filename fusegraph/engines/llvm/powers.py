@@ -27,7 +27,7 @@ from fusegraph.engines.llvm.exponentials import (
     through_double,
 )
 from fusegraph.engines.llvm.ir import Emitter, Value
-from fusegraph.engines.llvm.logarithms import LEAST_NORMAL, log_tail, split, split_normal
+from fusegraph.engines.llvm.logarithms import LEAST_NORMAL, atanh_argument, split, split_normal
 from fusegraph.engines.llvm.pairs import (
     Pair,
     pair_product,
@@ -47,8 +47,9 @@ LOG2 = (  # 2 log2(e) atanh(s) / s in s**2, <= 0.0295: 2**-36.3; for powers of f
     2.8853900817901477, 0.961796673253033, 0.5770836011942234, 0.41167178564974743,
     0.3407468238834723,
 )
-INVERSE_ROOT = (0.3333270412649045, 0.22354858825455523, 0.17479472809495572)
-# ((1 - t)**(-1/3) - 1) / t, |t| <= 0.105: 2**-18.3
+INVERSE_ROOT = (  # ((1 - t)**(-1/3) - 1) / t, |t| <= 0.105: 2**-18.3
+    0.3333270412649045, 0.22354858825455523, 0.17479472809495572,
+)
 # fmt: on
 CBRT_START = 4 / 3  # y of bits c - b / 3 is within 3.4 % of the inverse root of x of bits b
 CBRT_SHIFT = 0.068
@@ -97,7 +98,7 @@ def _log2_pair(e: Emitter, a: Value) -> Pair:
 def _log2_for_floats(e: Emitter, a: Value) -> Value:
     """``log2(a)`` for a positive double that was a float, to 35 bits."""
     part = split_normal(e, a)
-    s = log_tail(e, part.f).s
+    s = atanh_argument(e, part.f)
     return e.fma(polynomial(e, e.fmul(s, s), LOG2), s, part.exponent)
 
 
@@ -221,7 +222,8 @@ def hypot(e: Emitter, x: Value, y: Value) -> Value:
     """``sqrt(x**2 + y**2)``. Infinity wins over NaN.
 
     Squares of floats are exact in double; doubles are scaled where a square would overflow, or
-    underflow and count.
+    underflow and count (J. Blue, "A portable Fortran program to find the Euclidean norm of a
+    vector", 1978).
     """
     root = _float_hypot(e, x, y) if x.type == "float" else _double_hypot(e, x, y)
     infinity = e.real(x.type, math.inf)
@@ -253,7 +255,11 @@ def _double_hypot(e: Emitter, x: Value, y: Value) -> Value:
 
 @through_double
 def logaddexp(e: Emitter, x: Value, y: Value) -> Value:
-    """``max + log1p(exp(-|x - y|))``, all of it in pairs: the sum may cancel."""
+    """``max + log1p(exp(-|x - y|))``, all of it in pairs: the sum may cancel.
+
+    P. Blanchard, D. Higham and N. Higham, "Accurately computing the log-sum-exp and softmax
+    functions", 2021.
+    """
     top, away = _top_and_distance(e, x, y)
     k, fraction = _log1p_exp(e, away)
     whole = two_sum(e, e.fmul(k, e.real("double", LN2[0])), fraction.high)
@@ -263,7 +269,7 @@ def logaddexp(e: Emitter, x: Value, y: Value) -> Value:
 
 @through_double
 def logaddexp2(e: Emitter, x: Value, y: Value) -> Value:
-    """``max + log2(1 + 2**-|x - y|)``."""
+    """``max + log2(1 + 2**-|x - y|)``, likewise."""
     top, away = _top_and_distance(e, x, y)
     k, nats = _log1p_exp(e, _scaled_pair(e, away, LN2))
     fraction = _scaled_pair(e, nats, LOG2_E)

@@ -49,6 +49,7 @@ POWERS = (0.5, 126.0, 128.0, 150.0, 1022.0, 1024.0, 1075.0)
 FLAT = (3.92, 4.0, 5.92, 6.0)
 ENDS = (88.8, 103.98, 709.79, 745.2)
 ROOTS = (0.0, 1.0, 0.5**0.5, 2.0**0.5)
+HYPOT_SCALES = (0.0, 2.0**-450, 2.0**500)
 APART = (0.0, 1.0, 17.0, 38.0, *ENDS)
 
 # fmt: off
@@ -66,9 +67,9 @@ ROWS: tuple[MathFunction, ...] = (
     MathFunction("log2", 1, logs.log2, FDLIBM, ROOTS),
     MathFunction("log10", 1, logs.log10, FDLIBM, ROOTS),
     MathFunction("cbrt", 1, powers.cbrt, "Kahan 1991, Householder's iteration", (0.0, 1.0, 8.0)),
-    MathFunction("hypot", 2, powers.hypot, "squares in double, or scaled", (0.0, 2.0**-450, 2.0**500)),
-    MathFunction("logaddexp", 2, powers.logaddexp, "log1p of exp, in pairs", APART),
-    MathFunction("logaddexp2", 2, powers.logaddexp2, "log1p of exp, in pairs", APART),
+    MathFunction("hypot", 2, powers.hypot, "squares in double, or scaled (Blue 1978)", HYPOT_SCALES),
+    MathFunction("logaddexp", 2, powers.logaddexp, "log1p of exp, in pairs (Blanchard 2021)", APART),
+    MathFunction("logaddexp2", 2, powers.logaddexp2, "log1p of exp, in pairs (Blanchard 2021)", APART),
     MathFunction("pow", 2, powers.power, PAIRS, ROOTS),
     *(MathFunction(*row) for row in (*ANGLES, *INVERSE_HYPERBOLICS)),
 )
