@@ -67,7 +67,13 @@ def markdown(kept: Document) -> str:
         for row in ROWS
     ]
     header = ("function", *DTYPES, "method")
-    return tabulate(rows, header, tablefmt="github", colalign=("left", "right", "right", "left"))
+    return tabulate(
+        rows,
+        header,
+        tablefmt="github",
+        disable_numparse=True,
+        colalign=("left", "right", "right", "left"),
+    )
 
 
 def _error(entry: dict[str, Any]) -> str:
