@@ -24,12 +24,14 @@ EVERY = subjects()
 
 @pytest.mark.parametrize("subject", EVERY, ids=lambda s: f"{s.name}-{s.dtype}")
 def test_errors_are_within_bounds(subject):
-    found = measure(subject, SAMPLE if extended() else 2_000, threads=1)
+    drawn = SAMPLE if extended() or subject.dtype == "float32" else 1_000
+    found = measure(subject, drawn, threads=1)
     assert found.special == ()
     assert found.ulps <= found.bound, f"at {[x.hex() for x in found.at]}"
     # The sample is part of what the record is of: where it finds more, the function has changed since.
     kept = errors_of(recorded())[subject.name, subject.dtype]["ulps"]
-    assert found.ulps <= kept + 0.001, "run python -m fusegraph.vecmath_check --json"
+    if drawn == SAMPLE:
+        assert found.ulps <= kept + 0.001, "run python -m fusegraph.vecmath_check --json"
 
 
 def test_every_function_of_the_table_is_checked_in_both_types():

@@ -89,25 +89,28 @@ def measure(subject: Subject, sample: int | None, threads: int) -> Finding:
         count = min(count, WITHOUT_LONGDOUBLE)
     worst = _Worst()
     task = _float_task if subject.dtype == "float32" else _double_task
-    chunks = -(-count // CHUNK)
-    run_tasks(lambda: task(subject, exhaustive, worst), chunks, threads)
+    size = min(CHUNK, count)
+    chunks = -(-count // size)
+    run_tasks(lambda: task(subject, exhaustive, size, worst), chunks, threads)
     ulps, at = _confirmed(subject, worst)
     return Finding(
-        subject.name, subject.dtype, chunks * CHUNK, exhaustive, ulps, at, subject.bound,
+        subject.name, subject.dtype, chunks * size, exhaustive, ulps, at, subject.bound,
         tuple(unlike_numpy(subject)),
     )  # fmt: skip
 
 
-def _float_task(subject: Subject, exhaustive: bool, worst: _Worst) -> Callable[[int], None]:
+def _float_task(
+    subject: Subject, exhaustive: bool, size: int, worst: _Worst
+) -> Callable[[int], None]:
     kernel, reference = error_kernel(subject), references.double(subject.name)
-    errors = np.empty(CHUNK, np.float32)
+    errors = np.empty(size, np.float32)
 
     def task(index: int) -> None:
         if exhaustive:
-            bits = np.arange(index * CHUNK, (index + 1) * CHUNK, dtype=np.uint32)
+            bits = np.arange(index * size, (index + 1) * size, dtype=np.uint32)
             operands: tuple[Array, ...] = (bits.view(np.float32),)
         else:
-            operands = draw(subject, CHUNK, (SEED, index))
+            operands = draw(subject, size, (SEED, index))
         with np.errstate(all="ignore"):
             expected = reference(*(x.astype(np.float64) for x in operands))
         kernel(*operands, expected, errors)
@@ -116,13 +119,15 @@ def _float_task(subject: Subject, exhaustive: bool, worst: _Worst) -> Callable[[
     return task
 
 
-def _double_task(subject: Subject, exhaustive: bool, worst: _Worst) -> Callable[[int], None]:
+def _double_task(
+    subject: Subject, exhaustive: bool, size: int, worst: _Worst
+) -> Callable[[int], None]:
     kernel = value_kernel(subject)
     reference = references.longdouble(subject.name) if references.extended() else None
-    result = np.empty(CHUNK)
+    result = np.empty(size)
 
     def task(index: int) -> None:
-        operands = draw(subject, CHUNK, (SEED, index))
+        operands = draw(subject, size, (SEED, index))
         kernel(*operands, result)
         if reference is None:
             worst.add(_exact_errors(subject, operands, result), operands)
@@ -159,10 +164,10 @@ def _double_ulps(
 
 
 def _exact_errors(subject: Subject, operands: tuple[Array, ...], result: Array) -> Array:
-    """By mpmath, where there is a finite result; special values are checked apart."""
+    """By mpmath, which has no negative zero and no infinity; special values are checked apart."""
     errors = np.zeros(result.size)
-    finite = np.isfinite(result) & np.logical_and.reduce([np.isfinite(x) for x in operands])
-    for at in np.flatnonzero(finite):
+    ordinary = np.logical_and.reduce([np.isfinite(x) & (x != 0) for x in operands])
+    for at in np.flatnonzero(np.isfinite(result) & ordinary):
         arguments = tuple(float(x[at]) for x in operands)
         errors[at] = references.exact_ulps(subject, arguments, float(result[at]))
     return errors
