@@ -13,7 +13,7 @@ import fusegraph as fg
 pytest.importorskip("llvmlite")
 
 from fusegraph.engines.base import Extent, Region
-from fusegraph.engines.llvm import driver
+from fusegraph.engines.llvm import headers
 from fusegraph.engines.llvm.codegen import generate, refusal
 from fusegraph.engines.llvm.compiler import assembly
 from fusegraph.engines.llvm.engine import MAX_OPERANDS, ImitatingBody, LlvmBody, LlvmEngine
@@ -219,7 +219,7 @@ def test_several_results_in_one_pass(assert_same):
 
 
 def test_arrays_of_this_interpreter_are_read_in_place():
-    assert driver.arrays_lie_as_expected()
+    assert headers.arrays_lie_as_expected()
 
 
 @pytest.mark.parametrize("second", LAYOUTS)

@@ -106,7 +106,7 @@ def test_the_compiler_keeps_objects_and_remakes_damaged_ones():
     assert compiler.function(compiler.FLAT, text, "answer")(None, None) == 41
     kept = entry().read_bytes()
     entry().write_bytes(kept[:-3] + b"abc")
-    compiler.forget(text, "answer")
+    compiler.forget(text)
     assert compiler.function(compiler.FLAT, text, "answer")(None, None) == 41
     assert entry().read_bytes() == kept
 

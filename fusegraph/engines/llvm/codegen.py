@@ -2,8 +2,9 @@
 
 In: a ``Region``. Out: ``Code``, the IR and how its operands are to be placed. The function is
 ``void fg_kernel(ptr pointers, i64 count)``: one pointer an operand (inputs, then outputs), each to
-``count`` dense elements, or to one element for a scalar. Whatever the layout of arrays, ``driver`` gives
-it dense operands, so the text depends on dtypes and on which operands are scalars, never on sizes.
+``count`` dense elements, or to one element for a scalar. Whatever the layout of arrays, ``flat`` and
+``strided`` give it dense operands, so the text depends on dtypes and on which operands are scalars, not
+on sizes.
 """
 
 from __future__ import annotations

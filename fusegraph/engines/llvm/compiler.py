@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import re
 import threading
+from collections.abc import Sequence
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -32,22 +34,23 @@ def address_of(text: str, symbol: str) -> int:
     ImportError
         llvmlite is missing; the message says how to install it.
     """
-    found = _addresses.get((text, symbol))
+    found = _addresses.get(text)
     if found is None:
         with _compiling:
-            found = _addresses.get((text, symbol))
+            found = _addresses.get(text)
             if found is None:
-                found = _compiler().link(_compiler().machine_code(text), symbol)
-                _addresses[text, symbol] = found
-    return found
+                found = _compiler().link(_compiler().machine_code(text), _EXPORTED.findall(text))
+                _addresses[text] = found
+    return found[symbol]
 
 
-_addresses: dict[tuple[str, str], int] = {}
+_addresses: dict[str, dict[str, int]] = {}
+_EXPORTED = re.compile(r"^define (?!internal).*?@(\w+)\(", re.MULTILINE)
 
 
-def forget(text: str, symbol: str) -> None:
+def forget(text: str) -> None:
     """Let the next call ask the disk again. Machine code that is in use stays where it is."""
-    _addresses.pop((text, symbol), None)
+    _addresses.pop(text, None)
 
 
 def assembly(text: str) -> str:
@@ -94,7 +97,7 @@ class Compiler:
         """An object file for ``text``: kept from before, or made now."""
         key = objects.key_of(
             text, self.cpu, self.flags, self.machine.triple,
-            version("llvmlite"), version("fusegraph"),
+            version("llvmlite"),
         )  # fmt: skip
         found = objects.load(key)
         if found is None:
@@ -115,12 +118,14 @@ class Compiler:
         builder.getModulePassManager().run(module, builder)
         return module
 
-    def link(self, code: bytes, symbol: str) -> int:
-        """Load an object into a library of its own; its names meet nobody else's."""
+    def link(self, code: bytes, symbols: Sequence[str]) -> dict[str, int]:
+        """Load an object into a library of its own, whose names meet nobody else's: its addresses."""
         library = self.binding.JITLibraryBuilder().add_object_img(code).add_current_process()
-        tracker = library.export_symbol(symbol).link(self.linker, f"k{len(self.linked)}")
+        for symbol in symbols:
+            library = library.export_symbol(symbol)
+        tracker = library.link(self.linker, f"k{len(self.linked)}")
         self.linked.append(tracker)
-        return int(tracker[symbol])
+        return {symbol: int(tracker[symbol]) for symbol in symbols}
 
 
 @cache

@@ -17,31 +17,30 @@ import numpy as np
 
 from fusegraph.engines.base import Array, Extent, Region
 from fusegraph.engines.llvm import codegen, compiler, lowering, row_code
-from fusegraph.engines.llvm.driver import (
-    DRIVER,
-    JOB_BLOCK,
-    JOB_HEAD,
-    Layout,
-    Operand,
-    aligned_strides,
-    arrays_lie_as_expected,
-    imitation,
-    strided_loop,
-)
+from fusegraph.engines.llvm.flat import FLAT, JOB_BLOCK, JOB_HEAD
+from fusegraph.engines.llvm.headers import arrays_lie_as_expected, imitation
 from fusegraph.engines.llvm.jobs import JOB_TASK, JOB_TASKS, run_job
 from fusegraph.engines.llvm.row_body import RowBody
 from fusegraph.engines.llvm.sharing import Division, call_on
+from fusegraph.engines.llvm.strided import (
+    STRIDED,
+    Layout,
+    Operand,
+    aligned_strides,
+    strided_loop,
+)
 from fusegraph.graph import Node, Shape
 from fusegraph.machine import Machine
 from fusegraph.panels import reduced_axes
 
 MAX_OPERANDS = 256  # inputs and outputs: what a block's stack frame and packed tiles are made for
 LAYOUTS_REMEMBERED = 64  # of a body; a plan meets two: whole blocks and the last
-# Seconds of compiling a region, from IR to an address, and per node: measured in tests/benchmarks.
-COMPILE_SECONDS = 12e-3
-COMPILE_SECONDS_A_NODE = {"transcendental": 1.5e-3}
-COMPILE_SECONDS_A_PLAIN_NODE = 0.12e-3
-COMPILE_SECONDS_A_FOLD = 5e-3
+# Seconds of compiling a region, from IR to an address, and more for each function, other node and
+# reduction: the triad takes 9 ms, exp 15, GELU 18, softplus 29, 200 operations 37, softmax 46.
+COMPILE_SECONDS = 9e-3
+COMPILE_SECONDS_A_FUNCTION = 6e-3
+COMPILE_SECONDS_A_PLAIN_NODE = 0.15e-3
+COMPILE_SECONDS_A_FOLD = 13e-3
 # Softmax of 2,000 rows of 50 float32 took 118 us, and 71 of 500 rows of 200.
 ROW_SECONDS = 30e-9
 PACKING_SECONDS = 0.3e-9  # x[::2] + x[1::2] of 4,000,000 float32 took 2.0 ms on one thread
@@ -108,7 +107,7 @@ class LlvmEngine:
         return (
             COMPILE_SECONDS
             + folds * COMPILE_SECONDS_A_FOLD
-            + functions * COMPILE_SECONDS_A_NODE["transcendental"]
+            + functions * COMPILE_SECONDS_A_FUNCTION
             + plain * COMPILE_SECONDS_A_PLAIN_NODE
         )
 
@@ -143,7 +142,7 @@ class LlvmBody:
         self.count = len(region.inputs) + len(region.outputs)
         self.first_output = len(region.inputs)
         self.first_scratch = self.count
-        self.flat: Any = None  # the driver's function, once there is something to drive
+        self.flat: Any = None  # the flat loop, once there is something to run
         self.plan = 0  # address of the words that it reads
         self.layouts: dict[Any, Layout] = {}
         self.division = Division(self.layout_of)
@@ -164,7 +163,7 @@ class LlvmBody:
         """Evaluate one block whose operands and outputs stand in ``file``."""
         flat = self.flat or self.load()
         if flat(self.plan, id(file)):
-            call_on(self.strided, self.layout_of(file), file)
+            call_on(_strided(), self.layout_of(file), file)
 
     def share_blocks(self, file: list[Array], block: int, threads: int) -> bool:
         """Evaluate dense arrays in blocks on several threads; False where they are not dense."""
@@ -181,7 +180,7 @@ class LlvmBody:
     def share_parts(self, file: list[Array], keys: Sequence[Sequence[Any]], threads: int) -> bool:
         """Evaluate parts of arrays of any layout on several threads; see ``Division.share``."""
         self.flat or self.load()
-        return self.division.share(self.strided, file, keys, threads)
+        return self.division.share(_strided(), file, keys, threads)
 
     def load(self) -> Any:
         """Make the machine code, or find it; one thread does, the others wait for its words."""
@@ -190,7 +189,7 @@ class LlvmBody:
 
     def _load(self) -> Any:
         code = codegen.generate(self.region)
-        flat, strided = _drivers()
+        flat = _flat_loop()
         kernel = compiler.address_of(code.text(converts_halves()), codegen.SYMBOL)
         self.scalars = code.scalars
         self.kernel = kernel
@@ -201,7 +200,6 @@ class LlvmBody:
         places = [word for place in enumerate(steps) for word in place]
         self.words = np.array([kernel, self.count, self.first_output, *places], np.int64)
         self.plan = self.words.ctypes.data
-        self.strided = strided
         self.flat = flat  # last: other threads look at it first
         return flat
 
@@ -240,15 +238,14 @@ class ImitatingBody(LlvmBody):
         flat = self.flat or self.load()
         address, kept = imitation(file)
         if flat(self.plan, address):
-            call_on(self.strided, self.layout_of(file), file)
+            call_on(_strided(), self.layout_of(file), file)
         kept.clear()
 
 
 @cache
-def _drivers() -> tuple[Any, int]:
-    """The driver's flat loop, as a call on (words, id of a list of arrays), and its strided one."""
-    flat = compiler.function(compiler.FLAT, DRIVER, "fg_flat")
-    return flat, compiler.address_of(DRIVER, "fg_strided")
+def _flat_loop() -> Any:
+    """The flat loop, as a call on (words, id of a list of arrays)."""
+    return compiler.function(compiler.FLAT, FLAT, "fg_flat")
 
 
 @cache
@@ -256,5 +253,11 @@ def _flat_jobs() -> tuple[Any, int]:
     """What writes down a flat kernel as a job, and the address of its task."""
     pointer = ctypes.c_void_p
     prototype = ctypes.CFUNCTYPE(ctypes.c_int, pointer, pointer, pointer)
-    describe = compiler.function(prototype, DRIVER, "fg_flat_job")
-    return describe, compiler.address_of(DRIVER, "fg_flat_task")
+    describe = compiler.function(prototype, FLAT, "fg_flat_job")
+    return describe, compiler.address_of(FLAT, "fg_flat_task")
+
+
+@cache
+def _strided() -> int:
+    """The address of the strided loop: compiled when it is first needed."""
+    return compiler.address_of(STRIDED, "fg_strided")

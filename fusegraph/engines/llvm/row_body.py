@@ -15,14 +15,9 @@ import numpy as np
 
 from fusegraph.engines.base import Array, Region
 from fusegraph.engines.llvm import compiler, row_code
-from fusegraph.engines.llvm.driver import (
-    Layout,
-    Operand,
-    aligned_strides,
-    arrays_lie_as_expected,
-    joined,
-)
+from fusegraph.engines.llvm.headers import arrays_lie_as_expected
 from fusegraph.engines.llvm.sharing import Division, call_on
+from fusegraph.engines.llvm.strided import Layout, Operand, aligned_strides, joined
 from fusegraph.graph import Shape
 
 LAYOUTS_REMEMBERED = 64

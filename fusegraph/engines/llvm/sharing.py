@@ -15,27 +15,108 @@ import numpy as np
 
 from fusegraph.engines.base import Array
 from fusegraph.engines.llvm import compiler
-from fusegraph.engines.llvm.driver import (
-    DRIVER,
-    PARTS_COUNT,
-    PARTS_FUNCTION,
-    PARTS_HEAD,
-    PARTS_RECORDS,
-    PARTS_SCRATCH,
-    PARTS_STEP,
-    Layout,
+from fusegraph.engines.llvm.headers import (
+    ACCESSORS,
+    DATA,
+    ITEMS,
     arrays_lie_as_expected,
     imitation,
 )
-from fusegraph.engines.llvm.jobs import JOB_TASK, JOB_TASKS, run_job
+from fusegraph.engines.llvm.jobs import JOB_OWN, JOB_TASK, JOB_TASKS, run_job
 from fusegraph.engines.llvm.memory import BUFFER
+from fusegraph.engines.llvm.strided import Layout
 
+# And of a job over parts of arrays: the function, how many operands, the records of the tasks, scratch
+# memory and how much of it a thread has. Behind them the operands' addresses. The record of a task: the
+# function's words, then the offset of each operand.
+PARTS_FUNCTION, PARTS_COUNT, PARTS_RECORDS, PARTS_SCRATCH, PARTS_STEP, PARTS_HEAD = range(
+    JOB_OWN, JOB_OWN + 6
+)
 REMEMBERED = 64  # shapes and strides of a function's arrays
 LINE = 64  # bytes of a cache line
 
+# ``fg_on`` calls a function on a list of arrays, ``fg_parts_job`` and ``fg_part`` on parts of them.
+CODE = f"""
+{ACCESSORS}
+define void @fg_on(ptr %function, ptr %words, ptr %file, i64 %count, ptr %scratch) {{
+entry:
+  %items = call ptr @field(ptr %file, i64 {ITEMS})
+  %pointers = alloca ptr, i64 %count
+  br label %next
+next:
+  %k = phi i64 [0, %entry], [%k1, %look]
+  %left = icmp slt i64 %k, %count
+  br i1 %left, label %look, label %run
+look:
+  %array = call ptr @item(ptr %items, i64 %k)
+  %data = call ptr @field(ptr %array, i64 {DATA})
+  %pointer.at = getelementptr ptr, ptr %pointers, i64 %k
+  store ptr %data, ptr %pointer.at
+  %k1 = add i64 %k, 1
+  br label %next
+run:
+  call void %function(ptr %words, ptr %pointers, ptr %scratch)
+  ret void
+}}
+
+define void @fg_parts_job(ptr %job, ptr %file) {{
+entry:
+  %items = call ptr @field(ptr %file, i64 {ITEMS})
+  %count = call i64 @word(ptr %job, i64 {PARTS_COUNT})
+  br label %next
+next:
+  %k = phi i64 [0, %entry], [%k1, %look]
+  %left = icmp slt i64 %k, %count
+  br i1 %left, label %look, label %done
+look:
+  %array = call ptr @item(ptr %items, i64 %k)
+  %data = call ptr @field(ptr %array, i64 {DATA})
+  %at = add i64 %k, {PARTS_HEAD}
+  %base.at = getelementptr ptr, ptr %job, i64 %at
+  store ptr %data, ptr %base.at
+  %k1 = add i64 %k, 1
+  br label %next
+done:
+  ret void
+}}
+
+define void @fg_part(ptr %job, i64 %index, i64 %slot) {{
+entry:
+  %function = call ptr @item(ptr %job, i64 {PARTS_FUNCTION})
+  %count = call i64 @word(ptr %job, i64 {PARTS_COUNT})
+  %records = call ptr @item(ptr %job, i64 {PARTS_RECORDS})
+  %scratches = call ptr @item(ptr %job, i64 {PARTS_SCRATCH})
+  %step = call i64 @word(ptr %job, i64 {PARTS_STEP})
+  %scratch.off = mul i64 %slot, %step
+  %scratch = getelementptr i8, ptr %scratches, i64 %scratch.off
+  %length = add i64 %count, 1
+  %record.off = mul i64 %index, %length
+  %record = getelementptr i64, ptr %records, i64 %record.off
+  %words = call ptr @item(ptr %record, i64 0)
+  %pointers = alloca ptr, i64 %count
+  br label %next
+next:
+  %k = phi i64 [0, %entry], [%k1, %place]
+  %left = icmp slt i64 %k, %count
+  br i1 %left, label %place, label %run
+place:
+  %k1 = add i64 %k, 1
+  %base.at = add i64 %k, {PARTS_HEAD}
+  %base = call ptr @item(ptr %job, i64 %base.at)
+  %offset = call i64 @word(ptr %record, i64 %k1)
+  %pointer = getelementptr i8, ptr %base, i64 %offset
+  %pointer.at = getelementptr ptr, ptr %pointers, i64 %k
+  store ptr %pointer, ptr %pointer.at
+  br label %next
+run:
+  call void %function(ptr %words, ptr %pointers, ptr %scratch)
+  ret void
+}}
+"""
+
 
 class Calls(NamedTuple):
-    """The driver's functions, and the address of the task of a job."""
+    """The functions of ``CODE``, and the address of the task of a job."""
 
     run: Callable[[int, int, int, int, int], None]
     describe: Callable[[int, int], None]
@@ -48,9 +129,9 @@ def _calls() -> Calls:
     run = ctypes.CFUNCTYPE(None, pointer, pointer, pointer, word, pointer)
     describe = ctypes.CFUNCTYPE(None, pointer, pointer)
     return Calls(
-        compiler.function(run, DRIVER, "fg_on"),
-        compiler.function(describe, DRIVER, "fg_parts_job"),
-        compiler.address_of(DRIVER, "fg_part"),
+        compiler.function(run, CODE, "fg_on"),
+        compiler.function(describe, CODE, "fg_parts_job"),
+        compiler.address_of(CODE, "fg_part"),
     )
 
 

@@ -1,51 +1,22 @@
-"""The loops around a kernel: machine code that finds NumPy's arrays and calls the kernel on them.
+"""The strided loop: a kernel over operands of any layout, packed where they do not lie dense.
 
-In: nothing. Out: ``DRIVER``, IR of the functions that every kernel shares, so that a kernel itself is
-one flat loop and compiles fast; ``strided_loop``, the record that the second one runs by; and
-``arrays_lie_as_expected``, which says whether arrays may be read in place.
-
-``fg_flat(plan, file)`` takes a list of arrays (its ``id``), checks that they are dense and of one size,
-and calls the kernel once; it returns 1 where they are not. ``fg_flat_job`` writes down the same work as
-a job for several threads; ``fg_flat_task`` is a task of it.
-
-Every other compiled function takes words, pointers to its operands, and scratch. ``fg_on`` calls one on
-a list of arrays; ``fg_parts_job`` and ``fg_part`` call it on parts of them, in a job. One such function
-is ``fg_strided``, which runs a kernel over any layout: operands that are not dense in the inner axes are
-packed tile by tile into scratch that stays in L1, so that a kernel sees dense operands only and
-vectorises whatever the layout. Reading data pointers through ``array.ctypes.data`` would cost 1 us an
-array; reading them where they lie costs nothing.
+In: a kernel's address, a shape, how its operands lie. Out: ``strided_loop``, the words by which
+``fg_strided`` of ``STRIDED`` runs. Operands that are not dense in the inner axes are packed tile by tile
+into scratch that stays in L1, so that a kernel sees dense operands only and vectorises whatever the
+layout.
 """
 
 from __future__ import annotations
 
-import ctypes
 import math
 from collections.abc import Sequence
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fusegraph.engines.base import Array
-from fusegraph.engines.llvm.jobs import JOB_OWN
+from fusegraph.engines.llvm.headers import ACCESSORS
 from fusegraph.graph import Shape
 
-HEADER = object.__basicsize__  # bytes of a Python object before its own fields
-# NumPy's PyArrayObject_fields, fixed by its ABI: data, nd, dimensions, strides, base, descr, flags.
-DATA, RANK, DIMENSIONS, STRIDES, FLAGS = (HEADER + at for at in (0, 8, 16, 24, 48))
-ITEMS = HEADER + 8  # of a list: after its length
-DENSE = 0x0101  # NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED
-PLAN_HEAD = (
-    3  # words of a plan before its operands, two words each: kernel, operands, place of a result
-)
-# Words of a flat kernel's job, behind those that ``jobs`` keeps.
-JOB_SIZE, JOB_BLOCK, JOB_PLAN, JOB_HEAD = range(JOB_OWN, JOB_OWN + 4)
-# And of a job over parts of arrays: the function, how many operands, the records of the tasks, scratch
-# memory and how much of it a thread has. Behind them the operands' addresses. The record of a task: the
-# function's words, then the offset of each operand.
-PARTS_FUNCTION, PARTS_COUNT, PARTS_RECORDS, PARTS_SCRATCH, PARTS_STEP, PARTS_HEAD = range(
-    JOB_OWN, JOB_OWN + 6
-)
 # Before the operands of a strided loop: kernel, operands, outer steps, outer axes, rows, rows of a
 # tile, columns, columns of a tile, words of an operand.
 HEAD = 9
@@ -62,7 +33,8 @@ def _copy(size: int, packing: bool) -> str:
     """Rows of elements of ``size`` bytes into packed ones, or back.
 
     A source that does not move fills its row; rows that are dense on both sides are copied as they
-    are. The packed side is dense by construction, which is what lets LLVM vectorise.
+    are. Loops over strides stay scalar: as vectors they took as long, and ten
+    times as long to compile.
     """
     kind = "<2 x i64>" if size == 16 else f"i{8 * size}"
     name, loose = ("pack", "from") if packing else ("unpack", "to")
@@ -92,7 +64,7 @@ fill.next:
     )
     return f"""
 define internal void @{name}_{size}(ptr noalias %to, ptr noalias %from, i64 %row, i64 %column,
-    i64 %rows, i64 %columns) {{
+    i64 %rows, i64 %columns) noinline optsize {{
 entry:
   %packed.row = mul i64 %columns, {size}
   %dense = icmp eq i64 %column, {size}
@@ -117,7 +89,7 @@ move:
   store {kind} %element, ptr %c.{"packed" if packing else "loose"}, align 1
   %c1 = add nuw nsw i64 %c, 1
   %c.done = icmp sge i64 %c1, %columns
-  br i1 %c.done, label %row.end, label %move
+  br i1 %c.done, label %row.end, label %move, !llvm.loop !0
 row.end:
   %r1 = add nuw nsw i64 %r, 1
   %r.done = icmp sge i64 %r1, %rows
@@ -154,223 +126,8 @@ _COPIES = "\n".join(
     + [_copy_of_any_size("pack"), _copy_of_any_size("unpack")]
 )
 
-DRIVER = f"""
-define internal i64 @word(ptr %words, i64 %at) alwaysinline {{
-  %p = getelementptr i64, ptr %words, i64 %at
-  %v = load i64, ptr %p
-  ret i64 %v
-}}
-
-define internal ptr @field(ptr %object, i64 %at) alwaysinline {{
-  %p = getelementptr i8, ptr %object, i64 %at
-  %v = load ptr, ptr %p
-  ret ptr %v
-}}
-
-define internal ptr @item(ptr %items, i64 %at) alwaysinline {{
-  %p = getelementptr ptr, ptr %items, i64 %at
-  %v = load ptr, ptr %p
-  ret ptr %v
-}}
-
-define internal i64 @size(ptr %array) {{
-entry:
-  %rank.at = getelementptr i8, ptr %array, i64 {RANK}
-  %rank32 = load i32, ptr %rank.at
-  %rank = sext i32 %rank32 to i64
-  %dimensions = call ptr @field(ptr %array, i64 {DIMENSIONS})
-  br label %next
-next:
-  %axis = phi i64 [0, %entry], [%axis1, %more]
-  %size = phi i64 [1, %entry], [%size1, %more]
-  %done = icmp sge i64 %axis, %rank
-  br i1 %done, label %found, label %more
-more:
-  %length = call i64 @word(ptr %dimensions, i64 %axis)
-  %size1 = mul i64 %size, %length
-  %axis1 = add i64 %axis, 1
-  br label %next
-found:
-  ret i64 %size
-}}
-
-define internal i64 @gather(ptr %plan, ptr %file, ptr %pointers) {{
-entry:
-  %items = call ptr @field(ptr %file, i64 {ITEMS})
-  %count = call i64 @word(ptr %plan, i64 1)
-  %place.out = call i64 @word(ptr %plan, i64 2)
-  %out = call ptr @item(ptr %items, i64 %place.out)
-  %size = call i64 @size(ptr %out)
-  br label %next
-next:
-  %k = phi i64 [0, %entry], [%k1, %accept]
-  %left = icmp slt i64 %k, %count
-  br i1 %left, label %look, label %done
-look:
-  %at0 = mul i64 %k, 2
-  %at = add i64 %at0, {PLAN_HEAD}
-  %at1 = add i64 %at, 1
-  %place = call i64 @word(ptr %plan, i64 %at)
-  %step = call i64 @word(ptr %plan, i64 %at1)
-  %array = call ptr @item(ptr %items, i64 %place)
-  %data = call ptr @field(ptr %array, i64 {DATA})
-  %pointer.at = getelementptr ptr, ptr %pointers, i64 %k
-  store ptr %data, ptr %pointer.at
-  %is.scalar = icmp eq i64 %step, 0
-  br i1 %is.scalar, label %accept, label %check
-check:
-  %flags.at = getelementptr i8, ptr %array, i64 {FLAGS}
-  %flags = load i32, ptr %flags.at
-  %dense = and i32 %flags, {DENSE}
-  %is.dense = icmp eq i32 %dense, {DENSE}
-  %its.size = call i64 @size(ptr %array)
-  %same = icmp eq i64 %its.size, %size
-  %fits = and i1 %is.dense, %same
-  br i1 %fits, label %accept, label %refuse
-accept:
-  %k1 = add i64 %k, 1
-  br label %next
-refuse:
-  ret i64 -1
-done:
-  ret i64 %size
-}}
-
-define i32 @fg_flat(ptr %plan, ptr %file) {{
-entry:
-  %count = call i64 @word(ptr %plan, i64 1)
-  %pointers = alloca ptr, i64 %count
-  %size = call i64 @gather(ptr %plan, ptr %file, ptr %pointers)
-  %refused = icmp slt i64 %size, 0
-  br i1 %refused, label %refuse, label %run
-run:
-  %kernel = call ptr @item(ptr %plan, i64 0)
-  call void %kernel(ptr %pointers, i64 %size)
-  ret i32 0
-refuse:
-  ret i32 1
-}}
-
-define i32 @fg_flat_job(ptr %plan, ptr %file, ptr %job) {{
-  %pointers = getelementptr i64, ptr %job, i64 {JOB_HEAD}
-  %size = call i64 @gather(ptr %plan, ptr %file, ptr %pointers)
-  %size.at = getelementptr i64, ptr %job, i64 {JOB_SIZE}
-  store i64 %size, ptr %size.at
-  %plan.at = getelementptr i64, ptr %job, i64 {JOB_PLAN}
-  store ptr %plan, ptr %plan.at
-  %refused = icmp slt i64 %size, 0
-  %answer = zext i1 %refused to i32
-  ret i32 %answer
-}}
-
-define void @fg_flat_task(ptr %job, i64 %index, i64 %slot) {{
-entry:
-  %size = call i64 @word(ptr %job, i64 {JOB_SIZE})
-  %block = call i64 @word(ptr %job, i64 {JOB_BLOCK})
-  %plan = call ptr @item(ptr %job, i64 {JOB_PLAN})
-  %kernel = call ptr @item(ptr %plan, i64 0)
-  %count = call i64 @word(ptr %plan, i64 1)
-  %pointers = alloca ptr, i64 %count
-  %start = mul i64 %index, %block
-  %after = sub i64 %size, %start
-  %length = call i64 @llvm.smin.i64(i64 %block, i64 %after)
-  br label %next
-next:
-  %k = phi i64 [0, %entry], [%k1, %place]
-  %left = icmp slt i64 %k, %count
-  br i1 %left, label %place, label %run
-place:
-  %at = add i64 %k, {JOB_HEAD}
-  %base = call ptr @item(ptr %job, i64 %at)
-  %step0 = mul i64 %k, 2
-  %step.at = add i64 %step0, {PLAN_HEAD + 1}
-  %step = call i64 @word(ptr %plan, i64 %step.at)
-  %offset = mul i64 %start, %step
-  %pointer = getelementptr i8, ptr %base, i64 %offset
-  %pointer.at = getelementptr ptr, ptr %pointers, i64 %k
-  store ptr %pointer, ptr %pointer.at
-  %k1 = add i64 %k, 1
-  br label %next
-run:
-  call void %kernel(ptr %pointers, i64 %length)
-  ret void
-}}
-
-define void @fg_on(ptr %function, ptr %words, ptr %file, i64 %count, ptr %scratch) {{
-entry:
-  %items = call ptr @field(ptr %file, i64 {ITEMS})
-  %pointers = alloca ptr, i64 %count
-  br label %next
-next:
-  %k = phi i64 [0, %entry], [%k1, %look]
-  %left = icmp slt i64 %k, %count
-  br i1 %left, label %look, label %run
-look:
-  %array = call ptr @item(ptr %items, i64 %k)
-  %data = call ptr @field(ptr %array, i64 {DATA})
-  %pointer.at = getelementptr ptr, ptr %pointers, i64 %k
-  store ptr %data, ptr %pointer.at
-  %k1 = add i64 %k, 1
-  br label %next
-run:
-  call void %function(ptr %words, ptr %pointers, ptr %scratch)
-  ret void
-}}
-
-define void @fg_parts_job(ptr %job, ptr %file) {{
-entry:
-  %items = call ptr @field(ptr %file, i64 {ITEMS})
-  %count = call i64 @word(ptr %job, i64 {PARTS_COUNT})
-  br label %next
-next:
-  %k = phi i64 [0, %entry], [%k1, %look]
-  %left = icmp slt i64 %k, %count
-  br i1 %left, label %look, label %done
-look:
-  %array = call ptr @item(ptr %items, i64 %k)
-  %data = call ptr @field(ptr %array, i64 {DATA})
-  %at = add i64 %k, {PARTS_HEAD}
-  %base.at = getelementptr ptr, ptr %job, i64 %at
-  store ptr %data, ptr %base.at
-  %k1 = add i64 %k, 1
-  br label %next
-done:
-  ret void
-}}
-
-define void @fg_part(ptr %job, i64 %index, i64 %slot) {{
-entry:
-  %function = call ptr @item(ptr %job, i64 {PARTS_FUNCTION})
-  %count = call i64 @word(ptr %job, i64 {PARTS_COUNT})
-  %records = call ptr @item(ptr %job, i64 {PARTS_RECORDS})
-  %scratches = call ptr @item(ptr %job, i64 {PARTS_SCRATCH})
-  %step = call i64 @word(ptr %job, i64 {PARTS_STEP})
-  %scratch.off = mul i64 %slot, %step
-  %scratch = getelementptr i8, ptr %scratches, i64 %scratch.off
-  %length = add i64 %count, 1
-  %record.off = mul i64 %index, %length
-  %record = getelementptr i64, ptr %records, i64 %record.off
-  %words = call ptr @item(ptr %record, i64 0)
-  %pointers = alloca ptr, i64 %count
-  br label %next
-next:
-  %k = phi i64 [0, %entry], [%k1, %place]
-  %left = icmp slt i64 %k, %count
-  br i1 %left, label %place, label %run
-place:
-  %k1 = add i64 %k, 1
-  %base.at = add i64 %k, {PARTS_HEAD}
-  %base = call ptr @item(ptr %job, i64 %base.at)
-  %offset = call i64 @word(ptr %record, i64 %k1)
-  %pointer = getelementptr i8, ptr %base, i64 %offset
-  %pointer.at = getelementptr ptr, ptr %pointers, i64 %k
-  store ptr %pointer, ptr %pointer.at
-  br label %next
-run:
-  call void %function(ptr %words, ptr %pointers, ptr %scratch)
-  ret void
-}}
-
+STRIDED = f"""
+{ACCESSORS}
 {_COPIES}
 
 define internal void @tile(ptr %loop, ptr %operands, ptr %bases, ptr %pointers, ptr %buffer,
@@ -544,84 +301,18 @@ done:
 
 declare i64 @llvm.smin.i64(i64, i64)
 declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
+
+!0 = distinct !{{!0, !1}}
+!1 = !{{!"llvm.loop.vectorize.enable", i1 false}}
 """
 
 
-# --- where an array's fields lie ------------------------------------------------------------------
+class Layout(NamedTuple):
+    """What a compiled function reads of a call's arrays: words, where they lie, bytes of scratch."""
 
-
-@cache
-def arrays_lie_as_expected() -> bool:
-    """Do arrays and lists of this interpreter have their fields where ``DRIVER`` reads them?
-
-    Every array here agrees with what NumPy itself says; elsewhere (another interpreter, another ABI)
-    ``imitation`` stands in for the list.
-    """
-    base = np.arange(24, dtype=np.float32).reshape(4, 6)
-    samples = [
-        base,
-        base[::2, 1::3],
-        base.T,
-        base[0, 0:0],
-        np.array(1.5),
-        np.broadcast_to(base[0], (3, 6)),
-    ]
-    try:
-        if list.__basicsize__ < ITEMS + 8 or base.__class__.__basicsize__ < FLAGS + 4:
-            return False
-        items = ctypes.c_void_p.from_address(id(samples) + ITEMS).value
-        found = (ctypes.c_void_p * len(samples)).from_address(items or 0)
-        if list(found) != [id(a) for a in samples]:
-            return False
-        return all(_lies_as_expected(a) for a in samples)
-    except (TypeError, ValueError):
-        return False
-
-
-def _lies_as_expected(array: Array) -> bool:
-    address, rank = id(array), array.ndim
-    words = ctypes.c_ssize_t * rank
-    dense = DENSE if array.flags.c_contiguous and array.flags.aligned else 0
-    if ctypes.c_int.from_address(address + RANK).value != rank:
-        return False
-    if ctypes.c_void_p.from_address(address + DATA).value != array.ctypes.data:
-        return False
-    if dense != ctypes.c_int.from_address(address + FLAGS).value & DENSE and dense:
-        return False
-    if not rank:
-        return True
-    shape, strides = (
-        tuple(words.from_address(ctypes.c_void_p.from_address(address + at).value or 0))
-        for at in (DIMENSIONS, STRIDES)
-    )
-    return (shape, strides) == (array.shape, array.strides)
-
-
-def imitation(arrays: Sequence[Array]) -> tuple[int, list[Any]]:
-    """Memory that looks to ``DRIVER`` like a list of arrays: its address, and what keeps it alive."""
-    kept: list[Any] = []
-    objects = (ctypes.c_void_p * max(1, len(arrays)))()
-    for at, array in enumerate(arrays):
-        if array is None:
-            continue
-        axes = ctypes.c_ssize_t * max(1, array.ndim)
-        shape, strides = axes(*array.shape), axes(*array.strides)
-        fields = ctypes.create_string_buffer(FLAGS + 8)
-        address = ctypes.addressof(fields)
-        ctypes.c_void_p.from_buffer(fields, DATA).value = array.ctypes.data
-        ctypes.c_int.from_buffer(fields, RANK).value = array.ndim
-        ctypes.c_void_p.from_buffer(fields, DIMENSIONS).value = ctypes.addressof(shape)
-        ctypes.c_void_p.from_buffer(fields, STRIDES).value = ctypes.addressof(strides)
-        flags = DENSE if array.flags.c_contiguous and array.flags.aligned else 0
-        ctypes.c_int.from_buffer(fields, FLAGS).value = flags
-        objects[at] = address
-        kept += [shape, strides, fields]
-    whole = ctypes.create_string_buffer(ITEMS + 8)
-    ctypes.c_void_p.from_buffer(whole, ITEMS).value = ctypes.addressof(objects)
-    return ctypes.addressof(whole), [*kept, objects, whole]
-
-
-# --- loops over any layout ------------------------------------------------------------------------
+    words: np.ndarray[Any, Any]
+    address: int
+    scratch_bytes: int
 
 
 class Operand(NamedTuple):
@@ -633,14 +324,6 @@ class Operand(NamedTuple):
     written: bool
     single: bool = False  # the kernel reads one element, whatever the columns
     aligned: bool = True  # do its elements lie at multiples of their size?
-
-
-class Layout(NamedTuple):
-    """What a compiled function reads of a call's arrays: words, where they lie, bytes of scratch."""
-
-    words: np.ndarray[Any, Any]
-    address: int
-    scratch_bytes: int
 
 
 def aligned_strides(array: np.ndarray[Any, Any], shape: Shape) -> tuple[int, ...]:

@@ -1,0 +1,125 @@
+"""The flat loop: a kernel called once on dense arrays of one size, or block by block in a job.
+
+In: nothing. Out: ``FLAT``, IR of functions that every kernel shares, so that a kernel itself is one loop
+and compiles fast. ``fg_flat(plan, file)`` takes a list of arrays (its ``id``), checks that they are
+dense and of one size, and calls the kernel; it returns 1 where they are not. ``fg_flat_job`` writes down
+the same work as a job for several threads, and ``fg_flat_task`` is a task of it.
+"""
+
+from __future__ import annotations
+
+from fusegraph.engines.llvm.headers import ACCESSORS, DATA, DENSE, FLAGS, ITEMS
+from fusegraph.engines.llvm.jobs import JOB_OWN
+
+# Words of a plan before its operands, two words each (place in the file, bytes from element to element):
+# kernel, operands, place of a result.
+PLAN_HEAD = 3
+# Words of a flat kernel's job, behind those that ``jobs`` keeps.
+JOB_SIZE, JOB_BLOCK, JOB_PLAN, JOB_HEAD = range(JOB_OWN, JOB_OWN + 4)
+
+FLAT = f"""
+{ACCESSORS}
+define internal i64 @gather(ptr %plan, ptr %file, ptr %pointers) {{
+entry:
+  %items = call ptr @field(ptr %file, i64 {ITEMS})
+  %count = call i64 @word(ptr %plan, i64 1)
+  %place.out = call i64 @word(ptr %plan, i64 2)
+  %out = call ptr @item(ptr %items, i64 %place.out)
+  %size = call i64 @size(ptr %out)
+  br label %next
+next:
+  %k = phi i64 [0, %entry], [%k1, %accept]
+  %left = icmp slt i64 %k, %count
+  br i1 %left, label %look, label %done
+look:
+  %at0 = mul i64 %k, 2
+  %at = add i64 %at0, {PLAN_HEAD}
+  %at1 = add i64 %at, 1
+  %place = call i64 @word(ptr %plan, i64 %at)
+  %step = call i64 @word(ptr %plan, i64 %at1)
+  %array = call ptr @item(ptr %items, i64 %place)
+  %data = call ptr @field(ptr %array, i64 {DATA})
+  %pointer.at = getelementptr ptr, ptr %pointers, i64 %k
+  store ptr %data, ptr %pointer.at
+  %is.scalar = icmp eq i64 %step, 0
+  br i1 %is.scalar, label %accept, label %check
+check:
+  %flags.at = getelementptr i8, ptr %array, i64 {FLAGS}
+  %flags = load i32, ptr %flags.at
+  %dense = and i32 %flags, {DENSE}
+  %is.dense = icmp eq i32 %dense, {DENSE}
+  %its.size = call i64 @size(ptr %array)
+  %same = icmp eq i64 %its.size, %size
+  %fits = and i1 %is.dense, %same
+  br i1 %fits, label %accept, label %refuse
+accept:
+  %k1 = add i64 %k, 1
+  br label %next
+refuse:
+  ret i64 -1
+done:
+  ret i64 %size
+}}
+
+define i32 @fg_flat(ptr %plan, ptr %file) {{
+entry:
+  %count = call i64 @word(ptr %plan, i64 1)
+  %pointers = alloca ptr, i64 %count
+  %size = call i64 @gather(ptr %plan, ptr %file, ptr %pointers)
+  %refused = icmp slt i64 %size, 0
+  br i1 %refused, label %refuse, label %run
+run:
+  %kernel = call ptr @item(ptr %plan, i64 0)
+  call void %kernel(ptr %pointers, i64 %size)
+  ret i32 0
+refuse:
+  ret i32 1
+}}
+
+define i32 @fg_flat_job(ptr %plan, ptr %file, ptr %job) {{
+  %pointers = getelementptr i64, ptr %job, i64 {JOB_HEAD}
+  %size = call i64 @gather(ptr %plan, ptr %file, ptr %pointers)
+  %size.at = getelementptr i64, ptr %job, i64 {JOB_SIZE}
+  store i64 %size, ptr %size.at
+  %plan.at = getelementptr i64, ptr %job, i64 {JOB_PLAN}
+  store ptr %plan, ptr %plan.at
+  %refused = icmp slt i64 %size, 0
+  %answer = zext i1 %refused to i32
+  ret i32 %answer
+}}
+
+define void @fg_flat_task(ptr %job, i64 %index, i64 %slot) {{
+entry:
+  %size = call i64 @word(ptr %job, i64 {JOB_SIZE})
+  %block = call i64 @word(ptr %job, i64 {JOB_BLOCK})
+  %plan = call ptr @item(ptr %job, i64 {JOB_PLAN})
+  %kernel = call ptr @item(ptr %plan, i64 0)
+  %count = call i64 @word(ptr %plan, i64 1)
+  %pointers = alloca ptr, i64 %count
+  %start = mul i64 %index, %block
+  %after = sub i64 %size, %start
+  %length = call i64 @llvm.smin.i64(i64 %block, i64 %after)
+  br label %next
+next:
+  %k = phi i64 [0, %entry], [%k1, %place]
+  %left = icmp slt i64 %k, %count
+  br i1 %left, label %place, label %run
+place:
+  %at = add i64 %k, {JOB_HEAD}
+  %base = call ptr @item(ptr %job, i64 %at)
+  %step0 = mul i64 %k, 2
+  %step.at = add i64 %step0, {PLAN_HEAD + 1}
+  %step = call i64 @word(ptr %plan, i64 %step.at)
+  %offset = mul i64 %start, %step
+  %pointer = getelementptr i8, ptr %base, i64 %offset
+  %pointer.at = getelementptr ptr, ptr %pointers, i64 %k
+  store ptr %pointer, ptr %pointer.at
+  %k1 = add i64 %k, 1
+  br label %next
+run:
+  call void %kernel(ptr %pointers, i64 %length)
+  ret void
+}}
+
+declare i64 @llvm.smin.i64(i64, i64)
+"""
