@@ -21,6 +21,7 @@ from fusegraph.graph import DType, Shape
 SMALLEST = 64 * 1024  # bytes; below this NumPy's own allocation is as fast
 GRAIN = 64 * 1024  # block sizes are multiples of this
 BOUND = 1 << 30  # bytes the pool keeps at most
+LINE = 64  # bytes of a cache line: where arrays of the pool begin
 
 
 def _references(block: Any) -> int:
@@ -34,6 +35,7 @@ class Pool:
         self.bound = bound
         self._lock = threading.Lock()
         self._blocks: dict[int, list[np.ndarray[Any, Any]]] = {}
+        self._starts: dict[int, list[int]] = {}  # beside each block
         self._bytes = 0
         probe = [np.empty(0, np.uint8)]
         # How many references a block has that only the pool holds: counted, since interpreters differ.
@@ -49,25 +51,28 @@ class Pool:
         return nbytes if nbytes < SMALLEST else -(-nbytes // GRAIN) * GRAIN
 
     def empty(self, shape: Shape, dtype: DType) -> np.ndarray[Any, Any]:
-        """An uninitialised C-ordered array."""
+        """An uninitialised C-ordered array, that of a block aligned to a cache line."""
         nbytes = math.prod(shape) * dtype.itemsize
         if nbytes < SMALLEST:
             return np.empty(shape, dtype)
-        block = self._take(self.footprint(nbytes))
-        return block[:nbytes].view(dtype).reshape(shape)
+        block, start = self._take(self.footprint(nbytes))
+        return block[start : start + nbytes].view(dtype).reshape(shape)
 
-    def _take(self, size: int) -> np.ndarray[Any, Any]:
+    def _take(self, size: int) -> tuple[np.ndarray[Any, Any], int]:
+        """A block, and where its first cache line begins."""
         with self._lock:
             blocks = self._blocks.setdefault(size, [])
             for at in range(len(blocks)):
                 if self._count(blocks, at) == self._unused:
-                    return blocks[at]
-            block = np.empty(size, np.uint8)
+                    return blocks[at], self._starts[size][at]
+            block = np.empty(size + LINE, np.uint8)
+            start = -block.ctypes.data % LINE
             if size <= self.bound:
                 self._trim(self.bound - size)
                 blocks.append(block)
+                self._starts.setdefault(size, []).append(start)
                 self._bytes += size
-            return block
+            return block, start
 
     def _trim(self, bound: int) -> None:
         """Drop unused blocks, then the oldest, until ``bound`` bytes are kept."""
@@ -78,6 +83,7 @@ class Pool:
                         return
                     if not unused_only or self._count(blocks, at) == self._unused:
                         del blocks[at]
+                        del self._starts[size][at]
                         self._bytes -= size
 
     @property
@@ -89,6 +95,7 @@ class Pool:
         """Forget every block; memory that nobody holds goes back to the system."""
         with self._lock:
             self._blocks.clear()
+            self._starts.clear()
             self._bytes = 0
 
 

@@ -81,6 +81,8 @@ class Kernel:
         How the region is cut, where the schedule is ``panels``.
     tier : Tier or None
         The compiled form that takes over once that pays.
+    streams : bool
+        Are results stored past the caches, which they would not stay in?
     """
 
     name: str
@@ -101,6 +103,7 @@ class Kernel:
     body: Any
     panels: Panels | None = None
     tier: Tier | None = None
+    streams: bool = False
 
     @property
     def blocked(self) -> bool:
@@ -249,6 +252,8 @@ def _flat_kernel(
     body = engine.compile(region)
     block = _block_length(region, body.scratch_bytes, engine, setting.machine, threads)
     concurrent = threads if engine.blocked else 0
+    beyond = setting.machine.bandwidth(cost.bytes_moved, threads)[0] == "memory"
+    streams = threads > 1 and schedule == "flat" and beyond and body.shares_blocks
     return Kernel(
         name=name,
         region=region,
@@ -259,13 +264,14 @@ def _flat_kernel(
         cost=cost,
         seconds=trial.prediction.seconds,
         bound=trial.prediction.bound,
-        choice=choice,
+        choice=f"{choice}; results go past the caches" if streams else choice,
         decisions=decisions,
         order=order,
         block=block,
         threads=threads,
         scratch_bytes=body.scratch_bytes * min(block, _size(region)) * concurrent,
         body=body,
+        streams=streams,
     )
 
 

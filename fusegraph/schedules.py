@@ -63,9 +63,10 @@ def _shared(
 ) -> Callable[[list[Array]], None]:
     """The body's own way to share its blocks among threads; ``otherwise`` where it finds none."""
     share, block, threads = kernel.body.share_blocks, kernel.block, kernel.threads
+    streams = kernel.streams
 
     def loop(arrays: list[Array]) -> None:
-        if not share(arrays, block, threads):
+        if not share(arrays, block, threads, streams):
             otherwise(arrays)
 
     return loop

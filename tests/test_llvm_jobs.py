@@ -133,6 +133,24 @@ def test_values_do_not_depend_on_threads(build, shape, assert_same):
         assert_same(result, alone)
 
 
+@pytest.mark.parametrize("size", [1 << 20, (1 << 20) + 77, 16385 * 7 + 3])
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i1", "c16", "?"])
+def test_results_that_go_past_the_caches(size, dtype, assert_same):
+    """Whole lines by non-temporal stores, and what is before and behind them; several results."""
+    x = (np.random.default_rng(0).standard_normal(size) * 9).astype(dtype)
+    small = replace(MACHINE, l3_bytes=1 << 16, l2_bytes=1 << 15)
+    t = fg.asarray(x)
+    with fg.options(engine="llvm", machine=small, threads=2):
+        plan = fg.plan(t + x[:1], t == x[:1])
+        (kernel,) = plan.kernels
+        assert kernel.streams
+        assert "results go past the caches" in str(plan)
+        assert_same(plan.run()[0], x + x[:1])
+        assert_same(plan.run()[1], x == x[:1])
+        out = np.empty(size + 1, x.dtype)[1:]  # begins within a line
+        assert_same((t + x[:1]).compute(out=out), x + x[:1])
+
+
 def test_arrays_that_are_not_dense_find_another_way(assert_same):
     x = np.random.default_rng(0).standard_normal((1 << 20) + 1, dtype=np.float32)
     unaligned = np.frombuffer(b"x" + x.tobytes(), np.uint8)[1 : 1 + 4 * x.size].view(np.float32)

@@ -9,17 +9,26 @@ from __future__ import annotations
 import ctypes
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fusegraph.engines.base import Array, Extent, Region
 from fusegraph.engines.llvm import codegen, compiler, lowering, row_code
-from fusegraph.engines.llvm.flat import FLAT, JOB_BLOCK, JOB_HEAD
+from fusegraph.engines.llvm.flat import (
+    FLAT,
+    JOB_BLOCK,
+    JOB_HEAD,
+    JOB_SCRATCH,
+    JOB_STEP,
+    JOB_TILE,
+    STREAMED_BYTES,
+)
 from fusegraph.engines.llvm.headers import arrays_lie_as_expected, imitation
 from fusegraph.engines.llvm.jobs import JOB_TASK, JOB_TASKS, run_job
+from fusegraph.engines.llvm.memory import BUFFER
 from fusegraph.engines.llvm.row_body import RowBody
 from fusegraph.engines.llvm.sharing import Division, call_on
 from fusegraph.engines.llvm.strided import (
@@ -165,15 +174,20 @@ class LlvmBody:
         if flat(self.plan, id(file)):
             call_on(_strided(), self.layout_of(file), file)
 
-    def share_blocks(self, file: list[Array], block: int, threads: int) -> bool:
+    def share_blocks(self, file: list[Array], block: int, threads: int, streams: bool) -> bool:
         """Evaluate dense arrays in blocks on several threads; False where they are not dense."""
         self.flat or self.load()
-        describe, task = _flat_jobs()
+        jobs = _flat_jobs()
         job = (ctypes.c_int64 * (JOB_HEAD + self.count))()
-        if describe(self.plan, id(file), ctypes.addressof(job)):
+        if jobs.describe(self.plan, id(file), ctypes.addressof(job)):
             return False
         job[JOB_TASKS] = -(-file[self.first_output].size // block)
-        job[JOB_TASK], job[JOB_BLOCK] = task, block
+        job[JOB_TASK], job[JOB_BLOCK] = jobs.task, block
+        if streams:
+            each = sum(array.itemsize for array in file[self.first_output :])
+            tile = max(64, STREAMED_BYTES // each // 64 * 64)
+            job[JOB_TASK], job[JOB_TILE], job[JOB_STEP] = jobs.streamed, tile, tile * each
+            job[JOB_SCRATCH] = BUFFER.address_of(tile * each * threads)
         run_job(job, threads)
         return True
 
@@ -248,13 +262,23 @@ def _flat_loop() -> Any:
     return compiler.function(compiler.FLAT, FLAT, "fg_flat")
 
 
+class FlatJobs(NamedTuple):
+    """What writes down a flat kernel as a job, and the addresses of its two kinds of task."""
+
+    describe: Callable[[int, int, int], int]
+    task: int
+    streamed: int
+
+
 @cache
-def _flat_jobs() -> tuple[Any, int]:
-    """What writes down a flat kernel as a job, and the address of its task."""
+def _flat_jobs() -> FlatJobs:
     pointer = ctypes.c_void_p
     prototype = ctypes.CFUNCTYPE(ctypes.c_int, pointer, pointer, pointer)
-    describe = compiler.function(prototype, FLAT, "fg_flat_job")
-    return describe, compiler.address_of(FLAT, "fg_flat_task")
+    return FlatJobs(
+        compiler.function(prototype, FLAT, "fg_flat_job"),
+        compiler.address_of(FLAT, "fg_flat_task"),
+        compiler.address_of(FLAT, "fg_streamed_task"),
+    )
 
 
 @cache

@@ -4,6 +4,10 @@ In: nothing. Out: ``FLAT``, IR of functions that every kernel shares, so that a 
 and compiles fast. ``fg_flat(plan, file)`` takes a list of arrays (its ``id``), checks that they are
 dense and of one size, and calls the kernel; it returns 1 where they are not. ``fg_flat_job`` writes down
 the same work as a job for several threads, and ``fg_flat_task`` is a task of it.
+
+``fg_streamed_task`` is the same task, whose results go to memory past the caches: tile by tile the
+kernel writes to scratch in L1, and that is copied by non-temporal stores. Without them a processor reads
+every line of a result before it writes it: Adam over 32,000,000 float32 took 40 ms so, and takes 25.
 """
 
 from __future__ import annotations
@@ -15,7 +19,10 @@ from fusegraph.engines.llvm.jobs import JOB_OWN
 # kernel, operands, place of a result.
 PLAN_HEAD = 3
 # Words of a flat kernel's job, behind those that ``jobs`` keeps.
-JOB_SIZE, JOB_BLOCK, JOB_PLAN, JOB_HEAD = range(JOB_OWN, JOB_OWN + 4)
+JOB_SIZE, JOB_BLOCK, JOB_PLAN, JOB_TILE, JOB_SCRATCH, JOB_STEP, JOB_HEAD = range(
+    JOB_OWN, JOB_OWN + 7
+)
+STREAMED_BYTES = 8 << 10  # of the results of a tile: GELU took 11.5 ms with 8 kB, 15.5 with 16
 
 FLAT = f"""
 {ACCESSORS}
@@ -121,5 +128,115 @@ run:
   ret void
 }}
 
+define internal void @stream(ptr noalias %to, ptr noalias %from, i64 %bytes) {{
+entry:
+  %address = ptrtoint ptr %to to i64
+  %negative = sub i64 0, %address
+  %away = and i64 %negative, 63
+  %head = call i64 @llvm.smin.i64(i64 %away, i64 %bytes)
+  call void @llvm.memcpy.p0.p0.i64(ptr %to, ptr %from, i64 %head, i1 false)
+  %rest = sub i64 %bytes, %head
+  %whole = and i64 %rest, -64
+  %to.whole = getelementptr i8, ptr %to, i64 %head
+  %from.whole = getelementptr i8, ptr %from, i64 %head
+  %some = icmp sgt i64 %whole, 0
+  br i1 %some, label %line, label %tail
+line:
+  %i = phi i64 [0, %entry], [%i1, %line]
+  %from.at = getelementptr i8, ptr %from.whole, i64 %i
+  %to.at = getelementptr i8, ptr %to.whole, i64 %i
+  %value = load <8 x i64>, ptr %from.at, align 1
+  store <8 x i64> %value, ptr %to.at, align 64, !nontemporal !0
+  %i1 = add nuw nsw i64 %i, 64
+  %more = icmp slt i64 %i1, %whole
+  br i1 %more, label %line, label %tail
+tail:
+  %to.tail = getelementptr i8, ptr %to.whole, i64 %whole
+  %from.tail = getelementptr i8, ptr %from.whole, i64 %whole
+  %left = sub i64 %rest, %whole
+  call void @llvm.memcpy.p0.p0.i64(ptr %to.tail, ptr %from.tail, i64 %left, i1 false)
+  ret void
+}}
+
+define void @fg_streamed_task(ptr %job, i64 %index, i64 %slot) {{
+entry:
+  %size = call i64 @word(ptr %job, i64 {JOB_SIZE})
+  %block = call i64 @word(ptr %job, i64 {JOB_BLOCK})
+  %plan = call ptr @item(ptr %job, i64 {JOB_PLAN})
+  %tile = call i64 @word(ptr %job, i64 {JOB_TILE})
+  %scratches = call ptr @item(ptr %job, i64 {JOB_SCRATCH})
+  %scratch.step = call i64 @word(ptr %job, i64 {JOB_STEP})
+  %kernel = call ptr @item(ptr %plan, i64 0)
+  %count = call i64 @word(ptr %plan, i64 1)
+  %first.out = call i64 @word(ptr %plan, i64 2)
+  %pointers = alloca ptr, i64 %count
+  %mine = mul i64 %slot, %scratch.step
+  %scratch = getelementptr i8, ptr %scratches, i64 %mine
+  %start = mul i64 %index, %block
+  %after = add i64 %start, %block
+  %end = call i64 @llvm.smin.i64(i64 %after, i64 %size)
+  br label %tile.next
+tile.next:
+  %at = phi i64 [%start, %entry], [%at1, %stored]
+  %unfinished = icmp slt i64 %at, %end
+  br i1 %unfinished, label %begin, label %done
+begin:
+  %to.end = sub i64 %end, %at
+  %length = call i64 @llvm.smin.i64(i64 %tile, i64 %to.end)
+  br label %next
+next:
+  %k = phi i64 [0, %begin], [%k1, %place]
+  %used = phi i64 [0, %begin], [%used1, %place]
+  %left = icmp slt i64 %k, %count
+  br i1 %left, label %place, label %run
+place:
+  %base.at = add i64 %k, {JOB_HEAD}
+  %base = call ptr @item(ptr %job, i64 %base.at)
+  %step0 = mul i64 %k, 2
+  %step.at = add i64 %step0, {PLAN_HEAD + 1}
+  %step = call i64 @word(ptr %plan, i64 %step.at)
+  %offset = mul i64 %at, %step
+  %direct = getelementptr i8, ptr %base, i64 %offset
+  %own = getelementptr i8, ptr %scratch, i64 %used
+  %is.result = icmp sge i64 %k, %first.out
+  %pointer = select i1 %is.result, ptr %own, ptr %direct
+  %taken = mul i64 %tile, %step
+  %more = select i1 %is.result, i64 %taken, i64 0
+  %used1 = add i64 %used, %more
+  %pointer.at = getelementptr ptr, ptr %pointers, i64 %k
+  store ptr %pointer, ptr %pointer.at
+  %k1 = add i64 %k, 1
+  br label %next
+run:
+  call void %kernel(ptr %pointers, i64 %length)
+  br label %store
+store:
+  %r = phi i64 [%first.out, %run], [%r1, %result]
+  %results.left = icmp slt i64 %r, %count
+  br i1 %results.left, label %result, label %stored
+result:
+  %r.base.at = add i64 %r, {JOB_HEAD}
+  %r.base = call ptr @item(ptr %job, i64 %r.base.at)
+  %r.step0 = mul i64 %r, 2
+  %r.step.at = add i64 %r.step0, {PLAN_HEAD + 1}
+  %r.step = call i64 @word(ptr %plan, i64 %r.step.at)
+  %r.offset = mul i64 %at, %r.step
+  %to = getelementptr i8, ptr %r.base, i64 %r.offset
+  %from.at = getelementptr ptr, ptr %pointers, i64 %r
+  %from = load ptr, ptr %from.at
+  %bytes = mul i64 %length, %r.step
+  call void @stream(ptr %to, ptr %from, i64 %bytes)
+  %r1 = add i64 %r, 1
+  br label %store
+stored:
+  %at1 = add i64 %at, %tile
+  br label %tile.next
+done:
+  fence seq_cst
+  ret void
+}}
+
 declare i64 @llvm.smin.i64(i64, i64)
+declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
+!0 = !{{i32 1}}
 """
