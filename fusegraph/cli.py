@@ -1,4 +1,4 @@
-"""The command line: a demo, the plan of an expression, the profile of this machine.
+"""The command line: a demo, the plan of an expression, the profile of this machine, benchmarks.
 
 In: arguments. Out: text or one JSON document on stdout, errors as one line on stderr, and an exit code:
 0 fine, 1 a run failed, 2 what was typed is wrong, 130 interrupted, 141 nobody reads the output.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import keyword
 import math
 import os
@@ -17,13 +16,15 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from tabulate import tabulate
 
 import fusegraph
+from fusegraph.arguments import Parser, UsageError, add_command, positive
 from fusegraph.arrays import checked_dtype
+from fusegraph.bench.command import add_bench
 from fusegraph.bound import BoundPlan, bind
 from fusegraph.calibrate import current_machine, recalibrate
 from fusegraph.compare import Comparison, compare
@@ -33,6 +34,7 @@ from fusegraph.engines import ELEMENTWISE_ENGINES
 from fusegraph.machine import Machine
 from fusegraph.options import current_options, options
 from fusegraph.parse import names_in, parse_expression
+from fusegraph.report.documents import document
 from fusegraph.report.text import STAGES
 from fusegraph.report.units import bytes_text, count_text, seconds_text
 from fusegraph.tensor import Tensor
@@ -50,17 +52,6 @@ NEAR_ZERO = (
 )
 
 Array = np.ndarray[Any, Any]
-
-
-class UsageError(Exception):
-    """What was typed is wrong."""
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse with its errors on one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message} (see {self.prog} --help)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -121,15 +112,7 @@ def build_parser() -> Parser:
     _add_demo(commands)
     _add_explain(commands)
     _add_machine(commands)
-    return parser
-
-
-def _add_command(commands: Any, command: Callable[[Any], str], text: str, **more: Any) -> Parser:
-    parser: Parser = commands.add_parser(
-        command.__name__, help=text, description=text, allow_abbrev=False, **more
-    )
-    parser.set_defaults(command=command)
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    add_bench(commands)
     return parser
 
 
@@ -137,12 +120,12 @@ def _add_planning(parser: Parser) -> None:
     engines = ("auto", *ELEMENTWISE_ENGINES)
     parser.add_argument("--engine", choices=engines, help="what runs the kernels (default: auto)")
     parser.add_argument(
-        "--threads", type=_positive, metavar="N", help="at most N threads (default: all cores)"
+        "--threads", type=positive, metavar="N", help="at most N threads (default: all cores)"
     )
 
 
 def _add_demo(commands: Any) -> None:
-    parser = _add_command(
+    parser = add_command(
         commands, demo, "Plan and run a layer, gelu(x @ W + b), on real data, beside NumPy."
     )
     parser.add_argument(
@@ -150,14 +133,14 @@ def _add_demo(commands: Any) -> None:
         help="a matrix, one sample a row (default: scikit-learn's handwritten digits)",
     )  # fmt: skip
     parser.add_argument(
-        "--rows", type=_positive, metavar="N",
+        "--rows", type=positive, metavar="N",
         help=f"repeat the samples to N rows (default: {DEMO_ROWS:,} for the digits)",
     )  # fmt: skip
     _add_planning(parser)
 
 
 def _add_explain(commands: Any) -> None:
-    parser = _add_command(
+    parser = add_command(
         commands, explain, "Show the plan of an array expression.",
         epilog="An expression that begins with a minus sign goes in parentheses. Example: "
         'fusegraph explain "0.5 * x * (1 + tanh(x))" --shape x=4000000 --dtype float32',
@@ -192,15 +175,8 @@ def _add_explain(commands: Any) -> None:
 
 
 def _add_machine(commands: Any) -> None:
-    parser = _add_command(commands, machine, "Show what the cost model knows of this machine.")
+    parser = add_command(commands, machine, "Show what the cost model knows of this machine.")
     parser.add_argument("--recalibrate", action="store_true", help="measure it again first")
-
-
-def _positive(text: str) -> int:
-    value = int(text) if text.isdecimal() else 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no positive integer")
-    return value
 
 
 def _named(text: str) -> tuple[str, str]:
@@ -470,18 +446,3 @@ def _table(rows: Sequence[tuple[str, ...]], headers: tuple[str, ...], left: int 
     return tabulate(
         rows, headers, tablefmt="plain", colalign=align if rows else None, disable_numparse=True
     )
-
-
-def document(facts: dict[str, Any]) -> str:
-    """Facts as JSON; what is not finite becomes null, which JSON has."""
-    return json.dumps(_finite(facts), indent=2, allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(v) for key, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -13,7 +13,7 @@ PACKAGE = Path(fusegraph.__file__).parent
 # A module may import from layers above it in this list, and from its own layer without cycles.
 LAYERS = (
     ("ops", "workers"),
-    ("graph", "buffers", "report.units", "report"),
+    ("graph", "buffers", "report.units", "report.documents", "report", "arguments"),
     ("views", "machine", "cost", "arrays", "indexing"),
     ("streams",),
     ("panels",),
@@ -59,6 +59,19 @@ LAYERS = (
     ("acceleration",),
     ("seed_figures",),
     ("",),  # the package itself
+    ("bench", "bench.functions"),
+    ("bench.suite", "bench.results"),
+    ("bench.runners.base",),
+    (
+        "bench.runners.eager",
+        "bench.runners.fused",
+        "bench.runners.programs",
+        "bench.runners.tensors",
+        "bench.runners.tracing",
+    ),
+    ("bench.runners",),
+    ("bench.worker", "bench.race", "bench.tables", "bench.pictures"),
+    ("bench.command",),
     ("parse", "cli"),
     ("__main__",),
     ("vecmath_check",),
@@ -68,7 +81,9 @@ LAYERS = (
     ("vecmath_check.record",),
     ("vecmath_check.__main__",),
 )
-OPTIONAL = {"scipy", "matplotlib", "llvmlite", "IPython", "mpmath"}
+OPTIONAL = {
+    "scipy", "matplotlib", "llvmlite", "IPython", "mpmath", "jax", "torch", "numba", "blosc2", "dask"
+}  # fmt: skip
 LAYER_OF = {name: at for at, layer in enumerate(LAYERS) for name in layer}
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -23,7 +23,7 @@ def draw_roofline(record: dict[str, Any], path: str) -> None:
     ImportError
         matplotlib is missing; the message says how to install it.
     """
-    figure = _figure()
+    figure = new_figure()
     axes = figure.add_subplot(xscale="log", yscale="log")
     groups = {name: [p for p in record[name] if p["intensity"]] for name in ("before", "after")}
     seen = [p["intensity"] for group in groups.values() for p in group] or [1.0]
@@ -48,11 +48,12 @@ def draw_roofline(record: dict[str, Any], path: str) -> None:
     figure.savefig(path)
 
 
-def _figure() -> Any:
+def new_figure(size: tuple[float, float] | None = None) -> Any:
+    """A figure that no window shows; ``size`` in inches."""
     try:
         from matplotlib.figure import Figure  # noqa: PLC0415  (optional)
     except ImportError as error:
         raise ImportError(
             "plot: needs matplotlib; install it with: pip install 'fusegraph[viz]'"
         ) from error
-    return Figure(layout="constrained")
+    return Figure(layout="constrained", figsize=size)

@@ -1,0 +1,101 @@
+"""fusegraph: ``auto`` as a user gets it, each engine by name, and the copy that no kernel can beat."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+import fusegraph as fg
+from fusegraph.bench.results import AUTO, COPY
+from fusegraph.bench.runners.base import Call, Runner, UnsupportedError
+from fusegraph.bench.suite import Array, Row
+from fusegraph.engines import ELEMENTWISE_ENGINES
+from fusegraph.kernel import Kernel
+from fusegraph.machine import available_cores
+from fusegraph.workers import run_tasks
+
+ENGINES = tuple(f"{AUTO}.{engine}" for engine in ELEMENTWISE_ENGINES)
+
+
+class FusedRunner(Runner):
+    """``fg.jit`` of the function, and copies of the row's bytes."""
+
+    name: ClassVar[str] = AUTO
+    packages: ClassVar[tuple[str, ...]] = ("fusegraph", "llvmlite")
+    ways = (AUTO, *ENGINES, COPY)
+
+    def load(self) -> None:
+        fg.machine()  # measured now where it was not measured before
+
+    def build(self, way: str, row: Row, arrays: Sequence[Any]) -> Call:
+        if way == COPY:
+            return copying(row, arrays)
+        function = functools.partial(row.function, fg)
+        if way == AUTO:
+            return fg.jit(function)  # type: ignore[no-any-return]
+        engine = way.removeprefix(f"{AUTO}.")
+        fused = fg.jit(function, engine=engine)
+        if not any(kernel.engine == engine for kernel in fused.plan(*arrays).kernels):
+            raise UnsupportedError("no kernel of the plan is for this engine")
+        return fg.jit(function, engine=engine)  # type: ignore[no-any-return]
+
+    def calls_to_settle(self, way: str, call: Any, arrays: Sequence[Any]) -> int:
+        if way == COPY:
+            return 1
+        return max((k.tier.call for k in call.plan(*arrays).kernels if k.tier), default=1)
+
+    def facts(self, way: str, call: Any, arrays: Sequence[Any], calls: int) -> dict[str, Any]:
+        if way != AUTO:
+            return {}
+        plan = call.plan(*arrays)
+        running = [settled(kernel, calls) for kernel in plan.kernels]
+        sizes = [a.size for a in arrays] + [node.size for node in plan.plan.outputs]
+        return {
+            "elements": max(sizes),
+            "bytes_moved": plan.cost.bytes_moved,
+            "kernels": [
+                {
+                    "engine": now.engine,
+                    "schedule": now.schedule,
+                    "threads": now.threads,
+                    "bound": now.bound,
+                    "predicted": now.seconds,
+                    "tier": first.tier.call if first.tier else None,
+                    "reached": now is not first or first.tier is None,
+                }
+                for first, now in zip(plan.kernels, running, strict=True)
+            ],
+        }
+
+    def forget(self) -> None:
+        fg.clear_caches()
+
+
+def settled(kernel: Kernel, calls: int) -> Kernel:
+    """What runs for ``kernel`` at the last of ``calls`` calls."""
+    tier = kernel.tier
+    return tier.kernel if tier is not None and calls >= tier.call else kernel
+
+
+def copying(row: Row, arrays: Sequence[Array]) -> Callable[..., Any]:
+    """Copies half of the bytes that the row reads and writes, on all cores, into mapped memory.
+
+    Every input counts once and every result once: no program that makes the results from the inputs
+    moves less. Bytes that fit in the cores' own caches are copied on one thread: waking a second
+    takes longer.
+    """
+    moved = sum(a.nbytes for a in arrays) + sum(r.nbytes for r in row.results(arrays))
+    source = np.zeros(max(1, moved // 2), np.uint8)
+    target = np.ones_like(source)
+    threads = available_cores() if moved > 1 << 20 else 1
+    length = math.ceil(source.size / threads)
+    parts = [slice(at * length, (at + 1) * length) for at in range(threads)]
+
+    def task(index: int) -> None:
+        np.copyto(target[parts[index]], source[parts[index]])
+
+    return lambda *_: run_tasks(lambda: task, threads, threads)

@@ -1,0 +1,165 @@
+"""One library in a process of its own: ``python -m fusegraph.bench.worker NAME``.
+
+In: requests, a JSON object a line, on stdin. Out: an answer, a JSON object a line, on what was stdout;
+anything that a library prints goes to stderr.
+
+* ``{"do": "start", "row": name}`` makes the row's arrays, runs every way once, checks the results
+  against NumPy and warms up.
+* ``{"do": "time", "way": name}`` takes a batch of calls.
+* ``{"do": "end"}`` drops the row.
+
+A time is that from the call to the result that is ready. Dropping a result is no part of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, TextIO
+
+from fusegraph.bench.results import COPY
+from fusegraph.bench.runners import RUNNERS
+from fusegraph.bench.runners.base import Call, Runner, UnsupportedError
+from fusegraph.bench.suite import WARM_UP, Array, Row, as_list, error_of, find_row
+from fusegraph.compare import REST
+
+BATCH = 0.02  # seconds of calls that are timed in one turn
+FEWEST, MOST = 2, 40  # calls in one turn
+WARMING = 2.0  # seconds at most until what settles late (a tier of fusegraph) is left as it is
+CHARACTERS = 200  # of a reason
+
+
+class Worker:
+    """Runs rows of the suite on one library."""
+
+    def __init__(self, runner: Runner) -> None:
+        self.runner = runner
+        self.arrays: list[Any] = []
+        self.calls: dict[str, Call] = {}
+        self.least: dict[str, float] = {}  # seconds of a warm call
+
+    def start(self, row: Row) -> dict[str, Any]:
+        """First calls, checks and facts of every way."""
+        arrays = row.arrays()
+        self.arrays = self.runner.own(row, arrays)
+        expected: list[Array] = []
+        answers = {}
+        for way in self.runner.ways:
+            time.sleep(REST)
+            try:
+                answers[way] = self._first(way, row, arrays, expected)
+            except UnsupportedError as error:
+                answers[way] = {"reason": str(error)}
+            except Exception as error:  # whatever a library raises is what the table shows
+                answers[way] = {"reason": _said(error)}
+        return answers
+
+    def _first(
+        self, way: str, row: Row, arrays: Sequence[Array], expected: list[Array]
+    ) -> dict[str, Any]:
+        """Build and call ``way``, warm it up, and check what it gives before and after."""
+        start = time.perf_counter()
+        call = self.runner.build(way, row, self.arrays)
+        result = call(*self.arrays)
+        answer: dict[str, Any] = {"first": time.perf_counter() - start}
+        if way != COPY:
+            expected[:] = expected or row.results(arrays)
+            answer["error"] = self._error(result, expected)
+        del result
+        calls = 1 + self._warm(way, call)
+        if way != COPY and calls > 2:  # it may run something else by now
+            answer["error"] = max(answer["error"], self._error(call(*self.arrays), expected))
+        if answer.get("error", 0.0) > row.tolerance:
+            return answer | {"reason": f"wrong: an error of {answer['error']:.1e}"}
+        self.calls[way] = call
+        return answer | {"facts": self.runner.facts(way, call, self.arrays, calls)}
+
+    def _error(self, result: Any, expected: Sequence[Array]) -> float:
+        return error_of([self.runner.array(r) for r in as_list(result)], expected)
+
+    def _warm(self, way: str, call: Call) -> int:
+        """Call until nothing changes any more; note what a call takes. How many calls it were."""
+        wanted = self.runner.calls_to_settle(way, call, self.arrays)
+        end = time.perf_counter() + WARMING
+        done = 0
+        while done < max(1, wanted) and time.perf_counter() < end:
+            call(*self.arrays)
+            done += 1
+        taken = [_seconds(call, self.arrays) for _ in range(2)]
+        self.least[way] = min(taken)
+        return done + len(taken)
+
+    def time(self, way: str) -> dict[str, Any]:
+        """Seconds of a batch of calls, after one that wakes threads and fills caches."""
+        call = self.calls[way]
+        call(*self.arrays)
+        count = min(MOST, max(FEWEST, int(BATCH / self.least[way])))
+        return {"seconds": [_seconds(call, self.arrays) for _ in range(count)]}
+
+    def end(self) -> dict[str, Any]:
+        """Drop the row's arrays and functions."""
+        self.arrays, self.calls, self.least = [], {}, {}
+        self.runner.forget()
+        return {}
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """What one request gives."""
+        if request["do"] == "start":
+            return self.start(find_row(request["row"]))
+        return self.time(request["way"]) if request["do"] == "time" else self.end()
+
+
+def _seconds(call: Call, arrays: Sequence[Any]) -> float:
+    start = time.perf_counter()
+    result = call(*arrays)
+    taken = time.perf_counter() - start
+    del result
+    return taken
+
+
+def _said(error: Exception) -> str:
+    """The first line of an error, with its type."""
+    text = " ".join(str(error).strip().partition("\n")[0].split())
+    return f"{type(error).__name__}: {text}"[:CHARACTERS]
+
+
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """Installed versions of distributions."""
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = ""
+    return found
+
+
+def serve(runner: Runner, requests: TextIO, answers: TextIO) -> None:
+    """Answer requests until there are none."""
+
+    def say(answer: dict[str, Any]) -> None:
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+    worker = Worker(runner)
+    runner.load()
+    worker.start(WARM_UP)
+    worker.end()
+    say({"versions": versions(runner.packages), "ways": list(runner.ways)})
+    for line in requests:
+        say(worker.answer(json.loads(line)))
+
+
+def main(name: str) -> None:
+    """Serve on the process's stdin and stdout, where nothing else may then be printed."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    serve(RUNNERS[name](), sys.stdin, answers)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
