@@ -7,6 +7,7 @@ come from a fixed seed.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -60,6 +61,11 @@ class Row:
     def tolerance(self) -> float:
         """The error that a result may have, see :func:`error_of`."""
         return TOLERANCE[self.dtype]
+
+    @property
+    def arguments(self) -> list[str]:
+        """What the function calls its arrays."""
+        return list(inspect.signature(self.function).parameters)[1:]
 
     @property
     def elements(self) -> int:

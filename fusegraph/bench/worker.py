@@ -45,16 +45,17 @@ class Worker:
     def start(self, row: Row) -> dict[str, Any]:
         """First calls, checks and facts of every way."""
         arrays = row.arrays()
-        self.arrays = self.runner.own(row, arrays)
+        try:
+            self.arrays = self.runner.own(row, arrays)
+        except Exception as error:  # whatever a library raises is what the table shows
+            return {way: {"reason": _said(error)} for way in self.runner.ways}
         expected: list[Array] = []
         answers = {}
         for way in self.runner.ways:
             time.sleep(REST)
             try:
                 answers[way] = self._first(way, row, arrays, expected)
-            except UnsupportedError as error:
-                answers[way] = {"reason": str(error)}
-            except Exception as error:  # whatever a library raises is what the table shows
+            except Exception as error:
                 answers[way] = {"reason": _said(error)}
         return answers
 
@@ -122,7 +123,9 @@ def _seconds(call: Call, arrays: Sequence[Any]) -> float:
 
 
 def _said(error: Exception) -> str:
-    """The first line of an error, with its type."""
+    """The first line of an error, with its type where the library raised it."""
+    if isinstance(error, UnsupportedError):
+        return str(error)
     text = " ".join(str(error).strip().partition("\n")[0].split())
     return f"{type(error).__name__}: {text}"[:CHARACTERS]
 

@@ -1,14 +1,15 @@
 """numexpr: rows as the text of its programs.
 
 numexpr reduces over everything or along one axis, and that ends a program: rows whose reductions feed
-further work have no form here. A program gives one result, so a row with several takes several.
+further work have no form here. A program gives one result, so a row with several takes several. A
+constant such as 2.5 would make float32 arrays float64, so it is passed as a number of the row's dtype;
+``maximum`` is float64 whatever it is given, so ``where`` stands in for it.
 """
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -18,8 +19,8 @@ import numpy as np
 from fusegraph.bench.runners.base import Call, Runner, UnsupportedError
 from fusegraph.bench.suite import Row
 
-# maximum(x, 0) and 2.5 * x are float64 for float32 arrays: constants are passed as numbers of the dtype.
 LITERAL = re.compile(r"(?<![\w.=])\d+\.?\d*(?:e-?\d+)?")
+NAME = re.compile(r"[A-Za-z_]\w*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def _normal_share(x: str) -> str:
 PROGRAMS: dict[str, Programs] = {
     "add": _one("a + b"),
     "triad": _one("a + 2.5*b"),
-    "hardswish": _one("x*minimum(maximum(x + 3, 0), 6)/6"),
+    "hardswish": _one("x*where(x + 3 < 0, 0, where(x + 3 > 6, 6, x + 3))/6"),
     "polynomial": _one(
         "(((((((((x*0.1 + 0.2)*x - 0.35)*x - 0.25)*x - 0.15)*x - 0.05)*x + 0.05)*x + 0.15)*x"
         " + 0.25)*x + 0.35)*x + 0.45"
@@ -68,12 +69,12 @@ PROGRAMS: dict[str, Programs] = {
         ("out", "mean", "square"),
     ),
     "clamp_select": _one("where(a > b, a*2 - b, b*2 - a)"),
-    "column_bias": _one("maximum(x*scale + bias, 0)"),
+    "column_bias": _one("where(x*scale + bias > 0, x*scale + bias, 0)"),
     "integers": _one("(a*3 + b) & (a | 7)"),
     "exp": _one("exp(x)"),
     "gelu": _one("0.5*x*(1 + tanh(0.7978845608028654*(x + 0.044715*(x*x*x))))"),
     "sigmoid": _one("1/(1 + exp(-x))"),
-    "softplus": _one("maximum(x, 0) + log1p(exp(-abs(x)))"),
+    "softplus": _one("where(x > 0, x, 0) + log1p(exp(-abs(x)))"),
     "distance": _one("sqrt((a - b)*(a - b) + (a + b)*(a + b))"),
     "black_scholes": _one(_black_scholes()),
     "squared_error": _one("sum((a - b)*(a - b))"),
@@ -93,34 +94,32 @@ class NumexprRunner(Runner):
         programs = PROGRAMS.get(row.function.__name__)
         if programs is None:
             raise UnsupportedError("a reduction or a product within the expression")
-        return compiled(programs, list(inspect.signature(row.function).parameters)[1:], row.dtype)
+        return compiled(programs, row.arguments, row.dtype)
 
 
 def compiled(programs: Programs, names: Sequence[str], dtype: str) -> Call:
     """A function of the arrays called ``names``."""
+    bound = {name: bind_literals(text, dtype) for name, text in programs.texts.items()}
     number = np.dtype(dtype).type
-    constants: dict[str, Any] = {}
-    texts = {
-        name: LITERAL.sub(_kept(constants, number), text) for name, text in programs.texts.items()
-    }
 
     def call(*arrays: Any) -> list[Any]:
-        values = {**constants, **dict(zip(names, arrays, strict=True))}
-        values["count"] = number(len(arrays[0]))
-        for name, text in texts.items():
-            used = {n: v for n, v in values.items() if re.search(rf"\b{n}\b", text)}
-            values[name] = numexpr.evaluate(text, used)
+        values = dict(zip(names, arrays, strict=True)) | {"count": number(len(arrays[0]))}
+        for name, (text, constants) in bound.items():
+            known = {n: values[n] for n in NAME.findall(text) if n in values}
+            values[name] = numexpr.evaluate(text, known | constants)
         return [values[name] for name in programs.returns]
 
     return call
 
 
-def _kept(constants: dict[str, Any], number: Any) -> Callable[[re.Match[str]], str]:
-    """Replaces a literal by the name under which ``constants`` then holds it."""
+def bind_literals(text: str, dtype: str) -> tuple[str, dict[str, Any]]:
+    """``text`` with its literals named, and numbers of ``dtype`` by those names."""
+    number = np.dtype(dtype).type
+    constants: dict[str, Any] = {}
 
-    def replace(match: re.Match[str]) -> str:
-        name = f"c_{re.sub('[^0-9]', '_', match[0])}"
+    def named(match: re.Match[str]) -> str:
+        name = f"c{re.sub('[^0-9]', '_', match[0])}"
         constants[name] = number(match[0])
         return name
 
-    return replace
+    return LITERAL.sub(named, text), constants
