@@ -31,7 +31,7 @@ from fusegraph.calibrate import current_machine
 from fusegraph.compare import REST
 from fusegraph.machine import cpu_name
 
-PATIENCE = 300.0  # seconds for an answer; torch compiles a function in 2 to 20
+PATIENCE = 300  # seconds for an answer; torch compiles a function in 2 to 20
 
 Answer = dict[str, Any]
 
@@ -75,14 +75,18 @@ class Process:
         return self._answer()
 
     def _answer(self) -> Answer:
-        try:
-            line = self._answers.get(timeout=PATIENCE)
-        except queue.Empty:
-            raise LostError(f"no answer in {PATIENCE:.0f} s") from None
+        line = self._line()
         if not line:
             raise LostError(self._last_words())
         answer: Answer = json.loads(line)
         return answer
+
+    def _line(self) -> str:
+        """The next line; second by second, so that a suspended machine is not taken for a lost one."""
+        for _ in range(PATIENCE):
+            with suppress(queue.Empty):
+                return self._answers.get(timeout=1)
+        raise LostError(f"no answer in {PATIENCE} s")
 
     def _last_words(self) -> str:
         """How the process ended: its code and the last line that it wrote."""

@@ -238,7 +238,8 @@ class Requirement:
     value : float or None
         A mean, a share or a count of rows; None where no row tells.
     required : float
-    holds : bool
+    holds : bool or None
+        None where no row tells.
     rows : tuple of str
         Those that do not hold, each with its number.
     """
@@ -246,7 +247,7 @@ class Requirement:
     text: str
     value: float | None
     required: float
-    holds: bool
+    holds: bool | None
     rows: tuple[str, ...] = ()
 
 
@@ -269,19 +270,23 @@ def _mean_speed(rows: Sequence[RowResult]) -> Requirement:
     mean = math.exp(sum(map(math.log, ratios)) / len(ratios)) if ratios else None
     return Requirement(
         "geometric mean of best peer's time over fusegraph's",
-        mean, FASTER, mean is None or mean >= FASTER,
+        mean, FASTER, None if mean is None else mean >= FASTER,
     )  # fmt: skip
 
 
 def _none_of(text: str, broken: Sequence[str], told: bool) -> Requirement:
     """A requirement that no row may break."""
-    return Requirement(text, float(len(broken)) if told else None, 0.0, not broken, tuple(broken))
+    if not told:
+        return Requirement(text, None, 0.0, None)
+    return Requirement(text, float(len(broken)), 0.0, not broken, tuple(broken))
 
 
 def _share_of(text: str, total: int, broken: Sequence[str], required: float) -> Requirement:
     """A requirement that a share of the rows must meet."""
-    share = 1 - len(broken) / total if total else None
-    return Requirement(text, share, required, share is None or share >= required, tuple(broken))
+    if not total:
+        return Requirement(text, None, required, None)
+    share = 1 - len(broken) / total
+    return Requirement(text, share, required, share >= required, tuple(broken))
 
 
 def _never_below(rows: Sequence[RowResult]) -> Requirement:

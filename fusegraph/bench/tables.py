@@ -92,9 +92,11 @@ def _times(ratio: float | None) -> str:
 
 def requirement_text(one: Requirement) -> str:
     """A requirement and how far it holds, in a line; then the rows that do not, a line each."""
-    value = "no row tells" if one.value is None else _number(one, one.value)
+    if one.value is None:
+        return f"{one.text}: no row tells"
     verdict = "holds" if one.holds else "does not hold"
-    lines = [f"{one.text}: {value} (required: {_number(one, one.required)}; {verdict})"]
+    bound = f"required: {_number(one, one.required)}; {verdict}"
+    lines = [f"{one.text}: {_number(one, one.value)} ({bound})"]
     return "\n".join([*lines, *[f"    {row}" for row in one.rows]])
 
 

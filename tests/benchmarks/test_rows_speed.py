@@ -7,36 +7,19 @@ import sys
 
 import numpy as np
 import pytest
+from workloads import over_numpy
 
 import fusegraph as fg
+from fusegraph.bench import functions
 from fusegraph.compare import REST
+
+softmax, layer_norm, layer, attention = map(
+    over_numpy, (functions.softmax, functions.layer_norm, functions.layer, functions.attention)
+)
 
 
 def normal(*shape):
     return np.random.default_rng(3).standard_normal(shape, dtype=np.float32)
-
-
-def softmax(x):
-    e = np.exp(x - x.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
-
-
-def layer_norm(x):
-    away = x - x.mean(axis=-1, keepdims=True)
-    return away / np.sqrt((away * away).mean(axis=-1, keepdims=True) + np.float32(1e-5))
-
-
-def layer(x, w, b):
-    h = x @ w + b
-    return 0.5 * h * (1 + np.tanh(0.7978845608028654 * (h + 0.044715 * (h * h * h))))
-
-
-def attention(q, k, v):
-    return softmax((q @ np.swapaxes(k, -1, -2)) * 0.125) @ v
-
-
-def distances(a, b):
-    return np.sqrt(((a[:, None] - b[None]) ** 2).sum(axis=-1))
 
 
 def points(seed):
@@ -45,12 +28,14 @@ def points(seed):
 
 CASES = [  # function, arrays, times faster than NumPy
     pytest.param(softmax, [normal(4096, 1024)], 2.2, id="softmax"),
-    pytest.param(layer_norm, [normal(4096, 1024)], 2.2, id="layer norm"),
+    pytest.param(
+        layer_norm, [normal(4096, 1024), normal(1024), normal(1024)], 2.2, id="layer norm"
+    ),
     pytest.param(softmax, [normal(400_000, 10)], 3.0, id="narrow softmax"),
     pytest.param(layer, [normal(2048, 768), normal(768, 3072), normal(3072)], 1.3, id="layer"),
     pytest.param(attention, [normal(4096, 64) for _ in range(3)], 2.5, id="attention"),
     pytest.param(attention, [normal(8, 12, 256, 64) for _ in range(3)], 2.0, id="heads"),
-    pytest.param(distances, [points(0), points(1)], 6.0, id="distances"),
+    pytest.param(over_numpy(functions.pairwise), [points(0), points(1)], 6.0, id="distances"),
 ]
 
 

@@ -1,83 +1,40 @@
 """Workloads: array code that runs unchanged on NumPy arrays and on Tensors.
 
-Each takes arrays of one size and returns an array. They are written as a careful user writes them
-(``x * x * x``, float32 constants stay float32), so the baseline is a fair one.
+Each takes arrays of one size and returns an array. Most are functions of ``fusegraph bench`` over NumPy,
+whose protocols Tensors serve; the others are about layouts.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-SQRT_2_OVER_PI = 0.7978845608028654
+from fusegraph.bench import functions
 
 
-def gelu(x: Any) -> Any:
-    return 0.5 * x * (1 + np.tanh(SQRT_2_OVER_PI * (x + 0.044715 * (x * x * x))))
+def over_numpy(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of the suite with NumPy as its namespace."""
+
+    @functools.wraps(function)
+    def run(*arrays: Any) -> Any:
+        return function(np, *arrays)
+
+    return run
 
 
-def triad(a: Any, b: Any) -> Any:
-    return a + 2.5 * b
+gelu = over_numpy(functions.gelu)
 
 
-def one_add(a: Any, b: Any) -> Any:
-    return a + b
-
-
-def one_exp(x: Any) -> Any:
-    return np.exp(x)
-
-
-def one_sqrt(x: Any) -> Any:
+def sqrt(x: Any) -> Any:
     return np.sqrt(x)
 
 
-def sigmoid(x: Any) -> Any:
-    return 1 / (1 + np.exp(-x))
-
-
-def hardswish(x: Any) -> Any:
-    return x * np.minimum(np.maximum(x + 3, 0), 6) / 6
-
-
-def polynomial(x: Any) -> Any:
-    total = x * 0.1 + 0.2
-    for n in range(9):
-        total = total * x + (0.1 * n - 0.3)
-    return total
-
-
-def softplus(x: Any) -> Any:
-    return np.maximum(x, 0) + np.log1p(np.exp(-abs(x)))
-
-
-def distance(a: Any, b: Any) -> Any:
-    return np.sqrt((a - b) * (a - b) + (a + b) * (a + b))
-
-
-def clamp_select(a: Any, b: Any) -> Any:
-    return np.where(a > b, a * 2 - b, b * 2 - a)
-
-
-def normalise(x: Any) -> Any:
-    return (x - x.mean()) / (x.std() + 1e-6)
-
-
-def total_of_squares(a: Any, b: Any) -> Any:
-    return ((a - b) * (a - b)).sum()
-
-
-def integers(a: Any, b: Any) -> Any:
-    return (a * 3 + b) & (a | 7)
-
-
 def softmax_rows(x: Any) -> Any:
-    rows = x.reshape(-1, 50)
-    e = np.exp(rows - rows.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
+    return functions.softmax(np, x.reshape(-1, 50))
 
 
 def transposed(x: Any) -> Any:
@@ -91,7 +48,7 @@ def strided(x: Any) -> Any:
 
 def column_bias(x: Any) -> Any:
     rows = x.reshape(-1, 100)
-    return np.maximum(rows * rows[0] + rows[1], 0)
+    return functions.column_bias(np, rows, rows[0], rows[1])
 
 
 @dataclass(frozen=True)
@@ -117,19 +74,19 @@ WORKLOADS = [
     Workload(function, arity, dtype)
     for function, arity, dtypes in (
         (gelu, 1, ("float32", "float64")),
-        (triad, 2, ("float32", "float64")),
-        (one_add, 2, ("float32",)),
-        (one_exp, 1, ("float64",)),
-        (one_sqrt, 1, ("float32",)),
-        (sigmoid, 1, ("float32",)),
-        (hardswish, 1, ("float32",)),
-        (polynomial, 1, ("float32", "float64")),
-        (softplus, 1, ("float32",)),
-        (distance, 2, ("float32",)),
-        (clamp_select, 2, ("float32",)),
-        (normalise, 1, ("float32",)),
-        (total_of_squares, 2, ("float64",)),
-        (integers, 2, ("int32",)),
+        (over_numpy(functions.triad), 2, ("float32", "float64")),
+        (over_numpy(functions.add), 2, ("float32",)),
+        (over_numpy(functions.exp), 1, ("float64",)),
+        (sqrt, 1, ("float32",)),
+        (over_numpy(functions.sigmoid), 1, ("float32",)),
+        (over_numpy(functions.hardswish), 1, ("float32",)),
+        (over_numpy(functions.polynomial), 1, ("float32", "float64")),
+        (over_numpy(functions.softplus), 1, ("float32",)),
+        (over_numpy(functions.distance), 2, ("float32",)),
+        (over_numpy(functions.clamp_select), 2, ("float32",)),
+        (over_numpy(functions.normalise), 1, ("float32",)),
+        (over_numpy(functions.squared_error), 2, ("float64",)),
+        (over_numpy(functions.integers), 2, ("int32",)),
         (softmax_rows, 1, ("float32",)),
         (transposed, 1, ("float32",)),
         (strided, 1, ("float32",)),
