@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from importlib.metadata import version as installed_version
+from pathlib import Path
 
 project = "fusegraph"
 author = "the fusegraph developers"
@@ -24,6 +26,7 @@ nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
 nb_execution_in_temp = True
+os.environ["FUSEGRAPH_DOCS"] = str(Path(__file__).parent)  # so cells are told where the pages are
 nb_merge_streams = True
 nb_render_markdown_format = "gfm"
 

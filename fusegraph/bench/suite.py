@@ -23,6 +23,7 @@ Shape = tuple[int, ...]
 
 CACHED, LARGE, HUGE = 100_000, 4_000_000, 32_000_000  # elements: in cache, in memory
 LABELS = {CACHED: "100k", LARGE: "4M", HUGE: "32M"}
+BLOCK = 1 << 16  # elements that are compared at once
 # Of an element beside NumPy's, relative to its size plus the mean size. Sums are in another order,
 # functions are others; bfloat16 or a wrong mask would be 1e-3 and more.
 TOLERANCE = {"float32": 2e-5, "float64": 1e-11, "int32": 0.0}
@@ -112,19 +113,26 @@ def error_of(results: Sequence[Any], expected: Sequence[Any]) -> float:
     return max(_error(np.asarray(a), np.asarray(b)) for a, b in zip(results, expected, strict=True))
 
 
-def _error(a: Array, b: Array, block: int = 1 << 20) -> float:
+def _error(a: Array, b: Array) -> float:
     if a.shape != b.shape or a.dtype != b.dtype:
         return math.inf
     a, b = a.reshape(-1), b.reshape(-1)
-    typical = float(np.mean(np.abs(b[:block]), dtype=float)) or 1.0
-    worst = 0.0
-    for start in range(0, a.size, block):
-        x, y = (part[start : start + block].astype(float) for part in (a, b))
-        with np.errstate(all="ignore"):
-            apart = np.where(x == y, 0.0, np.abs(x - y) / (np.abs(y) + typical))
-        apart[np.isnan(x) & np.isnan(y)] = 0.0
-        worst = max(worst, float(np.max(np.nan_to_num(apart, nan=math.inf), initial=0.0)))
-    return worst
+    typical = np.mean(np.abs(b[:BLOCK]), dtype=float).astype(b.dtype) or b.dtype.type(1)
+    starts = range(0, a.size, BLOCK)
+    return max((_worst(a[s : s + BLOCK], b[s : s + BLOCK], typical) for s in starts), default=0.0)
+
+
+def _worst(a: Array, b: Array, typical: Any) -> float:
+    """The error of a block, in its own dtype: 32,000,000 elements took 0.17 s, in float64 1 s."""
+    with np.errstate(all="ignore"):
+        if a.dtype.kind == "f":
+            worst = float(np.max(np.abs(a - b) / (np.abs(b) + typical)))
+            if math.isfinite(worst):
+                return worst
+        wide, other = a.astype(float), b.astype(float)
+        apart = np.abs(wide - other) / (np.abs(other) + float(typical))
+    apart[(wide == other) | (np.isnan(wide) & np.isnan(other))] = 0.0
+    return float(np.max(np.nan_to_num(apart, nan=math.inf)))
 
 
 # --- rows -----------------------------------------------------------------------------------------

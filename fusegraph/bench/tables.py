@@ -125,23 +125,25 @@ def facts_text(results: Results) -> str:
     return "\n".join(lines)
 
 
-def reasons(rows: Sequence[RowResult]) -> list[tuple[str, str, str]]:
-    """Row, way and reason wherever a way has no time."""
-    return [(row.name, way.name, way.reason) for row in rows for way in row.ways if way.reason]
+def reasons_text(rows: Sequence[RowResult]) -> str:
+    """Why a way has no time, and in which rows."""
+    failed: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        for way in row.ways:
+            if way.reason:
+                failed.setdefault((way.name, way.reason), []).append(row.name)
+    return "\n".join(f"{way}: {why} ({', '.join(of)})" for (way, why), of in failed.items())
 
 
 def results_text(results: Results) -> str:
     """Everything that a run is printed as."""
     rows = results.rows
-    failed: dict[tuple[str, str], list[str]] = {}
-    for row, way, reason in reasons(rows):
-        failed.setdefault((way, reason), []).append(row)
-    lines = [f"  {way}: {reason} ({', '.join(of)})" for (way, reason), of in failed.items()]
+    failed = reasons_text(rows)
     parts = [
         facts_text(results),
         results_table(rows),
         "medians of all ways\n" + ways_table(rows, lambda way: way.seconds),
-        *(["without a time:\n" + "\n".join(lines)] if lines else []),
+        *([f"without a time\n{failed}"] if failed else []),
         summary_text(rows),
     ]
     return "\n\n".join(parts)
