@@ -15,7 +15,6 @@ import pytest
 
 import fusegraph as fg
 from fusegraph.bench import functions, race
-from fusegraph.bench.command import bench
 from fusegraph.bench.results import Choice, Results, RowResult, Way, summarise
 from fusegraph.bench.runners import RUNNERS
 from fusegraph.bench.runners.base import Runner, UnsupportedError
@@ -322,8 +321,11 @@ def test_rows_that_do_not_exist_are_a_usage_error(capsys):
     assert "no row is called 'nothing'" in capsys.readouterr().err
 
 
-def test_the_command_is_documented():
-    assert bench.__doc__
+@pytest.mark.parametrize(("name", "message"), [("a.txt", "ending"), ("none/a.svg", "no folder")])
+def test_a_picture_that_cannot_be_written_is_told_before_the_run(name, message, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    assert main(["bench", "--plot", str(tmp_path / name)]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_run_of_one_row(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fusegraph.arguments import UsageError, add_command, positive
-from fusegraph.bench.pictures import draw_results
+from fusegraph.bench.pictures import draw_results, picture_formats
 from fusegraph.bench.race import run_suite
 from fusegraph.bench.results import AUTO, NUMPY, RowResult
 from fusegraph.bench.runners import RUNNERS
@@ -54,6 +54,8 @@ def bench(args: argparse.Namespace) -> str:
         raise UsageError(str(error)) from None
     if args.list:
         return _listed(rows, args.json)
+    if args.plot is not None:
+        _check_plot(args.plot)
 
     def told(at: int, row: RowResult) -> None:
         print(progress_text(at, len(rows), row), file=sys.stderr, flush=True)
@@ -62,6 +64,18 @@ def bench(args: argparse.Namespace) -> str:
     if args.plot is not None:
         draw_results(results, args.plot)
     return document(results.to_dict()) if args.json else results_text(results)
+
+
+def _check_plot(path: Path) -> None:
+    """Say before a long run that its picture could not be written."""
+    try:
+        formats = picture_formats()
+    except ImportError as error:
+        raise UsageError(str(error)) from None
+    if path.suffix.removeprefix(".") not in formats:
+        raise UsageError(f"--plot {path}: the ending is none of {', '.join(formats)}")
+    if not path.parent.is_dir():
+        raise UsageError(f"--plot {path}: there is no folder {path.parent}")
 
 
 def _listed(rows: tuple[Row, ...], as_json: bool) -> str:

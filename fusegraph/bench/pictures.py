@@ -8,6 +8,17 @@ from fusegraph.bench.results import Results
 from fusegraph.report.pictures import new_figure
 
 
+def picture_formats() -> list[str]:
+    """Endings of image files that can be drawn.
+
+    Raises
+    ------
+    ImportError
+        matplotlib is missing; the message says how to install it.
+    """
+    return sorted(new_figure().canvas.get_supported_filetypes())
+
+
 def draw_results(results: Results, path: Path) -> None:
     """Draw how much faster fusegraph is than each peer, a line a row; above 1 it is faster.
 

@@ -22,8 +22,6 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import IO, Any
 
-import numpy as np
-
 from fusegraph.bench.results import AUTO, Choice, Results, RowResult, Way
 from fusegraph.bench.runners import RUNNERS
 from fusegraph.bench.suite import Row
@@ -262,7 +260,6 @@ def run_facts(repeats: int) -> dict[str, Any]:
         "l3_bytes": machine.l3_bytes,
         "system": platform.platform(),
         "python": platform.python_version(),
-        "numpy": np.__version__,
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "repeats": repeats,
     }

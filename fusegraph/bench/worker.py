@@ -18,6 +18,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TextIO
 
@@ -131,13 +132,11 @@ def _said(error: Exception) -> str:
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
-    """Installed versions of distributions."""
+    """Versions of those distributions that are installed."""
     found = {}
     for package in packages:
-        try:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = ""
     return found
 
 
