@@ -230,7 +230,9 @@ def test_version(run):
     assert fine(run("--version")) == f"fusegraph {fg.__version__}\n"
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["demo", "--help"], ["explain", "-h"]])
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["demo", "--help"], ["explain", "-h"], ["bench", "-h"]]
+)
 def test_help(run, argv):
     assert "usage: fusegraph" in fine(run(*argv))
 

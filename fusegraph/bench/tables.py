@@ -76,7 +76,7 @@ def ways_table(
     rows: Sequence[RowResult], number: Callable[[Way], float | None], tablefmt: str = "plain"
 ) -> str:
     """One number of every way (``lambda way: way.seconds``), a line a row."""
-    names = list(dict.fromkeys(way.name for row in rows for way in row.ways))
+    names = list(dict.fromkeys(w.name for row in rows for w in row.ways if number(w) is not None))
     cells = [(row.name, *[_time(number(row.way(name))) for name in names]) for row in rows]
     align = ["left", *["right"] * len(names)] if rows else None
     return tabulate(cells, ("row", *names), tablefmt, colalign=align, disable_numparse=True)
