@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import platform
 import queue
 import statistics
@@ -239,6 +240,7 @@ def run_suite(
     told : callable
         Given each row's place and result when it is there.
     """
+    facts, start = run_facts(repeats), time.perf_counter()
     race = Race(names, repeats)
     results = []
     try:
@@ -247,11 +249,12 @@ def run_suite(
             told(at, results[-1])
     finally:
         race.close()
-    return Results(run_facts(repeats), race.versions, race.missing, tuple(results))
+    facts["seconds"] = round(time.perf_counter() - start)
+    return Results(facts, race.versions, race.missing, tuple(results))
 
 
 def run_facts(repeats: int) -> dict[str, Any]:
-    """Where and how a run was made."""
+    """Where and how a run is made, and what else the machine does when it begins."""
     machine = current_machine()
     return {
         "processor": cpu_name(),
@@ -262,4 +265,5 @@ def run_facts(repeats: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "repeats": repeats,
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
     }

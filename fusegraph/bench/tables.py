@@ -15,6 +15,7 @@ COLUMNS = (
     "row", "fusegraph", "best peer", "", "ratio", "NumPy", "copy", "first call", "NumPy's",
     "predicted", "error", "engine",
 )  # fmt: skip
+BUSY = 0.5  # running processes beside the bench that make its times doubtful
 LEFT = (0, 3, 11)  # columns of text
 
 
@@ -119,10 +120,18 @@ def facts_text(results: Results) -> str:
         f"machine   {facts['processor']}, {facts['cores']} cores, L2 {bytes_text(facts['l2_bytes'])}, "
         f"L3 {bytes_text(facts['l3_bytes'])}; {facts['system']}",
         f"versions  Python {facts['python']}, {versions}",
-        f"run       {facts['date']}, {facts['repeats']} rounds",
+        f"run       {facts['date']}, {facts['repeats']} rounds{_took(facts)}",
     ]
     lines += [f"missing   {name}: {reason}" for name, reason in results.missing.items()]
     return "\n".join(lines)
+
+
+def _took(facts: dict[str, Any]) -> str:
+    """How long it took, and a warning where others took part of the machine."""
+    text = f" in {facts['seconds'] / 60:.0f} minutes" if "seconds" in facts else ""
+    if facts.get("load") is not None and facts["load"] > BUSY:
+        text += f"; the machine was busy when it began (load {facts['load']})"
+    return text
 
 
 def reasons_text(rows: Sequence[RowResult]) -> str:
