@@ -152,7 +152,9 @@ def test_ratios_of_a_row():
 def test_a_row_that_failed_has_no_ratios():
     row = replace(made_up(), ways=(Way("fusegraph", reason="lost"), Way("jax", 1.0)), kernels=())
     assert row.against_best is row.against_numpy is row.against_copy is row.prediction_error is None
-    assert all(one.holds is None and one.value is None for one in summarise([row]))
+    ran, *others = summarise([row])
+    assert (ran.value, ran.holds, ran.rows) == (1, False, ("a lost",))
+    assert all(one.holds is None and one.value is None for one in others)
 
 
 def test_mean_speed_is_geometric():

@@ -254,7 +254,7 @@ class Requirement:
 def summarise(rows: Sequence[RowResult]) -> tuple[Requirement, ...]:
     """What is required, over ``rows``."""
     return (
-        _mean_speed(rows), _never_below(rows), _near_copy(rows), _first_calls(rows),
+        _all_ran(rows), _mean_speed(rows), _never_below(rows), _near_copy(rows), _first_calls(rows),
         _near_best_engine(rows), _never_below_numpy(rows), _predictions(rows),
     )  # fmt: skip
 
@@ -263,6 +263,13 @@ def _named(rows: Sequence[RowResult], name: str) -> list[tuple[RowResult, float]
     """Rows that have a number of that name, with it."""
     found = [(row, getattr(row, name)) for row in rows]
     return [(row, value) for row, value in found if value is not None]
+
+
+def _all_ran(rows: Sequence[RowResult]) -> Requirement:
+    broken = [f"{row.name} {row.way(AUTO).reason}" for row in rows if row.measured is None]
+    return _none_of(
+        "rows without a time of fusegraph, which no other line counts", broken, bool(rows)
+    )
 
 
 def _mean_speed(rows: Sequence[RowResult]) -> Requirement:
