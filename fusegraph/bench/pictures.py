@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fusegraph.bench.results import Results
+from fusegraph.bench.results import Results, is_peer
 from fusegraph.report.pictures import new_figure
 
 
@@ -30,14 +30,16 @@ def draw_results(results: Results, path: Path) -> None:
     figure = new_figure((8.0, 1.0 + 0.28 * max(1, len(results.rows))))
     axes = figure.add_subplot(xscale="log")
     rows = [row for row in results.rows if row.measured]
-    names = list(dict.fromkeys(way.name for row in rows for way in row.peers))
+    ways = dict.fromkeys(way.name for row in rows for way in row.ways)
+    names = [name for name in ways if is_peer(name)]
     for at, name in enumerate(names):
         points = [
             (seconds / row.measured, place)
             for place, row in enumerate(rows)
             if (seconds := row.seconds(name)) is not None and row.measured
         ]
-        axes.plot(*zip(*points, strict=True), "o", markersize=4, label=name, color=f"C{at}")
+        ratios, places = [ratio for ratio, _ in points], [place for _, place in points]
+        axes.plot(ratios, places, "o", markersize=4, label=name, color=f"C{at}")
     axes.axvline(1.0, color="black", linewidth=1)
     axes.set_yticks(range(len(rows)), [row.name for row in rows], fontsize=7)
     axes.set_ylim(len(rows) - 0.5, -0.5)
