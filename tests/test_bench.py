@@ -18,6 +18,7 @@ from fusegraph.bench import functions, race
 from fusegraph.bench.results import Choice, Results, RowResult, Way, summarise
 from fusegraph.bench.runners import RUNNERS
 from fusegraph.bench.runners.base import Runner, UnsupportedError
+from fusegraph.bench.runners.fused import copy_on, copying
 from fusegraph.bench.runners.loops import LOOPS
 from fusegraph.bench.runners.parallel import loop_of
 from fusegraph.bench.runners.programs import PROGRAMS, bind_literals
@@ -278,6 +279,16 @@ def test_fusegraph_settles_before_it_is_timed():
     assert facts["bytes_moved"] == 128
     assert all(kernel["predicted"] > 0 for kernel in facts["kernels"])
     assert answers["copy"].keys() == {"facts"}
+
+
+def test_the_copy_takes_every_byte_of_half_the_traffic():
+    row = find_row("triad-float32-100k").shrunk(7)
+    source, target = np.arange(42, dtype=np.uint8), np.zeros(42, np.uint8)
+    for threads in (1, 2, 5, 42):
+        target[...] = 0
+        copy_on(threads, source, target)()
+        np.testing.assert_array_equal(target, source)
+    copying(row, row.arrays())()
 
 
 def test_a_library_that_is_not_installed_is_missing(monkeypatch):
