@@ -41,7 +41,7 @@ MARGIN = 0.8
 # A compiled form must be predicted to save this share. Once it is compiled it never was the slower one:
 # the triad of 4,000,000 float32 was predicted at 0.92 of NumPy's time in blocks and took 0.65.
 TIER_MARGIN = 0.97
-SHARING = 15e-6  # seconds until a thread takes part that looks for work in compiled code
+SHARING = 5e-6  # seconds until a thread takes part that looks for work in compiled code
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -80,8 +80,8 @@ class Machine:
 
     def bandwidth(self, working_set: int, threads: int) -> tuple[str, float]:
         """The level that holds ``working_set`` bytes, and its bytes per second for a copy."""
-        if working_set <= self.l2_bytes:
-            return "L2", self.roof("L2", 1)
+        if working_set <= self.l2_bytes * min(threads, self.cores):  # each core keeps its part
+            return "L2", self.roof("L2", threads)
         level = "L3" if working_set <= self.l3_bytes // 2 else "memory"
         return level, self.roof(level, threads)
 
