@@ -402,8 +402,7 @@ def _panels(
     for engine in ELEMENTWISE_ENGINES.values():
         if engine.compiles and not options.exact:
             compiled = made(engine)
-            seconds = sum(engine.compile_seconds(part) for part in compiled.body.compiled)
-            kernel = with_tier(kernel, compiled, seconds)
+            kernel = with_tier(kernel, compiled, compiled.body.compile_seconds)
     return kernel
 
 
@@ -459,7 +458,7 @@ def _panel_kernel(
         block=panels.height,
         # An engine that loops by itself shares each panel among its own threads.
         threads=threads if engine is None or engine.blocked else 1,
-        scratch_bytes=body.panel_bytes * threads + partial_bytes(panels),
+        scratch_bytes=body.panel_bytes * threads + partial_bytes(panels) + body.packed_bytes,
         body=body,
         panels=panels,
     )

@@ -274,6 +274,7 @@ Key = tuple[Node, tuple[View, ...]]
 class _Driver:
     def __init__(self, outputs: Sequence[Node], ulp: bool) -> None:
         self.outputs = outputs
+        self.ulp = ulp
         self.rules = {
             name: rules_for(name, ulp) for name, op in OPS.items() if op.kind == "elementwise"
         }
@@ -345,6 +346,8 @@ class _Driver:
             new = node
         else:
             new = make(node.op, tuple(parts), node.params, shape, node.dtype, node.source)
+        if node.kind == "matmul" and self.ulp and self.uses[node.inputs[0]] == 1:
+            new = self.divide_after(new)
         return _apply(self.simplify(new) if node.kind == "elementwise" else new, rest)
 
     def is_written_out(self, node: Node) -> bool:
@@ -388,6 +391,22 @@ class _Driver:
         axes = () if dict(node.params)["keepdims"] else _reduced_axes(node)
         return apply_view("squeeze", axes, total)
 
+    def divide_after(self, product: Node) -> Node:
+        """``(e / sum(e)) @ v`` as ``(e @ v) / sum(e)``, where e is at most 1: the weights of a softmax.
+
+        Attention divides its result so, and not its scores, of which there are many times as many.
+        """
+        weights, values = product.inputs
+        if not _is_softmax(weights):
+            return product
+        e, total = weights.inputs
+        inner = make(
+            product.op, (e, values), product.params, product.shape, product.dtype, product.source
+        )
+        divided = make(weights.op, (inner, total), (), product.shape, product.dtype, weights.source)
+        self.note("divide-after-product", product, repr(divided))
+        return divided
+
     def keep_axes(self, node: Node, operand: Node) -> Node:
         """A reduction that keeps its axes, seen without them: its value aligns with what it reduces."""
         axes = _reduced_axes(node)
@@ -416,6 +435,24 @@ class _Driver:
 
     def note(self, rule: str, before: Node, after: str) -> None:
         self.fired.append(Fired(rule, repr(before), after))
+
+
+def _is_softmax(node: Node) -> bool:
+    """Is it ``e / sum(e)`` of ``e = exp(x - max(x))``, along the last axis, in floats?"""
+    if node.op.name != "divide" or node.dtype.kind != "f" or not node.shape:
+        return False
+    e, total = node.inputs
+    if e.op.name != "exp" or not _is_along_last(total, "sum", e):
+        return False
+    away = e.inputs[0]
+    return away.op.name == "subtract" and _is_along_last(away.inputs[1], "max", away.inputs[0])
+
+
+def _is_along_last(node: Node, name: str, operand: Node) -> bool:
+    """Does ``node`` reduce ``operand`` along its last axis, and keep it?"""
+    if node.op.name != name or node.inputs[0] is not operand or node.dtype != operand.dtype:
+        return False
+    return dict(node.params)["keepdims"] and _reduced_axes(node) == (len(operand.shape) - 1,)
 
 
 def _elements(node: Node) -> list[Key]:

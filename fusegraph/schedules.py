@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from fusegraph.buffers import POOL, SCRATCH
-from fusegraph.engines.base import Array
+from fusegraph.engines.base import Array, Multiply
 from fusegraph.engines.reductions import combine, partial_dtype
 from fusegraph.graph import Node, Shape
 from fusegraph.kernel import Kernel
@@ -150,16 +150,19 @@ def panels(kernel: Kernel) -> Loop:
     cut = kernel.panels
     assert cut is not None
     keys = list(block_keys(cut.rows, cut.block))
-    right = {n.inputs[1] for n in kernel.region.nodes if n.kind == "matmul"}
-    taken = _taken(kernel, cut, keys)
+    body, taken = kernel.body, _taken(kernel, cut, keys)
+    for at in body.packs:
+        taken[at] = [(...,)] * len(keys)
 
     def place(arrays: list[Array], index: int) -> list[Array]:
         return [a[key[index]] for a, key in zip(arrays, taken, strict=True)]
 
     loop = blocks(kernel, place, [_extent(key, cut.rows) for key in keys])
-    if kernel.body.whole_stage is not None:
+    if body.whole_stage is not None:
         loop = _shared_panels(kernel, cut, loop)
-    if right:
+    if body.packs:
+        loop = _packing(body.packs, kernel.threads, loop)
+    if body.uses_blas:
         loop = _on_one_blas_thread(loop)
     return _with_cells(kernel, cut, loop)
 
@@ -222,6 +225,20 @@ def _with_cells(kernel: Kernel, cut: Panels, loop: Callable[[list[Array]], None]
         )
         for at, (node, _, _) in cells.items():
             combine(node, written[at], results[at])
+
+    return run
+
+
+def _packing(
+    packs: Mapping[int, Multiply], threads: int, loop: Callable[[list[Array]], None]
+) -> Callable[[list[Array]], None]:
+    """``loop`` over right sides that are packed once, before the first panel."""
+
+    def run(arrays: list[Array]) -> None:
+        packed = arrays.copy()
+        for at, product in packs.items():
+            packed[at] = product.pack(arrays[at], threads)
+        loop(packed)
 
     return run
 

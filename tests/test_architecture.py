@@ -34,7 +34,7 @@ LAYERS = (
     ("engines.llvm.lowering",),
     ("engines.llvm.codegen",),
     ("engines.llvm.row_code",),
-    ("engines.llvm.sharing",),
+    ("engines.llvm.sharing", "engines.llvm.multiply"),
     ("engines.llvm.row_body",),
     ("engines.blocks", "engines.numexpr", "engines.llvm.engine"),
     ("engines.panel_body",),

@@ -130,13 +130,16 @@ def test_every_class_and_dtype_has_an_answer(flop_class, dtype):
 def test_bandwidth_is_that_of_the_level_that_holds_the_bytes():
     machine = default_machine()
     for nbytes, threads, level, who in (
-        (machine.l2_bytes, 2, "L2", "one"),
-        (machine.l2_bytes + 1, 2, "L3", "all"),
+        (machine.l2_bytes, 1, "L2", "one"),
+        (machine.l2_bytes + 1, 1, "L3", "one"),
+        (2 * machine.l2_bytes + 1, 2, "L3", "all"),
         (machine.l3_bytes // 2, 1, "L3", "one"),
         (machine.l3_bytes // 2 + 1, 2, "memory", "all"),
     ):
         expected = (level, machine.streams[f"copy {level} {who}"])
         assert machine.bandwidth(nbytes, threads) == expected
+    each = machine.streams["copy L2 one"]
+    assert machine.bandwidth(2 * machine.l2_bytes, 2) == ("L2", 2 * each)
 
 
 # --- the cache file -------------------------------------------------------------------------------

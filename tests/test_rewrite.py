@@ -273,3 +273,54 @@ def test_rewriting_twice_changes_nothing():
 def test_fired_rules_are_shown():
     text = (F * 1 + 2).plan().explain("rewritten")
     assert "multiply-by-one" in text
+
+
+# --- the division of a softmax --------------------------------------------------------------------
+
+
+def softmax_times(x, v):
+    e = fg.exp(x - x.max(axis=-1, keepdims=True))
+    return (e / e.sum(axis=-1, keepdims=True)) @ v
+
+
+def test_attention_divides_its_result_and_not_its_scores():
+    """The weights are at most 1, so nothing overflows that did not before; NaN and infinities stay."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((40, 30))
+    x[3, 4], x[5, 5], x[6] = np.nan, -np.inf, -np.inf
+    x[7, 0] = np.inf
+    v = rng.standard_normal((30, 8))
+    v[2, 2], v[9, 1] = np.inf, 1e308
+    t = softmax_times(fg.asarray(x), fg.asarray(v))
+    assert "divide-after-product" in {f.rule for f in rewritten(t).fired}
+    (result,) = rewritten(t).outputs
+    assert (result.op.name, result.inputs[0].op.name) == ("divide", "matmul")
+    with np.errstate(all="ignore"):
+        expected = t.compute(engine="numpy")
+    for engine in ("auto", "llvm", "numexpr"):
+        got = softmax_times(fg.asarray(x), fg.asarray(v)).compute(engine=engine)
+        np.testing.assert_allclose(got, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda x, v: (fg.exp(x) / fg.exp(x).sum(axis=-1, keepdims=True)) @ v,  # may overflow
+        lambda x, v: (x / x.sum(axis=-1, keepdims=True)) @ v,
+        lambda x, v: fg.softmax(x, axis=0) @ v,
+        lambda x, v: v.T @ fg.softmax(x).T,
+    ],
+)
+def test_divisions_that_stay(build):
+    x, v = fg.asarray(np.ones((6, 5))), fg.asarray(np.ones((5, 3)))
+    result = rewrite([build(x, v).node], ulp=True)
+    assert "divide-after-product" not in {f.rule for f in result.fired}
+
+
+def test_the_division_stays_where_bits_are_promised_or_the_weights_are_a_result():
+    x, v = fg.asarray(np.ones((6, 5))), fg.asarray(np.ones((5, 3)))
+    t = softmax_times(x, v)
+    assert "divide-after-product" not in {f.rule for f in rewrite([t.node], ulp=False).fired}
+    weights = fg.softmax(x)
+    result = rewrite([(weights @ v).node, weights.node], ulp=True)
+    assert "divide-after-product" not in {f.rule for f in result.fired}

@@ -54,6 +54,21 @@ class Body(Protocol):
         """Evaluate over whole operands (one block) into ``outputs``."""
 
 
+class Multiply(Protocol):
+    """A product of an engine's own, on the arrays of a panel."""
+
+    packed: bool  # is its right side what ``pack`` gave?
+    scratch_bytes: int  # a thread
+    packed_bytes: int  # what ``pack`` takes
+    compile_seconds: float
+
+    def pack(self, b: Array, threads: int) -> Array:
+        """A right side as the product reads it, made once for all panels."""
+
+    def __call__(self, a: Array, b: Array, out: Array) -> None:
+        """``a @ b`` into ``out``."""
+
+
 class Engine(Protocol):
     """Evaluates bodies. ``blocked`` engines are called block by block; others loop by themselves."""
 
@@ -82,6 +97,9 @@ class Engine(Protocol):
 
     def packing_seconds(self, elements: int) -> float:
         """Seconds to bring elements of operands together that do not lie dense, on one thread."""
+
+    def product(self, node: Node, packed: bool) -> Multiply | None:
+        """What multiplies in a panel, or None: NumPy does. ``packed``: panels share the right side."""
 
     def compile(self, region: Region) -> Any:
         """The body for ``region``."""

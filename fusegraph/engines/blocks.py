@@ -73,6 +73,9 @@ class NumpyEngine:
         """What an inner loop of NumPy's costs to begin: once a row where rows are reduced or shared."""
         return ROW_SECONDS * sum(_short_loops(node) for node in nodes)
 
+    def product(self, node: Node, packed: bool) -> None:
+        return None
+
     def packing_seconds(self, elements: int) -> float:
         """Loops over strides are no vector loops: x[::2] + x[1::2] took 0.3 ns more an element."""
         return elements * 0.3e-9

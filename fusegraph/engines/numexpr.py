@@ -99,6 +99,9 @@ class NumexprEngine:
     def row_seconds(self, nodes: Sequence[Node]) -> float:
         return 0.0
 
+    def product(self, node: Node, packed: bool) -> None:
+        return None
+
     def packing_seconds(self, elements: int) -> float:
         return 0.0
 

@@ -7,8 +7,9 @@ node is one call of NumPy; with one, the longest runs of nodes that the engine a
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
-from fusegraph.engines.base import Engine, Extent, Region
+from fusegraph.engines.base import Engine, Extent, Multiply, Region
 from fusegraph.engines.blocks import Call, NumpyBody, Register, Stage
 from fusegraph.engines.reductions import partial_dtype, reorders, to_partial, whole_axes
 from fusegraph.graph import DType, Node, Shape, make
@@ -37,7 +38,39 @@ class PanelBody(NumpyBody):
         self.compiled: list[Region] = []  # what the engine evaluates
         self.threads = threads  # of an engine that shares a panel among threads of its own
         self.partial = set(panels.partial)
-        super().__init__(_packed(region) if panels.narrow else region)
+        self.products: dict[Node, Multiply] = {}  # that the engine evaluates
+        self.find_products(region)
+        # Inputs that are packed once for all panels, by place, and what packs them.
+        self.packs = {
+            region.inputs.index(node.inputs[1]): product
+            for node, product in self.products.items()
+            if product.packed
+        }
+        self.uses_blas = any(n.kind == "matmul" and n not in self.products for n in region.nodes)
+        super().__init__(_packed(region) if panels.narrow else _products_last(region))
+
+    def find_products(self, region: Region) -> None:
+        """Take over the products by a right side, where the engine has all of them."""
+        products = [n for n in region.nodes if n.kind == "matmul"]
+        for right in dict.fromkeys(n.inputs[1] for n in products):
+            readers = [n for n in products if n.inputs[1] is right]
+            one = math.prod(right.shape[:-2]) == 1
+            found = [self.engine.product(n, one) if self.engine else None for n in readers]
+            if all(product is not None for product in found):
+                self.products.update(zip(readers, found, strict=True))  # type: ignore[arg-type]
+
+    @property
+    def compile_seconds(self) -> float:
+        """Predicted seconds until everything is compiled."""
+        if self.engine is None:
+            return 0.0
+        stages = sum(self.engine.compile_seconds(part) for part in self.compiled)
+        return stages + max((p.compile_seconds for p in self.products.values()), default=0.0)
+
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes of right sides that are packed once."""
+        return sum(product.packed_bytes for product in self.packs.values())
 
     @property
     def whole_stage(self) -> Stage | None:
@@ -52,7 +85,8 @@ class PanelBody(NumpyBody):
         """Bytes of temporaries of one panel, and of what reductions to partial results hold."""
         scratch = self.scratch_shapes(self.panels.block)
         partial = sum(self.panel_elements(n.inputs[0]) * 8 for n in self.panels.partial)
-        return sum(math.prod(shape) * dtype.itemsize for shape, dtype in scratch) + partial
+        packed = max((p.scratch_bytes for p in self.products.values()), default=0)
+        return sum(math.prod(shape) * dtype.itemsize for shape, dtype in scratch) + partial + packed
 
     def panel_elements(self, value: Node) -> int:
         """Elements of a value that has all rows, in one panel."""
@@ -149,6 +183,8 @@ class PanelBody(NumpyBody):
 
     def call_of(self, node: Node) -> Call:
         """NumPy's reduction or product, its ufunc, or a partial reduction."""
+        if node in self.products:
+            return Call(node.inputs, (node,), self.products[node])
         if node.kind != "reduce":
             return super().call_of(node)
         place = self.panels.layout.index
@@ -175,6 +211,18 @@ class Run:
                 return False
         self.width = max(width, self.width)
         return True
+
+
+def _products_last(region: Region) -> Region:
+    """The same, where no product runs before what does not need it: stages become longer."""
+    waiting, done, nodes = list(region.nodes), set(region.inputs), []
+    while waiting:
+        ready = [n for n in waiting if all(i in done or i.kind == "const" for i in n.inputs)]
+        node = next((n for n in ready if n.kind != "matmul"), ready[0])
+        waiting.remove(node)
+        done.add(node)
+        nodes.append(node)
+    return replace(region, nodes=tuple(nodes))
 
 
 def _row_of(node: Node) -> tuple[Shape, int]:

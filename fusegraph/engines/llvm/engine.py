@@ -29,6 +29,7 @@ from fusegraph.engines.llvm.flat import (
 from fusegraph.engines.llvm.headers import arrays_lie_as_expected, imitation
 from fusegraph.engines.llvm.jobs import JOB_TASK, JOB_TASKS, run_job
 from fusegraph.engines.llvm.memory import BUFFER
+from fusegraph.engines.llvm.multiply import DTYPES, Product
 from fusegraph.engines.llvm.row_body import RowBody
 from fusegraph.engines.llvm.sharing import Division, call_on
 from fusegraph.engines.llvm.strided import (
@@ -99,6 +100,11 @@ class LlvmEngine:
             return 0.0
         rows = math.prod(max((n.shape for n in nodes), key=math.prod)[:-1])
         return rows * ROW_SECONDS
+
+    def product(self, node: Node, packed: bool) -> Product | None:
+        if node.dtype.name not in DTYPES or any(i.dtype != node.dtype for i in node.inputs):
+            return None
+        return Product(node.dtype, node.shape[-1], node.inputs[0].shape[-1], packed)
 
     def packing_seconds(self, elements: int) -> float:
         return elements * PACKING_SECONDS

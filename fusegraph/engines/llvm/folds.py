@@ -19,10 +19,9 @@ import numpy as np
 
 from fusegraph.graph import DType
 
-LANE_BYTES = (
-    128  # of a vector of accumulators: four registers of 256 bits, so that additions overlap
-)
-MASKED_LANES = 32  # lanes of a vector up to which the rest of a run is one masked load
+# Of a vector of accumulators: eight registers of 256 bits or four of 512, so that additions overlap.
+LANE_BYTES = 256
+MASKED_LANES = 64  # lanes of a vector up to which the rest of a run is one masked load
 STEPS = 16  # additions one after the other in a sum of doubles
 IDENTITY = {"any": "0", "all": "1"}
 INTEGERS = {1: "i8", 2: "i16", 4: "i32", 8: "i64"}

@@ -1,0 +1,153 @@
+"""Products in panels as machine code: within the bound of a dot product, any layout, any shape."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import fusegraph as fg
+
+pytest.importorskip("llvmlite")
+
+from fusegraph.engines.llvm import multiply
+from fusegraph.engines.llvm.multiply import INNER, SECTION, Product
+
+SHAPES = [
+    (1, 1, 1), (3, 5, 7), (8, 64, 48), (9, 65, 64), (17, 300, 100), (31, INNER, 33), (8, INNER + 1, 16),
+    (5, SECTION + 3, 20), (40, 2 * SECTION, 113), (128, 64, 500), (7, 600, 15), (2, 3, 1000),
+]  # fmt: skip
+
+
+def matrices(rows, inner, columns, dtype, seed=0):
+    rng = np.random.default_rng(seed)
+    return (rng.standard_normal(s).astype(dtype) for s in ((rows, inner), (inner, columns)))
+
+
+def check(got, a, b):
+    """Each element within ``n`` roundings of the dot product (Higham, section 3.1)."""
+    wide = np.longdouble if a.dtype == np.float64 else np.float64
+    exact = a.astype(wide) @ b.astype(wide)
+    bound = a.shape[-1] * np.finfo(a.dtype).eps * (abs(a).astype(wide) @ abs(b).astype(wide))
+    assert got.dtype == a.dtype
+    assert (abs(got - exact) <= bound).all()
+
+
+@pytest.mark.parametrize("dtype", multiply.DTYPES)
+@pytest.mark.parametrize(("rows", "inner", "columns"), SHAPES)
+def test_products_of_any_shape_and_layout(rows, inner, columns, dtype):
+    a, b = matrices(rows, inner, columns, dtype)
+    wide = np.zeros((2 * rows, inner + 5), dtype)
+    wide[::2, :inner] = a
+    for left in (a, np.asfortranarray(a), wide[::2, :inner]):
+        for right in (b, np.asfortranarray(b), np.ascontiguousarray(b[::-1])[::-1]):
+            for packed in (True, False):
+                product = Product(a.dtype, columns, inner, packed)
+                out = np.full((rows, columns + 3), np.nan, dtype)
+                product(left, product.pack(right, 1) if packed else right, out=out[:, :columns])
+                check(out[:, :columns], a, b)
+                assert np.isnan(out[:, columns:]).all()  # nothing is written beside the result
+
+
+@pytest.mark.parametrize("columns", [48, 64, 112, 113, 160, 300, 7 * 16, 1000])
+def test_several_threads_pack_the_same_strips(columns, monkeypatch):
+    monkeypatch.setattr(multiply, "SHARED_BYTES", 1)
+    for dtype in multiply.DTYPES:
+        _, b = matrices(1, 70, columns, dtype)
+        product = Product(b.dtype, columns, 70, True)
+        alone = product.pack(b, 1).copy()
+        written = multiply.packed_elements(columns, 70)
+        for threads in (2, 3, 5):
+            shared = product.pack(b, threads)
+            out, expected = (np.empty((1, columns), dtype) for _ in range(2))
+            a = np.ones((1, 70), dtype)
+            product(a, shared, out=out)
+            product(a, alone, out=expected)
+            np.testing.assert_array_equal(out, expected)
+            assert len(shared) == len(alone) == written
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ((2, 3, 20, 16), (2, 3, 16, 21)),
+        ((5, 4, 6), (6, 7)),
+        ((2, 3, 4, 5), (3, 5, 6)),
+        ((4, 2, 3), (1, 3, 9)),
+    ],
+    ids=str,
+)
+def test_batches_and_broadcast_right_sides(left, right):
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal(s) for s in (left, right))
+    expected = a @ b
+    out = np.empty_like(expected)
+    Product(a.dtype, right[-1], right[-2], False)(a, b, out=out)
+    np.testing.assert_allclose(out, expected, rtol=1e-13, atol=1e-13)
+    turned = np.ascontiguousarray(b.swapaxes(-1, -2)).swapaxes(-1, -2)
+    Product(a.dtype, right[-1], right[-2], False)(a, turned, out=out)
+    np.testing.assert_allclose(out, expected, rtol=1e-13, atol=1e-13)
+
+
+def test_a_result_depends_on_its_own_row_alone(assert_same):
+    """So neither on the height of a panel nor on threads."""
+    a, b = matrices(37, 400, 90, "f4")
+    product = Product(a.dtype, 90, 400, True)
+    packed = product.pack(b, 1)
+    whole, row = np.empty((37, 90), "f4"), np.empty((1, 90), "f4")
+    product(a, packed, out=whole)
+    for at in range(37):
+        product(a[at : at + 1], packed, out=row)
+        assert_same(row[0], whole[at])
+
+
+def test_a_processor_without_vectors_multiplies_by_blas(monkeypatch):
+    monkeypatch.setattr(multiply, "blocking", lambda itemsize: None)
+    multiply._calls.cache_clear()
+    try:
+        a, b = matrices(9, 30, 11, "f4")
+        product = Product(a.dtype, 11, 30, True)
+        out = np.empty((9, 11), "f4")
+        assert product.pack(b, 1) is b
+        product(a, b, out=out)
+        np.testing.assert_array_equal(out, a @ b)
+    finally:
+        multiply._calls.cache_clear()
+
+
+def attention(q, k, v):
+    return fg.softmax(q @ fg.matrix_transpose(k) * 0.125) @ v
+
+
+def linear_attention(q, k, v):
+    return (q @ fg.matrix_transpose(k)) @ v * 2
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "c8", "f2"])
+@pytest.mark.parametrize("shape", [(700, 64), (2, 3, 200, 32)], ids=str)
+def test_attention_is_one_kernel_whatever_multiplies(shape, dtype):
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.standard_normal(shape).astype(dtype) for _ in range(3))
+    tensors = [fg.asarray(x) for x in (q, k, v)]
+    t = linear_attention(*tensors) if dtype == "c8" else attention(*tensors)
+    plans = [t.plan(engine="llvm", threads=n) for n in (1, 2, 3)]
+    results = [plan.run()[0] for plan in plans]
+    kernels = plans[0].kernels
+    if dtype in ("f4", "f8"):
+        (kernel,) = kernels
+        assert len(kernel.body.products) == 2
+        assert not kernel.body.uses_blas
+    expected = t.compute(engine="numpy")
+    scale = np.abs(expected).max()
+    tolerance = {"f4": 1e-5, "f8": 1e-13, "c8": 1e-5, "f2": 2e-2}[dtype]
+    for result in results:
+        np.testing.assert_array_equal(result, results[0])
+        np.testing.assert_allclose(result, expected, rtol=0, atol=tolerance * scale)
+
+
+def test_operands_of_two_dtypes_stay_with_numpy():
+    a = fg.asarray(np.ones((300, 40), "f4"))
+    w = fg.asarray(np.ones((40, 30), "f8"))
+    t = fg.relu(a @ w)
+    plan = t.plan(engine="llvm")
+    assert not any(getattr(k.body, "products", None) for k in plan.kernels)
+    np.testing.assert_array_equal(plan.run()[0], np.full((300, 30), 40.0))
