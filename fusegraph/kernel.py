@@ -41,6 +41,7 @@ MARGIN = 0.8
 # A compiled form must be predicted to save this share. Once it is compiled it never was the slower one:
 # the triad of 4,000,000 float32 was predicted at 0.92 of NumPy's time in blocks and took 0.65.
 TIER_MARGIN = 0.97
+PARTIALS = 10e-6  # seconds: memory for partial results, and putting them together
 SHARING = 5e-6  # seconds until a thread takes part that looks for work in compiled code
 
 
@@ -425,14 +426,17 @@ def _panel_kernel(
     compiled = {node for part in body.compiled for node in part.nodes}
     if engine is not None:
         compute += sum(engine.row_seconds(part.nodes) for part in body.compiled)
-    compute += ELEMENTWISE_ENGINES[FALLBACK].row_seconds(
-        [node for node in region.nodes if node not in compiled]
-    )
+    numpy = ELEMENTWISE_ENGINES[FALLBACK]
+    if panels.narrow:  # calls run along the rows, of copies in panel order
+        turned = sum(v.size for v in (*region.inputs, *region.outputs) if v.shape[-1:] != (1,))
+        compute += numpy.packing_seconds(turned)
+    else:
+        compute += numpy.row_seconds([node for node in region.nodes if node not in compiled])
     alone = body.whole_stage is not None  # a panel is no call from Python
     calls = 0 if alone else panels.count * len(body.steps)
 
     def timed(threads: int) -> Prediction:
-        launch = machine.launch[FALLBACK]
+        launch = machine.launch[FALLBACK] + (PARTIALS if panels.partial else 0.0)
         step = machine.step[FALLBACK]
         if threads > 1:
             launch += SHARING if alone else machine.waking

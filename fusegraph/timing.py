@@ -14,10 +14,12 @@ from fusegraph.engines import ELEMENTWISE_ENGINES, FALLBACK
 from fusegraph.engines.base import Engine
 from fusegraph.graph import Node
 from fusegraph.machine import Machine
+from fusegraph.panels import reduced_axes
 
 # Seconds of arithmetic below which one thread does it: 1,000,000 float32 additions (150 us) took
 # 1.05x of NumPy on one thread and 1.42x on two, GELU of as many (4 ms) 0.83x and 0.59x.
 WORTH_A_THREAD = 500e-6
+ALONG_ROWS = {"sum": "add", "prod": "multiply", "max": "maximum", "min": "minimum"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,10 @@ def node_seconds(node: Node, machine: Machine, engine: Engine | None = None) -> 
         return chosen.nanoseconds(node, machine) * node.size * 1e-9
     work = max([node, *node.inputs], key=lambda n: n.size)
     name = engine.name if engine else FALLBACK
-    each = machine.ns(name, node.op.name, work.dtype.name, node.op.flop_class)
+    row = node.op.name
+    if row in ALONG_ROWS and len(work.shape) - 1 not in reduced_axes(node):
+        row = ALONG_ROWS[row]  # NumPy then runs along rows, one result an element
+    each = machine.ns(name, row, work.dtype.name, node.op.flop_class)
     return each * work.size * 1e-9
 
 
