@@ -8,12 +8,14 @@ let go of its arrays.
 from __future__ import annotations
 
 import contextvars
+import ctypes
 import itertools
 import os
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
@@ -22,6 +24,49 @@ Task = Callable[[int], None]
 # Seconds in which the caller asks again and again whether the others are done, before it sleeps: to wake
 # up took 80 us, and GELU of 400,000 float32 266 us on two threads where one takes 209.
 PATIENCE = 300e-6
+
+
+class Places:
+    """Keeps some threads off the processor that their caller runs on.
+
+    A thread that wakes up is put where it ran before, or beside the one that woke it, also where that is
+    the caller's own processor and another one is idle: on a virtual machine with two, 40 products that
+    take 3.9 ms on two threads took 7.7 in two of five runs, both threads on one processor for all of it.
+    """
+
+    def __init__(self) -> None:
+        self.threads: list[int] = []  # by the system's number
+        self.avoided = -1
+
+    def join(self) -> None:
+        """The calling thread is one of them."""
+        self.threads.append(threading.get_native_id())
+        self.avoided = -1
+
+    def avoid_caller(self) -> None:
+        """Let them run anywhere but here; once for each processor that the caller moves to."""
+        here = _processor()
+        if here == self.avoided or here < 0:
+            return
+        elsewhere = os.sched_getaffinity(0) - {here}
+        if not elsewhere:
+            return
+        for thread in self.threads:
+            with suppress(OSError):  # it ended
+                os.sched_setaffinity(thread, elsewhere)
+        self.avoided = here
+
+
+def _find_processor() -> Callable[[], int]:
+    """What tells the processor that the calling thread runs on; -1 where the system does not say."""
+    try:
+        found = ctypes.CDLL(None).sched_getcpu
+    except (AttributeError, OSError, TypeError):
+        return lambda: -1
+    return found if hasattr(os, "sched_setaffinity") else lambda: -1
+
+
+_processor = _find_processor()
 
 
 class _Threads:
@@ -36,12 +81,16 @@ class _Threads:
         """A forked child has none of its parent's threads."""
         self._starting = threading.Lock()
         self._executor: ThreadPoolExecutor | None = None
+        self._places = Places()
 
     def submit(self, work: Callable[..., Any], *args: object) -> Future[Any]:
         with self._starting:
             if self._executor is None:
                 count = os.cpu_count() or 1
-                self._executor = ThreadPoolExecutor(count, thread_name_prefix="fusegraph")
+                self._executor = ThreadPoolExecutor(
+                    count, thread_name_prefix="fusegraph", initializer=self._places.join
+                )
+            self._places.avoid_caller()
             return self._executor.submit(work, *args)
 
 

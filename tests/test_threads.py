@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numexpr
@@ -197,3 +198,43 @@ def test_an_error_in_a_block_is_raised_in_the_caller():
     with pytest.raises(ValueError, match="negative integer powers"):
         (base ** fg.asarray(np.full(300_000, -1))).compute(threads=2, engine="numpy")
     np.testing.assert_array_equal((base + 1).compute(), np.full(300_000, 3))
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2,
+    reason="the system does not say where threads run, or has one processor",
+)
+def test_threads_keep_off_the_callers_processor(monkeypatch):
+    """Woken beside its caller, a thread shared one processor with it while another was idle."""
+    allowed = os.sched_getaffinity(0)
+    places = workers.Places()
+    ready, done = threading.Event(), threading.Event()
+
+    def other():
+        places.join()
+        ready.set()
+        done.wait()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    ready.wait()
+    try:
+        for here in sorted(allowed)[:2]:
+            monkeypatch.setattr(workers, "_processor", lambda here=here: here)
+            places.avoid_caller()
+            assert os.sched_getaffinity(thread.native_id) == allowed - {here}
+    finally:
+        done.set()
+        thread.join()
+    assert os.sched_getaffinity(0) == allowed
+    monkeypatch.setattr(workers, "_processor", lambda: min(allowed))
+    places.avoid_caller()  # of a thread that ended
+
+
+def test_threads_go_anywhere_where_the_system_does_not_say(monkeypatch):
+    monkeypatch.setattr(workers, "_processor", lambda: -1)
+    places = workers.Places()
+    places.join()
+    before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    places.avoid_caller()
+    assert before is None or os.sched_getaffinity(0) == before

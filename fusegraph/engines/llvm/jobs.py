@@ -21,6 +21,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from fusegraph.engines.llvm import compiler
+from fusegraph.workers import Places
 
 # Words of every job: the next task, tasks that are done, threads that began, helpers that took the job
 # and those that left it, how many tasks there are, and the address of ``void task(ptr job, i64 index,
@@ -162,7 +163,8 @@ def calls() -> Calls:
 class Helper:
     """A thread that works on jobs put into its mailbox."""
 
-    def __init__(self) -> None:
+    def __init__(self, places: Places) -> None:
+        self.places = places
         self.box = (ctypes.c_int64 * 8)()  # a cache line of its own
         self.address = ctypes.addressof(self.box)
         self.bell = threading.Semaphore(0)
@@ -170,6 +172,7 @@ class Helper:
 
     def serve(self) -> None:
         """Work while there is work, and sleep while there is none."""
+        self.places.join()
         serve = calls().serve
         while True:
             serve(self.address, LOOKS)
@@ -197,13 +200,16 @@ class _Helpers:
         """A forked child has none of its parent's threads."""
         self.lock = threading.Lock()
         self.started: list[Helper] = []
+        self.places = Places()
 
     def first(self, count: int) -> list[Helper]:
         """As many helpers; every caller gets the same ones, and finds some of them busy."""
         if len(self.started) < count:
             with self.lock:
                 while len(self.started) < count:
-                    self.started.append(Helper())
+                    self.started.append(Helper(self.places))
+        if count:
+            self.places.avoid_caller()
         return self.started[:count]
 
 
