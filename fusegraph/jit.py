@@ -115,10 +115,9 @@ class JitFunction:
         return merged
 
     def __call__(self, *args: Any, **keywords: Any) -> Any:
-        if any(type(a) is Tensor for a in args) or (
-            keywords and any(type(a) is Tensor for a in keywords.values())
-        ):
-            return self.function(*args, **keywords)  # inside another trace: part of it
+        for value in (*args, *keywords.values()) if keywords else args:
+            if type(value) is Tensor:
+                return self.function(*args, **keywords)  # inside another trace: part of it
         options = self._options()
         ready, arrays = self._ready_for(args, keywords, options)
         limit = options.memory_limit

@@ -91,16 +91,18 @@ def test_an_interrupt_waits_until_no_helper_touches_the_job(monkeypatch):
             raised.append(seconds)
             raise KeyboardInterrupt
 
-    job, _ = counting_job(4)
+    job, counters = counting_job(4)
     known = jobs.calls()
-    waits = iter([0, 0])
-    patient = known._replace(wait=lambda *a: next(waits, None) or known.wait(*a) if raised else 0)
-    monkeypatch.setattr(jobs, "calls", lambda: patient)
+    tired = iter([0, 0])
+    slow = known._replace(complete=lambda *a: next(tired) if not raised else known.complete(*a))
+    monkeypatch.setattr(jobs, "calls", lambda: slow)
     monkeypatch.setattr(jobs.time, "sleep", sleep)
     with pytest.raises(KeyboardInterrupt):
         run_job(job, 2)
     assert raised
     assert job[JOB_DONE] == 4
+    assert (counters == 1).all()
+    assert job[JOB_LEFT] == job[JOB_TAKEN]
 
 
 # --- kernels --------------------------------------------------------------------------------------

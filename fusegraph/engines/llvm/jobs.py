@@ -54,24 +54,58 @@ nothing:
   ret void
 }}
 
-define i32 @fg_post(ptr %box, ptr %job) {{
+define i64 @fg_begin(ptr %job, ptr %boxes, i64 %count) {{
+entry:
   %address = ptrtoint ptr %job to i64
-  %pair = cmpxchg ptr %box, i64 0, i64 %address acq_rel monotonic
+  %taken.at = getelementptr i64, ptr %job, i64 {JOB_TAKEN}
+  br label %next
+next:
+  %k = phi i64 [0, %entry], [%k1, %post]
+  %taken = phi i64 [0, %entry], [%taken1, %post]
+  %asleep = phi i64 [0, %entry], [%asleep1, %post]
+  %some = icmp slt i64 %k, %count
+  br i1 %some, label %post, label %done
+post:
+  %box.at = getelementptr ptr, ptr %boxes, i64 %k
+  %box = load ptr, ptr %box.at
+  %pair = cmpxchg ptr %box, i64 0, i64 %address seq_cst seq_cst
   %posted = extractvalue {{ i64, i1 }} %pair, 1
-  %answer = zext i1 %posted to i32
-  ret i32 %answer
+  %one = zext i1 %posted to i64
+  %taken1 = add i64 %taken, %one
+  %sleeps.at = getelementptr i64, ptr %box, i64 {ASLEEP}
+  %sleeps = load atomic i64, ptr %sleeps.at seq_cst, align 8
+  %asleep1 = add i64 %asleep, %sleeps
+  %k1 = add i64 %k, 1
+  br label %next
+done:
+  store i64 %taken, ptr %taken.at
+  ret i64 %asleep
 }}
 
-define void @fg_retract(ptr %box, ptr %job) {{
+define i32 @fg_complete(ptr %job, ptr %boxes, i64 %count, i64 %looks) {{
+entry:
   %address = ptrtoint ptr %job to i64
-  %pair = cmpxchg ptr %box, i64 %address, i64 0 acq_rel monotonic
-  %back = extractvalue {{ i64, i1 }} %pair, 1
   %taken.at = getelementptr i64, ptr %job, i64 {JOB_TAKEN}
+  call void @fg_work(ptr %job)
+  br label %next
+next:
+  %k = phi i64 [0, %entry], [%k1, %take.back]
+  %some = icmp slt i64 %k, %count
+  br i1 %some, label %take.back, label %wait
+take.back:
+  %box.at = getelementptr ptr, ptr %boxes, i64 %k
+  %box = load ptr, ptr %box.at
+  %pair = cmpxchg ptr %box, i64 %address, i64 0 seq_cst seq_cst
+  %back = extractvalue {{ i64, i1 }} %pair, 1
+  %one = zext i1 %back to i64
   %taken = load i64, ptr %taken.at
-  %one.less = sub i64 %taken, 1
-  %now = select i1 %back, i64 %one.less, i64 %taken
+  %now = sub i64 %taken, %one
   store i64 %now, ptr %taken.at
-  ret void
+  %k1 = add i64 %k, 1
+  br label %next
+wait:
+  %answer = call i32 @fg_wait(ptr %job, i64 %looks)
+  ret i32 %answer
 }}
 
 define i32 @fg_wait(ptr %job, i64 %looks) {{
@@ -134,9 +168,8 @@ tired:
 class Calls(NamedTuple):
     """The functions of ``CODE``; each call lets go of the interpreter's lock."""
 
-    work: Callable[[int], None]
-    post: Callable[[int, int], int]
-    retract: Callable[[int, int], None]
+    begin: Callable[[int, int, int], int]
+    complete: Callable[[int, int, int, int], int]
     wait: Callable[[int, int], int]
     serve: Callable[[int, int], None]
 
@@ -146,9 +179,8 @@ def calls() -> Calls:
     """The functions, compiled once."""
     pointer, word, answer = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
     kinds: dict[str, tuple[Any, ...]] = {
-        "work": (None, pointer),
-        "post": (answer, pointer, pointer),
-        "retract": (None, pointer, pointer),
+        "begin": (word, pointer, pointer, word),
+        "complete": (answer, pointer, pointer, word, word),
         "wait": (answer, pointer, word),
         "serve": (None, pointer, word),
     }
@@ -184,8 +216,17 @@ class Helper:
             self.box[ASLEEP] = 0
 
     def wake(self) -> None:
+        """Ring, if it sleeps."""
         if self.box[ASLEEP]:
             self.bell.release()
+
+
+class Crew(NamedTuple):
+    """Some helpers, and the addresses of their mailboxes side by side."""
+
+    helpers: list[Helper]
+    boxes: Any
+    address: int
 
 
 class _Helpers:
@@ -200,17 +241,22 @@ class _Helpers:
         """A forked child has none of its parent's threads."""
         self.lock = threading.Lock()
         self.started: list[Helper] = []
+        self.crews: dict[int, Crew] = {}
         self.places = Places()
 
-    def first(self, count: int) -> list[Helper]:
+    def crew(self, count: int) -> Crew:
         """As many helpers; every caller gets the same ones, and finds some of them busy."""
-        if len(self.started) < count:
+        found = self.crews.get(count)
+        if found is None:
             with self.lock:
                 while len(self.started) < count:
                     self.started.append(Helper(self.places))
+                helpers = self.started[:count]
+                boxes = (ctypes.c_void_p * max(1, count))(*[h.address for h in helpers])
+                found = self.crews[count] = Crew(helpers, boxes, ctypes.addressof(boxes))
         if count:
             self.places.avoid_caller()
-        return self.started[:count]
+        return found
 
 
 _HELPERS = _Helpers()
@@ -226,28 +272,25 @@ def run_job(job: Any, threads: int) -> None:
     threads : int
     """
     known, address = calls(), ctypes.addressof(job)
-    posted = []
+    crew = _HELPERS.crew(threads - 1)
+    count = len(crew.helpers)
+    done = False
     try:
-        for helper in _HELPERS.first(threads - 1):
-            job[JOB_TAKEN] += 1
-            if known.post(helper.address, address):
-                posted.append(helper)
+        if known.begin(address, crew.address, count):
+            for helper in crew.helpers:
                 helper.wake()
-            else:
-                job[JOB_TAKEN] -= 1
-        known.work(address)
+        done = bool(known.complete(address, crew.address, count, LOOKS))
     finally:
-        _finish(known, address, posted)
+        if not done:
+            _finish(known, address, crew)
 
 
-def _finish(known: Calls, address: int, posted: list[Helper]) -> None:
+def _finish(known: Calls, address: int, crew: Crew) -> None:
     """Wait until no helper touches the job's memory; an interrupt is raised only then."""
     interrupted: BaseException | None = None
     while True:
         try:
-            while posted:
-                known.retract(posted.pop().address, address)
-            if known.wait(address, LOOKS):
+            if known.complete(address, crew.address, len(crew.helpers), LOOKS):
                 break
             time.sleep(REST)
         except KeyboardInterrupt as error:
