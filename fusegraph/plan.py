@@ -13,11 +13,12 @@ from functools import cached_property
 from typing import Any
 
 from fusegraph.buffers import Pool
+from fusegraph.choice import Setting, make_kernel
 from fusegraph.cost import Cost, Traffic, base, kernel_cost, total
 from fusegraph.engines.base import Region
 from fusegraph.fuse import Decision, Fused, Unit, fuse, single_regions
 from fusegraph.graph import GraphError, Node, make, topological, verify
-from fusegraph.kernel import Kernel, Setting, make_kernel, most_scratch
+from fusegraph.kernel import Kernel, most_scratch
 from fusegraph.machine import Machine
 from fusegraph.ops import OPS
 from fusegraph.options import Options

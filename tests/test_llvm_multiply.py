@@ -10,7 +10,8 @@ import fusegraph as fg
 pytest.importorskip("llvmlite")
 
 from fusegraph.engines.llvm import multiply
-from fusegraph.engines.llvm.multiply import INNER, SECTION, Product
+from fusegraph.engines.llvm.multiply import Product
+from fusegraph.engines.llvm.product_code import INNER, SECTION
 
 SHAPES = [
     (1, 1, 1), (3, 5, 7), (8, 64, 48), (9, 65, 64), (17, 300, 100), (31, INNER, 33), (8, INNER + 1, 16),

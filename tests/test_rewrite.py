@@ -8,7 +8,8 @@ import pytest
 import fusegraph as fg
 from fusegraph.graph import topological
 from fusegraph.reference import evaluate
-from fusegraph.rewrite import MAX_WRITTEN_OUT, RULES, WRITTEN_OUT, rewrite
+from fusegraph.rewrite import MAX_WRITTEN_OUT, WRITTEN_OUT, rewrite
+from fusegraph.rules import RULES
 
 SPECIAL = np.array([0.0, -0.0, 1.5, -2.5, np.inf, -np.inf, np.nan, 5e-324, 1e308])
 COMPLEX = np.array([complex(a, b) for a in SPECIAL[:7] for b in SPECIAL[:7]])

@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 
 import fusegraph as fg
-from fusegraph import kernel as kernel_module
-from fusegraph import workers
+from fusegraph import choice, workers
 
 X = np.linspace(-3, 3, 300_001)
 
@@ -90,8 +89,8 @@ def test_results_do_not_depend_on_threads(engine, name):
 def test_results_do_not_depend_on_blocks(block, monkeypatch):
     with fg.options(engine="numpy", threads=2):
         expected = {name: t.compute() for name, t in bodies(fg.asarray(X)).items()}
-        monkeypatch.setattr(kernel_module, "SMALLEST_BLOCK", block)
-        monkeypatch.setattr(kernel_module, "LARGEST_BLOCK", block)
+        monkeypatch.setattr(choice, "SMALLEST_BLOCK", block)
+        monkeypatch.setattr(choice, "LARGEST_BLOCK", block)
         fg.clear_caches()
         for name, tensor in bodies(fg.asarray(X)).items():
             np.testing.assert_array_equal(tensor.compute(), expected[name], strict=True)
