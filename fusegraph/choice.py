@@ -129,7 +129,8 @@ def _flat_kernel(
         order=order,
         block=block,
         threads=threads,
-        scratch_bytes=body.scratch_bytes * min(block, _size(region)) * concurrent,
+        scratch_bytes=(body.scratch_bytes * min(block, _size(region)) + body.call_bytes)
+        * concurrent,
         body=body,
         streams=streams,
     )

@@ -7,6 +7,7 @@ lets ``rules`` simplify each element-wise node until none fires.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -181,17 +182,22 @@ class _Driver:
         return apply_view("squeeze", axes, total)
 
     def divide_after(self, product: Node) -> Node:
-        """``(e / sum(e)) @ v`` as ``(e @ v) / sum(e)``, where e is at most 1: the weights of a softmax.
+        """``(e / sum(e)) @ v`` as ``(e' @ v) / sum(e')``, where e is at most 1: weights of a softmax.
 
-        Attention divides its result so, and not its scores, of which there are many times as many.
+        Attention divides its result so, and not its scores, of which there are many times as many. e'
+        is e by a power of two that is at least the number of weights, so that their sum is at most 1
+        too and nothing overflows that did not before. Of float16 too little would be left.
         """
         weights, values = product.inputs
-        if not _is_softmax(weights):
+        if not _is_softmax(weights) or product.dtype != weights.dtype:
             return product
         e, total = weights.inputs
-        inner = make(
-            product.op, (e, values), product.params, product.shape, product.dtype, product.source
-        )
+        count = max(1, e.shape[-1])
+        share = const(2.0 ** -math.ceil(math.log2(count)), e.dtype)
+        e = make(OPS["multiply"], (e, share), (), e.shape, e.dtype, e.source)
+        total = make(total.op, (e,), total.params, total.shape, total.dtype, total.source)
+        source = product.source
+        inner = make(product.op, (e, values), product.params, product.shape, product.dtype, source)
         divided = make(weights.op, (inner, total), (), product.shape, product.dtype, weights.source)
         self.note("divide-after-product", product, repr(divided))
         return divided
@@ -228,7 +234,7 @@ class _Driver:
 
 def _is_softmax(node: Node) -> bool:
     """Is it ``e / sum(e)`` of ``e = exp(x - max(x))``, along the last axis, in floats?"""
-    if node.op.name != "divide" or node.dtype.kind != "f" or not node.shape:
+    if node.op.name != "divide" or node.dtype.name not in ("float32", "float64") or not node.shape:
         return False
     e, total = node.inputs
     if e.op.name != "exp" or not _is_along_last(total, "sum", e):

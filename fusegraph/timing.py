@@ -16,8 +16,10 @@ from fusegraph.graph import Node
 from fusegraph.machine import Machine
 from fusegraph.panels import reduced_axes
 
-# Seconds of arithmetic below which one thread does it: 1,000,000 float32 additions (150 us) took
-# 1.05x of NumPy on one thread and 1.42x on two, GELU of as many (4 ms) 0.83x and 0.59x.
+# Seconds of arithmetic below which sharing it gains nothing: a group of less is not cut for
+# threads, nor does numexpr wake its pool for it (blocked engines compare predictions instead).
+# 1,000,000 float32 additions (150 us) took 1.05x of NumPy on one thread and 1.42x on two, GELU of
+# as many (4 ms) 0.83x and 0.59x.
 WORTH_A_THREAD = 500e-6
 ALONG_ROWS = {"sum": "add", "prod": "multiply", "max": "maximum", "min": "minimum"}
 

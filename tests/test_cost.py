@@ -10,6 +10,7 @@ import pytest
 
 import fusegraph as fg
 from fusegraph.cost import Cost, Traffic, total
+from fusegraph.engines import ELEMENTWISE_ENGINES
 from fusegraph.machine import default_machine
 
 N = 1000
@@ -273,7 +274,25 @@ def joined_of(x):
     return [fg.concatenate([fg.exp(x), x * 2], axis=1) + 1]
 
 
+def weighted_of(x):
+    x = fg.Tensor(x)
+    return [(fg.softmax(x, axis=-1) * x).sum(axis=-1)]
+
+
+def attention_of(q, k, v):
+    q, k, v = (fg.Tensor(x) for x in (q, k, v))
+    return [fg.softmax(q @ fg.matrix_transpose(k), axis=-1) @ v]
+
+
 MEMORY = {
+    "long rows": (softmax_of, [floats(60, 8000)]),
+    "weighted rows": (weighted_of, [floats(500, 8000)]),
+    "attention": (attention_of, [floats(300, 64), floats(700, 64), floats(700, 64)]),
+    "heads": (attention_of, [floats(6, 100, 32) for _ in range(3)]),
+    "fortran attention": (
+        attention_of,
+        [np.asfortranarray(floats(300, 64)), floats(700, 64), np.asfortranarray(floats(700, 64))],
+    ),
     "gelu": (gelu_of, [floats(1_000_000)]),
     "softmax": (softmax_of, [floats(1000, 1000)]),
     "layer": (layer_of, [floats(512, 256), floats(256, 512), floats(512)]),
@@ -294,11 +313,12 @@ MEMORY = {
 }
 
 
-@pytest.mark.parametrize("engine", ["auto", "numpy", "numexpr"])
+@pytest.mark.parametrize("threads", [2, 8])
+@pytest.mark.parametrize("engine", ["auto", *ELEMENTWISE_ENGINES])
 @pytest.mark.parametrize(("build", "arrays"), MEMORY.values(), ids=MEMORY)
-def test_peak_bytes_bounds_what_is_allocated(build, arrays, engine):
+def test_peak_bytes_bounds_what_is_allocated(build, arrays, engine, threads):
     """tracemalloc sees every buffer of NumPy; the pool is emptied, so nothing is there before."""
-    with fg.options(engine=engine):
+    with fg.options(engine=engine, threads=threads):
         fg.compute(*build(*arrays))  # threads, imports and the BLAS are set up once
         plan = fg.plan(*build(*arrays))
         fg.clear_caches()

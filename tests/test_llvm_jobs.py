@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -103,6 +106,69 @@ def test_an_interrupt_waits_until_no_helper_touches_the_job(monkeypatch):
     assert job[JOB_DONE] == 4
     assert (counters == 1).all()
     assert job[JOB_LEFT] == job[JOB_TAKEN]
+
+
+@pytest.mark.parametrize("where", ["begin", "wake", "complete"])
+def test_a_job_that_was_interrupted_is_done_all_the_same(where, monkeypatch):
+    """Once a deadlock: interrupted before it worked, the caller waited for tasks that nobody ran."""
+    known, raised = jobs.calls(), []
+
+    def interrupted(call):
+        def run(*arguments):
+            if not raised:
+                raised.append(where)
+                raise KeyboardInterrupt
+            return call(*arguments)
+
+        return run
+
+    if where == "wake":
+        monkeypatch.setattr(jobs.Helper, "wake", interrupted(jobs.Helper.wake))
+        time.sleep(0.02)  # until the helpers sleep
+    else:
+        faulty = known._replace(**{where: interrupted(getattr(known, where))})
+        monkeypatch.setattr(jobs, "calls", lambda: faulty)
+    job, counters = counting_job(100)
+    try:
+        run_job(job, 3)
+    except KeyboardInterrupt:
+        assert raised
+    assert (counters == 1).all()
+    assert job[JOB_DONE] == 100
+    monkeypatch.undo()
+    job, counters = counting_job(100)  # and the helpers still serve
+    run_job(job, 3)
+    assert (counters == 1).all()
+
+
+STORM = """
+import signal, sys, time
+import numpy as np, fusegraph as fg
+x = np.linspace(-3, 3, 300_000, dtype=np.float32)
+f = fg.jit(fg.gelu, engine="llvm", threads=2)
+expected = f(x)
+end, seen = time.monotonic() + 3, 0
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+while time.monotonic() < end:
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 20e-6 + seen % 30 * 20e-6)
+        for _ in range(50):
+            f(x)
+    except KeyboardInterrupt:
+        seen += 1
+signal.signal(signal.SIGALRM, signal.SIG_IGN)
+assert np.array_equal(f(x), expected)
+print(seen)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="the system has no interval timers")
+def test_a_storm_of_interrupts_leaves_the_process_working():
+    run = subprocess.run(
+        [sys.executable, "-c", STORM], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert int(run.stdout) > 100
 
 
 # --- kernels --------------------------------------------------------------------------------------

@@ -70,6 +70,7 @@ def test_several_threads_pack_the_same_strips(columns, monkeypatch):
 @pytest.mark.parametrize(
     ("left", "right"),
     [
+        ((2, 3, 4, 5), (2, 2, 3, 5, 6)),
         ((2, 3, 20, 16), (2, 3, 16, 21)),
         ((5, 4, 6), (6, 7)),
         ((2, 3, 4, 5), (3, 5, 6)),
@@ -87,6 +88,20 @@ def test_batches_and_broadcast_right_sides(left, right):
     turned = np.ascontiguousarray(b.swapaxes(-1, -2)).swapaxes(-1, -2)
     Product(a.dtype, right[-1], right[-2], False)(a, turned, out=out)
     np.testing.assert_allclose(out, expected, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 6), (5, 0, 6), (5, 6, 0)], ids=str)
+def test_empty_sides(shape, assert_same):
+    """Once a write behind an array of no bytes."""
+    rows, inner, columns = shape
+    a, b = np.ones((rows, inner), "f4"), np.ones((inner, columns), "f4")
+    out = np.full((rows, columns), 9, "f4")
+    product = Product(a.dtype, columns, inner, True)
+    product(a, product.pack(b, 2), out=out)
+    assert_same(out, a @ b)
+    wide = np.ones((300, inner), "f4") if not rows else a
+    t = fg.exp(fg.asarray(wide) @ fg.asarray(b))
+    assert_same(t.compute(engine="llvm"), np.exp(wide @ b))
 
 
 def test_a_result_depends_on_its_own_row_alone(assert_same):

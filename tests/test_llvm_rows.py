@@ -73,7 +73,7 @@ def test_what_stands_between_two_products_is_one_function():
     q, k, v = (fg.asarray(np.ones((128, 32), np.float32)) for _ in range(3))
     regions = compiled((softmax((q @ k.mT) * np.float32(0.2)) @ v).plan())
     assert [[node.op.name for node in region.nodes] for region in regions] == [
-        ["multiply", "max", "subtract", "exp", "sum"],
+        ["multiply", "max", "subtract", "exp", "multiply", "sum"],
         ["divide"],  # of the result, which has fewer elements than the scores
     ]
 
@@ -277,3 +277,23 @@ def test_halves_pass_through_float32(assert_same):
     x = np.random.default_rng(9).standard_normal((30, 100)).astype("f2")
     found = (fg.asarray(x) * 2 - fg.asarray(x).max(axis=-1, keepdims=True)).compute()
     assert_same(found, x * 2 - x.max(axis=-1, keepdims=True))
+
+
+# --- a narrow axis first --------------------------------------------------------------------------
+
+NARROW_ROWS = {
+    "away": lambda x: x - x.mean(axis=-1, keepdims=True) * 2,
+    "norm": lambda x: (x - x.mean(axis=-1, keepdims=True)) / (x.std(axis=-1, keepdims=True) + 1),
+    "beside": lambda x: x - x.sum(axis=-1, keepdims=True) * x[::-1],
+    "two sums": lambda x: x * ((x * x).sum(axis=-1, keepdims=True) + 1) / x.max(-1, keepdims=True),
+}
+
+
+@pytest.mark.parametrize("build", NARROW_ROWS.values(), ids=NARROW_ROWS)
+@pytest.mark.parametrize("shape", [(40_000, 10), (23, 277, 23), (1, 3000, 9), (2000, 32)], ids=str)
+def test_values_of_one_and_of_many_a_row_do_not_share_a_stage_there(shape, build):
+    """Once wrong values: the last axis of the arrays, one of rows, was taken for the narrow one."""
+    x = np.random.default_rng(0).uniform(0.5, 2, shape).astype(np.float32)
+    plan = build(fg.asarray(x)).plan(engine="llvm")
+    expected = build(x.astype(np.float64))
+    np.testing.assert_allclose(plan.run()[0], expected, rtol=2e-5, atol=2e-5)

@@ -82,7 +82,7 @@ plan: 9 ops in 1 kernel
   moved      84.0 kB before, 8.0 kB after: 10.5x less (90.5% saved)
   pages      12.0 kB mapped before, 4.0 kB after
   work       9.0 k flops, 1.0 k of them transcendental; 0.11 flop/byte before, 1.12 after
-  peak       139.1 kB beside the inputs
+  peak       159.6 kB beside the inputs
   predicted  9.22 us on defaults
 
 inputs: v0:float32[1000]
@@ -124,7 +124,7 @@ plan: 11 ops in 1 kernel
   moved      34.9 kB before, 11.4 kB after: 3.1x less (67.4% saved)
   pages      4.1 kB mapped before, 1.0 kB after
   work       35.3 k flops, 256 of them transcendental; 1.01 flop/byte before, 3.10 after
-  peak       140.3 kB beside the inputs
+  peak       164.9 kB beside the inputs
   predicted  7.69 us on defaults
 
 inputs: v0:float32[8, 64], v1:float32[64, 32], v2:float32[32]

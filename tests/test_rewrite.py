@@ -303,6 +303,15 @@ def test_attention_divides_its_result_and_not_its_scores():
         np.testing.assert_allclose(got, expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize(("dtype", "value"), [("f4", 1e36), ("f8", 1e306), ("f2", 20.0)])
+def test_nothing_overflows_that_did_not_before(dtype, value):
+    """Once infinite: the sum of 4096 weights of 1 times the value, before it was divided."""
+    x, v = np.zeros((64, 4096), dtype), np.full((4096, 8), value, dtype)
+    for engine in ("auto", "llvm", "numpy"):
+        got = softmax_times(fg.asarray(x), fg.asarray(v)).compute(engine=engine)
+        np.testing.assert_allclose(got, np.full((64, 8), value, dtype), rtol=1e-3)
+
+
 @pytest.mark.parametrize(
     "build",
     [

@@ -44,6 +44,7 @@ class Body(Protocol):
     """A compiled region."""
 
     scratch_bytes: int  # temporaries per element of a block
+    call_bytes: int  # what a thread works in beside them
     in_place: bool  # may a result be written over an operand of its shape?
     # Has it ``share_blocks`` (dense operands) or ``share_parts`` (any layout), to run on threads
     # without the interpreter's lock?
@@ -58,9 +59,11 @@ class Multiply(Protocol):
     """A product of an engine's own, on the arrays of a panel."""
 
     packed: bool  # is its right side what ``pack`` gave?
-    scratch_bytes: int  # a thread
     packed_bytes: int  # what ``pack`` takes
     compile_seconds: float
+
+    def scratch_bytes(self, rows: int) -> int:
+        """Bytes that a thread works in, with panels of ``rows``."""
 
     def pack(self, b: Array, threads: int) -> Array:
         """A right side as the product reads it, made once for all panels."""

@@ -105,6 +105,7 @@ class NumpyBody:
     """Steps over a register file: inputs, constants, outputs, then scratch."""
 
     in_place = False
+    call_bytes = 0
     shares_blocks = shares_parts = False
 
     def __init__(self, region: Region) -> None:

@@ -131,6 +131,7 @@ class NumexprBody:
     """A compiled program and the order of its inputs."""
 
     in_place = False
+    call_bytes = 0
     shares_blocks = shares_parts = False
     scratch_bytes = 0  # numexpr's own blocks: 1,024 elements a register
 

@@ -81,12 +81,20 @@ class PanelBody(NumpyBody):
         return stage if isinstance(stage, Stage) and stage.body.shares_parts else None
 
     @property
+    def engine_stages(self) -> list[Stage]:
+        """The calls that are stages of the engine."""
+        return [step[0] for step in self.steps if isinstance(step[0], Stage)]
+
+    @property
     def panel_bytes(self) -> int:
         """Bytes of temporaries of one panel, and of what reductions to partial results hold."""
         scratch = self.scratch_shapes(self.panels.block)
         partial = sum(self.panel_elements(n.inputs[0]) * 8 for n in self.panels.partial)
-        packed = max((p.scratch_bytes for p in self.products.values()), default=0)
-        return sum(math.prod(shape) * dtype.itemsize for shape, dtype in scratch) + partial + packed
+        products = (p.scratch_bytes(self.panels.height) for p in self.products.values())
+        calls = max(
+            [*products, *(stage.body.call_bytes for stage in self.engine_stages)], default=0
+        )
+        return sum(math.prod(shape) * dtype.itemsize for shape, dtype in scratch) + partial + calls
 
     def panel_elements(self, value: Node) -> int:
         """Elements of a value that has all rows, in one panel."""
@@ -142,7 +150,9 @@ class PanelBody(NumpyBody):
                 found[-1].append(node)
             else:
                 found.append([node])
-                run = Run(node, self.engine.rows) if accepted else None
+                # A narrow axis lies first: the last one of the arrays is then an axis of rows.
+                rows = self.engine.rows and not self.panels.narrow
+                run = Run(node, rows) if accepted else None
         return found
 
     def accepts(self, node: Node) -> bool:
@@ -215,6 +225,8 @@ class Run:
 
 def _products_last(region: Region) -> Region:
     """The same, where no product runs before what does not need it: stages become longer."""
+    if all(node.kind != "matmul" for node in region.nodes):
+        return region
     waiting, done, nodes = list(region.nodes), set(region.inputs), []
     while waiting:
         ready = [n for n in waiting if all(i in done or i.kind == "const" for i in n.inputs)]

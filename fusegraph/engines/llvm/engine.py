@@ -34,6 +34,7 @@ from fusegraph.engines.llvm.row_body import RowBody
 from fusegraph.engines.llvm.sharing import Division, call_on
 from fusegraph.engines.llvm.strided import (
     STRIDED,
+    TILE_BYTES,
     Layout,
     Operand,
     aligned_strides,
@@ -150,6 +151,7 @@ class LlvmBody:
 
     scratch_bytes = 0
     shares_blocks = shares_parts = True
+    call_bytes = TILE_BYTES
     in_place = True  # it reads an element of every operand before it writes that of a result
 
     def __init__(self, region: Region) -> None:
@@ -194,7 +196,7 @@ class LlvmBody:
             tile = max(64, STREAMED_BYTES // each // 64 * 64)
             job[JOB_TASK], job[JOB_TILE], job[JOB_STEP] = jobs.streamed, tile, tile * each
             job[JOB_SCRATCH] = BUFFER.address_of(tile * each * threads)
-        run_job(job, threads)
+        run_job(job, threads, (file, self.words))
         return True
 
     def share_parts(self, file: list[Array], keys: Sequence[Sequence[Any]], threads: int) -> bool:

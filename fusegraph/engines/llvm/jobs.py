@@ -17,6 +17,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -199,7 +200,9 @@ class Helper:
         self.places = places
         self.box = (ctypes.c_int64 * 8)()  # a cache line of its own
         self.address = ctypes.addressof(self.box)
-        self.bell = threading.Semaphore(0)
+        # A lock and not a semaphore: one call of C, which no interrupt can leave half done.
+        self.bell = threading.Lock()
+        self.bell.acquire()
         threading.Thread(target=self.serve, name="fusegraph-llvm", daemon=True).start()
 
     def serve(self) -> None:
@@ -209,16 +212,15 @@ class Helper:
         while True:
             serve(self.address, LOOKS)
             self.box[ASLEEP] = 1
-            if not self.box[
-                LETTER
-            ]:  # posted after the last look, and before the caller saw it asleep
+            if not self.box[LETTER]:  # else posted before the caller saw it asleep
                 self.bell.acquire()
             self.box[ASLEEP] = 0
 
     def wake(self) -> None:
         """Ring, if it sleeps."""
         if self.box[ASLEEP]:
-            self.bell.release()
+            with suppress(RuntimeError):  # another caller has rung
+                self.bell.release()
 
 
 class Crew(NamedTuple):
@@ -262,38 +264,43 @@ class _Helpers:
 _HELPERS = _Helpers()
 
 
-def run_job(job: Any, threads: int) -> None:
+_ABANDONED: list[Any] = []
+"""What helpers may still touch: a caller was interrupted again while it waited for them."""
+
+
+def run_job(job: Any, threads: int, held: Any = None) -> None:
     """Run every task of a job on up to ``threads`` threads, the caller's included.
+
+    An interrupt is raised when no helper touches the job any more.
 
     Parameters
     ----------
     job : ctypes array of int64
         ``JOB_TASKS`` and ``JOB_TASK`` are filled in, the words before them are 0.
     threads : int
+    held : object
+        What keeps the memory that the tasks touch.
     """
     known, address = calls(), ctypes.addressof(job)
     crew = _HELPERS.crew(threads - 1)
     count = len(crew.helpers)
-    done = False
+    begun = done = False
+    interrupted: BaseException | None = None
     try:
-        if known.begin(address, crew.address, count):
-            for helper in crew.helpers:
-                helper.wake()
-        done = bool(known.complete(address, crew.address, count, LOOKS))
+        while not done:
+            try:
+                if not begun:
+                    begun = True  # interrupted before it asked them, the caller does it alone
+                    if known.begin(address, crew.address, count):
+                        for helper in crew.helpers:
+                            helper.wake()
+                done = bool(known.complete(address, crew.address, count, LOOKS))
+                if not done:
+                    time.sleep(REST)
+            except BaseException as error:  # of a signal: nothing here raises by itself
+                interrupted = error
     finally:
         if not done:
-            _finish(known, address, crew)
-
-
-def _finish(known: Calls, address: int, crew: Crew) -> None:
-    """Wait until no helper touches the job's memory; an interrupt is raised only then."""
-    interrupted: BaseException | None = None
-    while True:
-        try:
-            if known.complete(address, crew.address, len(crew.helpers), LOOKS):
-                break
-            time.sleep(REST)
-        except KeyboardInterrupt as error:
-            interrupted = error
+            _ABANDONED.append((job, held))
     if interrupted is not None:
         raise interrupted

@@ -86,7 +86,7 @@ def packed_elements(columns: int, inner: int) -> int:
 
 
 class Product:
-    """``a @ b`` in a panel, as a call ``(a, b, out=)``.
+    """``a @ b`` in a panel, as a call ``(a, b, out=)``; the rows of ``out`` are dense.
 
     ``packed``: ``b`` is what ``pack`` gave, the same for every panel.
     """
@@ -98,9 +98,13 @@ class Product:
         self.packed = packed
 
     @property
-    def scratch_bytes(self) -> int:
+    def own_bytes(self) -> int:
         """Bytes that a thread packs into, where a panel has a right side of its own."""
         return 0 if self.packed else self.packed_bytes
+
+    def scratch_bytes(self, rows: int) -> int:
+        """Bytes of a thread: packed columns, the last of a result, a left side copied if need be."""
+        return self.own_bytes + rows * (WIDEST + self.inner) * self.dtype.itemsize
 
     @property
     def packed_bytes(self) -> int:
@@ -109,7 +113,7 @@ class Product:
     def pack(self, b: Array, threads: int) -> Array:
         """The one matrix of ``b`` in strips; ``b`` itself where the processor is not known."""
         calls = _calls(self.dtype.name)
-        if calls is None:
+        if calls is None or not b.size:
             return b
         packed = POOL.empty((packed_elements(self.columns, self.inner),), self.dtype)
         (row, column), source, target = b.strides[-2:], b.ctypes.data, packed.ctypes.data
@@ -132,14 +136,16 @@ class Product:
 
     def __call__(self, a: Array, b: Array, out: Array) -> None:
         calls = _calls(self.dtype.name)
-        if calls is None or not out.size or not self.inner:
+        if not out.size:
+            return
+        if calls is None or not self.inner:
             np.matmul(a, b, out=out)
             return
         if a.strides[-1] != a.itemsize or a.strides[-2] % a.itemsize or not a.flags.aligned:
             a = np.ascontiguousarray(a)
         rows, size = a.shape[-2], a.itemsize
         edge = -(-rows * calls.lanes * size // 64) * 64
-        work = BUFFER.address_of(edge + self.scratch_bytes)
+        work = BUFFER.address_of(edge + self.own_bytes)
         room = 0 if self.packed else work + edge
         b_row, b_column = (0, 0) if self.packed else b.strides[-2:]
         starts = a.ctypes.data, b.ctypes.data, out.ctypes.data
@@ -173,4 +179,4 @@ def _leading_strides(array: Array, count: int) -> list[int]:
         0 if n == 1 else stride
         for n, stride in zip(array.shape[:-2], array.strides[:-2], strict=True)
     ]
-    return [0] * (max(count, 1) - len(own)) + own[len(own) - count :]
+    return [0] * (max(count, 1) - len(own)) + own[max(0, len(own) - count) :]

@@ -39,6 +39,7 @@ class RowBody:
         self.region = region
         self.halves = halves
         self.in_place = row_code.may_write_over(region)
+        self.call_bytes = row_code.kept_bytes(region)
         self.layouts: dict[Any, Layout | None] = {}
         self.division = Division(self.layout_of)
         self.function = 0  # its address, once there is something to run
@@ -76,11 +77,13 @@ class RowBody:
     def layout_of(self, file: list[Array]) -> Layout | None:
         """How the arrays lie, worked out once for shapes and strides."""
         key = tuple((a.shape, a.strides, a.flags.aligned) for a in file)
-        if key not in self.layouts:
+        found = self.layouts.get(key, self)  # itself: not looked at yet, by any thread
+        if found is self:
             if len(self.layouts) >= LAYOUTS_REMEMBERED:
                 self.layouts.clear()
-            self.layouts[key] = self.layout(file)
-        return self.layouts[key]
+            found = self.layouts[key] = self.layout(file)
+        assert found is None or isinstance(found, Layout)
+        return found
 
     def layout(self, file: list[Array]) -> Layout | None:
         """How the arrays lie; None where the function cannot read them in place."""

@@ -126,6 +126,30 @@ def _phase_numbers(phases: Sequence[Phase]) -> dict[Node, int]:
     return {n: at for at, p in enumerate(phases) for n in (*p.wide, *p.folds)}
 
 
+def _kept_values(region: Region, phases: Sequence[Phase]) -> dict[Node, bool]:
+    """Wide values in scratch memory: True where a later phase reads them."""
+    phase_of = _phase_numbers(phases)
+    found: dict[Node, bool] = {}
+    for at, phase in enumerate(phases):
+        for node in (*phase.wide, *phase.folds):
+            for i in node.inputs:
+                if i not in phase_of or i.kind == "reduce" or i in region.outputs:
+                    continue
+                if node.kind == "reduce" or phase_of[i] < at:
+                    found[i] = found.get(i, False) or phase_of[i] < at
+    return found
+
+
+def kept_bytes(region: Region) -> int:
+    """Bytes that a thread keeps of a row, at most."""
+    length = row_length(region.nodes)
+    kept = _kept_values(region, phases_of(region))
+    return sum(
+        node.dtype.itemsize * (length if whole else min(length, CHUNK)) + 64
+        for node, whole in kept.items()
+    )
+
+
 def generate(region: Region) -> RowCode:
     """The IR of a region over rows."""
     return _RowWriter(region).write()
@@ -147,19 +171,7 @@ class _RowWriter(Evaluator):
         self.metadata: list[str] = []
         self.folds: dict[str, Fold] = {}
         self.phase_of = _phase_numbers(self.phases)
-        self.kept = self.kept_values()
-
-    def kept_values(self) -> dict[Node, bool]:
-        """Wide values in scratch memory: True where a later phase reads them."""
-        found: dict[Node, bool] = {}
-        for at, phase in enumerate(self.phases):
-            for node in (*phase.wide, *phase.folds):
-                for i in node.inputs:
-                    if i not in self.phase_of or i.kind == "reduce" or i in self.region.outputs:
-                        continue
-                    if node.kind == "reduce" or self.phase_of[i] < at:
-                        found[i] = found.get(i, False) or self.phase_of[i] < at
-        return found
+        self.kept = _kept_values(region, self.phases)
 
     # --- blocks -----------------------------------------------------------------------------------
 

@@ -182,13 +182,14 @@ class Division:
             The caller's included.
         """
         seen = tuple((a.shape, a.strides, a.flags.aligned) for a in file)
-        if seen not in self.known:
+        parts = self.known.get(seen, self)  # itself: not looked at yet, by any thread
+        if parts is self:
             if len(self.known) >= REMEMBERED:
                 self.known.clear()
-            self.known[seen] = self.divide(file, keys)
-        parts = self.known[seen]
+            parts = self.known[seen] = self.divide(file, keys)
         if parts is None:
             return False
+        assert isinstance(parts, Parts)
         calls = _calls()
         job = (ctypes.c_int64 * (PARTS_HEAD + len(file)))()
         job[JOB_TASKS], job[JOB_TASK] = len(parts.records), calls.task
@@ -196,7 +197,7 @@ class Division:
         job[PARTS_RECORDS], job[PARTS_STEP] = parts.address, parts.scratch_bytes
         job[PARTS_SCRATCH] = BUFFER.address_of(parts.scratch_bytes * threads)
         calls.describe(ctypes.addressof(job), id(file))
-        run_job(job, threads)
+        run_job(job, threads, (file, parts))
         return True
 
     def divide(self, file: list[Array], keys: Sequence[Sequence[Any]]) -> Parts | None:

@@ -21,7 +21,7 @@ from fusegraph.graph import Shape
 # tile, columns, columns of a tile, words of an operand.
 HEAD = 9
 WORDS = 6  # of an operand: place in the file, mode, itemsize, place in the buffer, two strides
-IN_PLACE, PACKED_INPUT, PACKED_OUTPUT, BUFFER, PACKED_ONCE = range(5)
+IN_PLACE, PACKED_INPUT, PACKED_OUTPUT, PACKED_ONCE = range(4)
 # PACKED_ONCE: an input that is the same for all rows is packed for the first tile of rows only: rows of
 # 100 with two such operands, 100,000 float32, took 104 us where each tile packed them.
 TILE_BYTES = 24 << 10  # packed operands of a tile: they stay in L1 beside the dense ones
@@ -260,22 +260,15 @@ step:
 next:
   %k = phi i64 [0, %step], [%k1, %found]
   %left = icmp slt i64 %k, %count
-  br i1 %left, label %find, label %column
-find:
+  br i1 %left, label %found, label %column
+found:
   %off = mul i64 %k, %words
   %operand = getelementptr i64, ptr %operands, i64 %off
-  %mode = call i64 @word(ptr %operand, i64 1)
-  %own = icmp eq i64 %mode, {BUFFER}
-  br i1 %own, label %found, label %array
-array:
   %place = call i64 @word(ptr %operand, i64 0)
   %data = call ptr @item(ptr %places, i64 %place)
   %base = call ptr @origin(ptr %data, ptr %loop, ptr %operand, i64 %s, i64 %axes)
-  br label %found
-found:
-  %kept = phi ptr [%buffer, %find], [%base, %array]
   %base.at = getelementptr ptr, ptr %bases, i64 %k
-  store ptr %kept, ptr %base.at
+  store ptr %base, ptr %base.at
   %k1 = add i64 %k, 1
   br label %next
 column:
@@ -318,7 +311,7 @@ class Layout(NamedTuple):
 class Operand(NamedTuple):
     """One operand of a kernel, as a loop sees it."""
 
-    place: int  # in the file; -1: it lives in the buffer
+    place: int  # in the file
     itemsize: int
     strides: tuple[int, ...]  # one an axis of the loop, 0 where it is broadcast
     written: bool
