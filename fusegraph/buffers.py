@@ -24,6 +24,10 @@ BOUND = 1 << 30  # bytes the pool keeps at most
 LINE = 64  # bytes of a cache line: where arrays of the pool begin
 
 
+Kept = tuple[np.ndarray[Any, Any], int]
+"""A block, and where its first cache line begins. One object, so that no interrupt parts them."""
+
+
 def _references(block: Any) -> int:
     return sys.getrefcount(block)
 
@@ -34,16 +38,14 @@ class Pool:
     def __init__(self, bound: int = BOUND) -> None:
         self.bound = bound
         self._lock = threading.Lock()
-        self._blocks: dict[int, list[np.ndarray[Any, Any]]] = {}
-        self._starts: dict[int, list[int]] = {}  # beside each block
-        self._bytes = 0
-        probe = [np.empty(0, np.uint8)]
+        self._blocks: dict[int, list[Kept]] = {}
+        probe = [(np.empty(0, np.uint8), 0)]
         # How many references a block has that only the pool holds: counted, since interpreters differ.
         self._unused = self._count(probe, 0)
 
     @staticmethod
-    def _count(blocks: list[np.ndarray[Any, Any]], at: int) -> int:
-        return _references(blocks[at])
+    def _count(blocks: list[Kept], at: int) -> int:
+        return _references(blocks[at][0])
 
     @staticmethod
     def footprint(nbytes: int) -> int:
@@ -56,47 +58,42 @@ class Pool:
         if nbytes < SMALLEST:
             return np.empty(shape, dtype)
         block, start = self._take(self.footprint(nbytes))
-        return block[start : start + nbytes].view(dtype).reshape(shape)
+        return np.ndarray(shape, dtype, block, start)
 
-    def _take(self, size: int) -> tuple[np.ndarray[Any, Any], int]:
-        """A block, and where its first cache line begins."""
+    def _take(self, size: int) -> Kept:
         with self._lock:
             blocks = self._blocks.setdefault(size, [])
             for at in range(len(blocks)):
                 if self._count(blocks, at) == self._unused:
-                    return blocks[at], self._starts[size][at]
+                    return blocks[at]
             block = np.empty(size + LINE, np.uint8)
-            start = -block.ctypes.data % LINE
+            kept = (block, -block.ctypes.data % LINE)
             if size <= self.bound:
                 self._trim(self.bound - size)
-                blocks.append(block)
-                self._starts.setdefault(size, []).append(start)
-                self._bytes += size
-            return block, start
+                blocks.append(kept)
+            return kept
 
     def _trim(self, bound: int) -> None:
         """Drop unused blocks, then the oldest, until ``bound`` bytes are kept."""
+        over = self.nbytes - bound
         for unused_only in (True, False):
             for size, blocks in self._blocks.items():
                 for at in range(len(blocks) - 1, -1, -1):
-                    if self._bytes <= bound:
+                    if over <= 0:
                         return
                     if not unused_only or self._count(blocks, at) == self._unused:
                         del blocks[at]
-                        del self._starts[size][at]
-                        self._bytes -= size
+                        over -= size
 
     @property
     def nbytes(self) -> int:
         """Bytes the pool keeps, in use or not."""
-        return self._bytes
+        return sum(size * len(blocks) for size, blocks in list(self._blocks.items()))
 
     def clear(self) -> None:
         """Forget every block; memory that nobody holds goes back to the system."""
         with self._lock:
             self._blocks.clear()
-            self._starts.clear()
-            self._bytes = 0
 
 
 POOL = Pool()
