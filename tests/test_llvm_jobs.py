@@ -108,6 +108,29 @@ def test_an_interrupt_waits_until_no_helper_touches_the_job(monkeypatch):
     assert job[JOB_LEFT] == job[JOB_TAKEN]
 
 
+@pytest.mark.parametrize(("tasks", "threads"), [(12, 3), (5, 4), (1, 2), (2, 5)])
+def test_a_thread_takes_its_own_range_first(tasks, threads):
+    """Then it takes what is left of the others', also of a helper that never comes."""
+    taken = []
+
+    @ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+    def task(job, index, slot):
+        taken.append((slot, index))
+        time.sleep(1e-3)
+
+    job = (ctypes.c_int64 * JOB_OWN)()
+    job[jobs.JOB_TASKS], job[jobs.JOB_TASK] = tasks, ctypes.cast(task, ctypes.c_void_p).value
+    run_job(job, threads)
+    assert sorted(index for _, index in taken) == list(range(tasks))
+    for slot in {slot for slot, _ in taken}:
+        start, end = (tasks * k // threads for k in (slot, slot + 1))
+        own = [index for number, index in taken if number == slot and start <= index < end]
+        assert own == sorted(own)
+        first = next(index for number, index in taken if number == slot)
+        mine = [index for index in range(start, end) if (slot, index) in taken]
+        assert first in mine or not mine
+
+
 @pytest.mark.parametrize("where", ["begin", "wake", "complete"])
 def test_a_job_that_was_interrupted_is_done_all_the_same(where, monkeypatch):
     """Once a deadlock: interrupted before it worked, the caller waited for tasks that nobody ran."""
