@@ -12,6 +12,7 @@ import itertools
 import math
 import sys
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -28,24 +29,28 @@ Kept = tuple[np.ndarray[Any, Any], int]
 """A block, and where its first cache line begins. One object, so that no interrupt parts them."""
 
 
-def _references(block: Any) -> int:
-    return sys.getrefcount(block)
+def _first_unused(blocks: Iterable[Kept], unused: int) -> Kept | None:
+    """The first block with ``unused`` references; what is returned holds it."""
+    for block, start in blocks:
+        if sys.getrefcount(block) == unused:
+            return block, start  # a tuple of its own: the one in the list would not count
+    return None
 
 
 class Pool:
-    """A bounded set of blocks; thread-safe."""
+    """A bounded set of blocks, for any number of threads.
+
+    There is no lock, so no interrupt can leave one held. Who looks at a block holds a reference while
+    it looks: of two threads at one block at most one counts no other holder, and it holds the block
+    until its array does. A race may forget a block; whoever uses it keeps it alive.
+    """
 
     def __init__(self, bound: int = BOUND) -> None:
         self.bound = bound
-        self._lock = threading.Lock()
         self._blocks: dict[int, list[Kept]] = {}
+        # How many references a block has that only the pool holds: tried, since interpreters differ.
         probe = [(np.empty(0, np.uint8), 0)]
-        # How many references a block has that only the pool holds: counted, since interpreters differ.
-        self._unused = self._count(probe, 0)
-
-    @staticmethod
-    def _count(blocks: list[Kept], at: int) -> int:
-        return _references(blocks[at][0])
+        self._unused = next(n for n in itertools.count() if _first_unused(probe, n))
 
     @staticmethod
     def footprint(nbytes: int) -> int:
@@ -57,33 +62,35 @@ class Pool:
         nbytes = math.prod(shape) * dtype.itemsize
         if nbytes < SMALLEST:
             return np.empty(shape, dtype)
-        block, start = self._take(self.footprint(nbytes))
+        size = self.footprint(nbytes)
+        block, start = _first_unused(self._blocks.get(size, ()), self._unused) or self._make(size)
         return np.ndarray(shape, dtype, block, start)
 
-    def _take(self, size: int) -> Kept:
-        with self._lock:
-            blocks = self._blocks.setdefault(size, [])
-            for at in range(len(blocks)):
-                if self._count(blocks, at) == self._unused:
-                    return blocks[at]
-            block = np.empty(size + LINE, np.uint8)
-            kept = (block, -block.ctypes.data % LINE)
-            if size <= self.bound:
-                self._trim(self.bound - size)
-                blocks.append(kept)
-            return kept
+    def _make(self, size: int) -> Kept:
+        """A new block, kept where the bound allows."""
+        block = np.empty(size + LINE, np.uint8)
+        start = -block.ctypes.data % LINE
+        if size <= self.bound:
+            self._trim(self.bound - size)
+            self._blocks.setdefault(size, []).append((block, start))
+        return block, start  # not the tuple of the list: see _first_unused
 
     def _trim(self, bound: int) -> None:
-        """Drop unused blocks, then the oldest, until ``bound`` bytes are kept."""
+        """Drop unused blocks, then the oldest, until ``bound`` bytes are kept.
+
+        Lists are replaced, never shortened: another thread may walk along the old one.
+        """
         over = self.nbytes - bound
         for unused_only in (True, False):
-            for size, blocks in self._blocks.items():
-                for at in range(len(blocks) - 1, -1, -1):
-                    if over <= 0:
-                        return
-                    if not unused_only or self._count(blocks, at) == self._unused:
-                        del blocks[at]
+            for size, blocks in list(self._blocks.items()):
+                left = []
+                for kept in blocks:
+                    if over > 0 and not (unused_only and not _first_unused([kept], self._unused)):
                         over -= size
+                    else:
+                        left.append(kept)
+                if len(left) < len(blocks):
+                    self._blocks[size] = left
 
     @property
     def nbytes(self) -> int:
@@ -92,8 +99,7 @@ class Pool:
 
     def clear(self) -> None:
         """Forget every block; memory that nobody holds goes back to the system."""
-        with self._lock:
-            self._blocks.clear()
+        self._blocks = {}
 
 
 POOL = Pool()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fusegraph as fg
-from fusegraph.buffers import POOL, SMALLEST, Pool
+from fusegraph.buffers import SMALLEST
 
 BIG = SMALLEST // 8 * 2  # float64 elements: enough for the pool
 
@@ -224,19 +224,3 @@ def test_intermediates_of_one_plan_do_not_meet_its_results():
     np.testing.assert_allclose(c, (x * 2).sum(axis=0), rtol=len(x) * np.finfo(float).eps)
     np.testing.assert_array_equal(a, x * 2 - c)
     np.testing.assert_allclose(b, a)
-
-
-def test_the_pool_is_bounded():
-    pool = Pool(bound=10 * SMALLEST)
-    held = [pool.empty((SMALLEST,), np.dtype("u1")) for _ in range(25)]
-    assert pool.nbytes <= 10 * SMALLEST
-    assert len({address(a) for a in held}) == 25
-    del held
-    pool.empty((8 * SMALLEST,), np.dtype("u1"))
-    assert pool.nbytes <= 10 * SMALLEST
-
-
-def test_clearing_lets_go():
-    (fg.asarray(np.ones(BIG)) + 1).compute()
-    fg.clear_caches()
-    assert POOL.nbytes == 0

@@ -1,0 +1,111 @@
+"""The pool of buffers: bounded, and right whatever happens between two of its instructions."""
+
+import itertools
+import sys
+from contextlib import contextmanager, suppress
+
+import numpy as np
+import pytest
+
+import fusegraph as fg
+from fusegraph.buffers import POOL, SMALLEST, Pool
+
+BYTE = np.dtype("u1")
+
+
+def test_the_pool_is_bounded():
+    pool = Pool(bound=10 * SMALLEST)
+    held = [pool.empty((SMALLEST,), BYTE) for _ in range(25)]
+    assert pool.nbytes <= 10 * SMALLEST
+    assert disjoint(held)
+    del held
+    pool.empty((8 * SMALLEST,), BYTE)
+    assert pool.nbytes <= 10 * SMALLEST
+
+
+def test_a_block_is_used_again_once_nobody_holds_a_view_of_it():
+    pool = Pool()
+    first = pool.empty((SMALLEST,), BYTE)
+    at, view = first.ctypes.data, first[5:].reshape(1, -1).T[:7]
+    del first
+    assert pool.empty((SMALLEST,), BYTE).ctypes.data != at
+    del view
+    assert at in {pool.empty((SMALLEST,), BYTE).ctypes.data for _ in range(2)}
+
+
+def test_clearing_lets_go():
+    (fg.asarray(np.ones(SMALLEST)) + 1).compute()
+    fg.clear_caches()
+    assert POOL.nbytes == 0
+
+
+# --- between two instructions ---------------------------------------------------------------------
+
+SITUATIONS = {
+    "an empty pool": lambda: (Pool(), []),
+    "a block in use and one that is not": lambda: half_used(Pool()),
+    "a full pool": lambda: half_used(Pool(bound=2 * SMALLEST)),
+}
+
+
+def half_used(pool):
+    held = [pool.empty((SMALLEST,), BYTE) for _ in range(2)]
+    return pool, held[:1]
+
+
+def disjoint(arrays):
+    return not any(np.shares_memory(a, b) for a, b in itertools.combinations(arrays, 2))
+
+
+@contextmanager
+def after_instructions(count, act):
+    """Call ``act`` once, when ``count`` instructions of the pool's methods have begun."""
+    left = count
+
+    def trace(frame, event, _argument):
+        nonlocal left
+        if frame.f_globals.get("__name__") != "fusegraph.buffers":
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            left -= 1
+            if left == 0:
+                act()
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield lambda: left > 0  # the end was reached before
+    finally:
+        sys.settrace(before)
+
+
+@pytest.mark.parametrize("situation", SITUATIONS.values(), ids=SITUATIONS)
+def test_another_thread_may_run_at_any_instruction(situation):
+    for count in itertools.count(1):
+        pool, held = situation()
+        with after_instructions(count, lambda: held.append(pool.empty((SMALLEST,), BYTE))) as done:  # noqa: B023
+            held.append(pool.empty((SMALLEST,), BYTE))
+        held.append(pool.empty((SMALLEST,), BYTE))
+        assert disjoint(held), count
+        if done():
+            break
+    assert count > 10
+
+
+@pytest.mark.parametrize("situation", SITUATIONS.values(), ids=SITUATIONS)
+def test_an_interrupt_at_any_instruction_leaves_a_pool_that_works(situation):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    for count in itertools.count(1):
+        pool, held = situation()
+        with after_instructions(count, interrupt) as done, suppress(KeyboardInterrupt):
+            held.append(pool.empty((SMALLEST,), BYTE))
+        held += [pool.empty((SMALLEST,), BYTE) for _ in range(3)]
+        assert disjoint(held), count
+        assert pool.nbytes <= pool.bound
+        if done():
+            break
+    assert count > 10
