@@ -112,8 +112,7 @@ def _flat_kernel(
     body = engine.compile(region)
     block = _block_length(region, body.scratch_bytes, engine, setting.machine, threads)
     concurrent = threads if engine.blocked else 0
-    beyond = setting.machine.bandwidth(cost.bytes_moved, threads)[0] == "memory"
-    streams = threads > 1 and schedule == "flat" and beyond and body.shares_blocks
+    streams = body.shares_blocks and _streams(engine, region, cost, setting, threads)
     return Kernel(
         name=name,
         region=region,
@@ -155,27 +154,34 @@ def iteration_order(region: Region, orders: Mapping[Node, Order]) -> tuple[tuple
     return result, "flat" if flat else "strided"
 
 
+def _streams(engine: Engine, region: Region, cost: Cost, setting: Setting, threads: int) -> bool:
+    """Do results go past the caches? Where they would not stay there and threads share a job."""
+    flat = iteration_order(region, setting.orders)[1] == "flat"
+    beyond = setting.machine.level(cost.bytes_moved, threads) == "memory"
+    return engine.compiles and threads > 1 and flat and beyond
+
+
 def _predict(engine: Engine, region: Region, cost: Cost, setting: Setting) -> Trial:
     """One thread or all of them, whichever is predicted to take less."""
-    bound, machine = setting.options.thread_count, setting.machine
+    bound = setting.options.thread_count
     if not engine.blocked:  # it wakes its own threads, whatever the work
-        return Trial(engine, _timed(engine, region, cost, machine, bound), bound)
+        return Trial(engine, _timed(engine, region, cost, setting, bound), bound)
     packed = sum(v.size for v in region.inputs if setting.orders[v] is None)
-    alone = _timed(engine, region, cost, machine, 1, packed)
-    shared = _timed(engine, region, cost, machine, bound, packed)
+    alone = _timed(engine, region, cost, setting, 1, packed)
+    shared = _timed(engine, region, cost, setting, bound, packed)
     if bound == 1 or alone.seconds <= shared.seconds:
         return Trial(engine, alone, 1)
     return Trial(engine, shared, bound)
 
 
 def _timed(
-    engine: Engine, region: Region, cost: Cost, machine: Machine, threads: int, packed: int = 0
+    engine: Engine, region: Region, cost: Cost, setting: Setting, threads: int, packed: int = 0
 ) -> Prediction:
     """The time model for a region on ``threads``, waking them and taking turns included.
 
     ``packed`` elements of operands do not lie dense.
     """
-    size = _size(region)
+    size, machine = _size(region), setting.machine
     compute = compute_seconds(engine, region.nodes, size, machine) + engine.packing_seconds(packed)
     launch = engine.launch_seconds(size, threads, machine)
     share, steps = threads, 0.0
@@ -190,7 +196,8 @@ def _timed(
             steps += machine.handover * blocks * calls / threads
     elif compute < WORTH_A_THREAD:  # waking costs what it saves, whoever's threads they are
         share = 1
-    return predict(machine, compute / share + steps, cost.bytes_moved, launch, threads)
+    streams = _streams(engine, region, cost, setting, threads)
+    return predict(machine, compute / share + steps, cost, launch, threads, streams)
 
 
 def _block_length(
@@ -204,7 +211,7 @@ def _block_length(
     """
     size = _size(region)
     moved = sum(v.nbytes for v in (*region.inputs, *region.outputs))
-    near = machine.bandwidth(moved, 1)[0] != "memory"
+    near = machine.level(moved, 1) != "memory"
     whole = engine.compiles or len(region.nodes) == 1 or (not scratch and near)
     if threads == 1 and (whole or size <= SMALLEST_BLOCK):
         return size
@@ -302,7 +309,7 @@ def _panel_kernel(
             launch += SHARING if alone else machine.waking
             step += machine.handover / threads
         seconds = compute / threads + step * calls
-        return predict(machine, seconds, cost.bytes_moved, launch, threads)
+        return predict(machine, seconds, cost, launch, threads)
 
     threads = min((1, bound), key=lambda n: timed(n).seconds)
     prediction = timed(threads)
@@ -369,7 +376,7 @@ def _single_call(
         compute = node_seconds(node, machine)
         scratch = library_scratch(node, setting.orders)
     cost = kernel_cost(region.nodes, region.inputs, region.outputs, reread, first_touch)
-    prediction = predict(machine, compute, cost.bytes_moved, machine.launch["numpy"], threads)
+    prediction = predict(machine, compute, cost, machine.launch["numpy"], threads)
     return Kernel(
         name=name,
         region=region,

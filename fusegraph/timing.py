@@ -1,4 +1,4 @@
-"""The time model: ``launch + max(compute, bytes / bandwidth of the level that holds the working set)``.
+"""The time model: ``launch + max(compute, seconds in which the kernel's bytes pass)``.
 
 In: nodes, an engine and the machine's figures. Out: seconds, and the term that binds. Modelled, never
 measured.
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fusegraph.cost import Cost
 from fusegraph.engines import ELEMENTWISE_ENGINES, FALLBACK
 from fusegraph.engines.base import Engine
 from fusegraph.graph import Node
@@ -60,12 +61,15 @@ def compute_seconds(engine: Engine, nodes: Sequence[Node], size: int, machine: M
 
 
 def predict(
-    machine: Machine, compute: float, moved: int, launch: float, threads: int
+    machine: Machine, compute: float, cost: Cost, launch: float, threads: int, streams: bool = False
 ) -> Prediction:
-    """The time model over seconds of compute and bytes moved."""
-    level, bandwidth = machine.bandwidth(moved, threads)
-    memory = moved / bandwidth
-    bound = "compute" if compute >= memory else level
+    """The time model over seconds of compute and a kernel's bytes.
+
+    Stores fill lines that are read first, unless the kernel ``streams`` its results past the caches.
+    """
+    filled = 0 if streams else cost.bytes_written
+    memory = machine.transfer_seconds(cost.bytes_moved, filled, threads)
+    bound = "compute" if compute >= memory else machine.level(cost.bytes_moved, threads)
     if launch > max(compute, memory):
         bound = "launch"
     return Prediction(launch + max(compute, memory), bound)

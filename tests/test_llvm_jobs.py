@@ -242,6 +242,19 @@ def test_results_that_go_past_the_caches(size, dtype, assert_same):
         assert_same((t + x[:1]).compute(out=out), x + x[:1])
 
 
+def test_a_triad_in_memory_is_compiled_since_its_stores_then_read_no_lines():
+    """It stayed with NumPy, whose bytes are as many for the program, and took 1.2 times as long."""
+    a, b = (fg.asarray(np.zeros(32_000_000, np.float32)) for _ in range(2))
+    machine = default_machine()
+    (kernel,) = fg.plan(a + 2.5 * b, machine=machine, threads=2).kernels
+    assert kernel.tier is not None
+    compiled = kernel.tier.kernel
+    assert compiled.streams
+    moved, written = kernel.cost.bytes_moved, kernel.cost.bytes_written
+    saved = machine.transfer_seconds(moved, written, 2) - machine.transfer_seconds(moved, 0, 2)
+    assert kernel.seconds - compiled.seconds == pytest.approx(saved, rel=0.1)
+
+
 def test_arrays_that_are_not_dense_find_another_way(assert_same):
     x = np.random.default_rng(0).standard_normal((1 << 20) + 1, dtype=np.float32)
     unaligned = np.frombuffer(b"x" + x.tobytes(), np.uint8)[1 : 1 + 4 * x.size].view(np.float32)

@@ -142,6 +142,37 @@ def test_bandwidth_is_that_of_the_level_that_holds_the_bytes():
     assert machine.bandwidth(2 * machine.l2_bytes, 2) == ("L2", 2 * each)
 
 
+SIZES = [1 << 10, 1 << 20, 1 << 25, 1 << 28, 1 << 34]
+
+
+@pytest.mark.parametrize("nbytes", SIZES)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_bytes_pass_at_the_bandwidth_of_a_copy(nbytes, threads):
+    """Which is measured so: half of the bytes are read, half are written by ordinary stores."""
+    machine = default_machine()
+    seconds = machine.transfer_seconds(nbytes, nbytes // 2, threads)
+    level, bandwidth = machine.bandwidth(nbytes, threads)
+    kept = machine.l3_bytes // 2 / nbytes if level == "memory" else 0.0
+    assert seconds == pytest.approx(
+        nbytes * ((1 - kept) / bandwidth + kept / machine.roof("L3", threads))
+    )
+
+
+def test_a_line_that_is_read_before_it_is_written_counts_twice_in_memory_only():
+    machine = default_machine()
+    inside, beyond = machine.l3_bytes // 2, 1 << 36
+    assert machine.transfer_seconds(inside, inside, 2) == machine.transfer_seconds(inside, 0, 2)
+    filled, past = (machine.transfer_seconds(beyond, n, 2) for n in (beyond // 4, 0))
+    assert filled / past == pytest.approx(5 / 4, rel=machine.l3_bytes / beyond)
+
+
+def test_time_does_not_jump_where_the_caches_end():
+    machine = default_machine()
+    inside = machine.l3_bytes // 2
+    at, after = (machine.transfer_seconds(n, n // 2, 2) for n in (inside, inside + 64))
+    assert at < after < 1.001 * at
+
+
 # --- the cache file -------------------------------------------------------------------------------
 
 
