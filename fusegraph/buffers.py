@@ -8,11 +8,12 @@ result, of any depth, keeps the block alive, so nothing a user still holds is re
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,17 @@ class Pool:
         nbytes = math.prod(shape) * dtype.itemsize
         if nbytes < SMALLEST:
             return np.empty(shape, dtype)
-        size = self.footprint(nbytes)
+        return self._array(self.footprint(nbytes), shape, dtype)
+
+    def outlet(self, shape: Shape, dtype: DType) -> Callable[[], np.ndarray[Any, Any]]:
+        """What gives such an array at each call."""
+        nbytes = math.prod(shape) * dtype.itemsize
+        if nbytes < SMALLEST:
+            return functools.partial(np.empty, shape, dtype)
+        return functools.partial(self._array, self.footprint(nbytes), shape, dtype)
+
+    def _array(self, size: int, shape: Shape, dtype: DType) -> np.ndarray[Any, Any]:
+        """An array over a block of ``size`` bytes."""
         block, start = _first_unused(self._blocks.get(size, ()), self._unused) or self._make(size)
         return np.ndarray(shape, dtype, block, start)
 

@@ -14,11 +14,11 @@ import numpy as np
 
 from fusegraph.buffers import POOL, SCRATCH
 from fusegraph.engines import ELEMENTWISE_ENGINES
-from fusegraph.engines.base import Array
+from fusegraph.engines.base import Array, DirectCall
 from fusegraph.graph import Node
 from fusegraph.kernel import Kernel, Tier
 from fusegraph.plan import Plan, Step
-from fusegraph.schedules import SCHEDULES
+from fusegraph.schedules import SCHEDULES, compiled_job
 
 Targets = dict[int, Array]
 Runner = Callable[[list[Array], Targets], None]
@@ -75,6 +75,71 @@ class Program:
                 values[slot] = None
         return [values[slot] for slot in self._outputs]
 
+    def direct(self, arrays: Sequence[Array], several: bool) -> DirectCall | None:
+        """The program as a direct call on arrays like these, or None.
+
+        It has one where it is one kernel that is one job of compiled code, over C-ordered arrays, and
+        its results are those of that kernel, all of them. Views are no work where they begin where
+        their source does and are C-ordered too: then the kernel takes the source, or the result has
+        the view's shape.
+        """
+        found = self._one_kernel()
+        if found is None or not all(a.flags.c_contiguous for a in arrays):
+            return None
+        kernel, own = found
+        trail = _Trail(arrays)
+        for step in self.plan.steps:
+            if not (trail.compute(step, kernel) if step is own else trail.see(step)):
+                return None
+        results = [trail.roots.get(slot, -1) for slot in self._outputs]
+        if sorted(results) != sorted(own.outputs):
+            return None
+        job = compiled_job(kernel, [trail.values[slot] for slot in (*own.inputs, *own.outputs)])
+        if job is None:
+            return None
+        work, operands = job
+        taken = [trail.roots[slot] for slot in own.inputs]
+        slots = [*taken, *(len(arrays) + results.index(slot) for slot in own.outputs)]
+        shown = [trail.values[slot] for slot in self._outputs]
+        outlets = [POOL.outlet(array.shape, array.dtype) for array in shown]
+        engine, places = ELEMENTWISE_ENGINES[kernel.engine], [slots[at] for at in operands]
+        return engine.direct_call(work, places, arrays, outlets, kernel.threads, several)
+
+    def _one_kernel(self) -> tuple[Kernel, Step] | None:
+        """The one kernel that runs from now on, and its step; None where there are others."""
+        found = None
+        for step, (runner, kernel, _) in zip(self.plan.steps, self._steps, strict=True):
+            if kernel is not None and found is not None:
+                return None
+            if kernel is not None:
+                found = (runner.kernel if isinstance(runner, TieredRunner) else kernel, step)
+        return None if found is None or found[0].tier is not None else found
+
+
+class _Trail:
+    """Where values come from: ``roots`` has the argument or result that a view of it begins with."""
+
+    def __init__(self, arrays: Sequence[Array]) -> None:
+        self.values = dict(enumerate(arrays))
+        self.roots = {slot: slot for slot in self.values}
+
+    def compute(self, step: Step, kernel: Kernel) -> bool:
+        """Results like those of the step's kernel; are its operands known?"""
+        for slot, node in zip(step.outputs, kernel.region.outputs, strict=True):
+            self.values[slot], self.roots[slot] = allocate(kernel, node), slot
+        return all(slot in self.roots for slot in step.inputs)
+
+    def see(self, step: Step) -> bool:
+        """The view of a step; does it lie where its source does, all of it and C-ordered?"""
+        (source,), (target,), view = step.inputs, step.outputs, step.view
+        if source not in self.roots or view is None:
+            return False
+        array = self.values[source]
+        seen = self.values[target] = view.op.function(array, *view.params)
+        self.roots[target] = self.roots[source]
+        same = seen.ctypes.data == array.ctypes.data and seen.nbytes == array.nbytes
+        return bool(same and seen.flags.c_contiguous)
+
 
 def _runner(step: Step) -> Runner:
     """What runs one step."""
@@ -82,7 +147,7 @@ def _runner(step: Step) -> Runner:
     if kernel is None:
         return _view_runner(step)
     if kernel.tier is not None:
-        return _tiered_runner(step, kernel, kernel.tier)
+        return TieredRunner(step, kernel, kernel.tier)
     return _runner_of(kernel, step)
 
 
@@ -104,18 +169,18 @@ def _without_warnings(runner: Runner) -> Runner:
     return run
 
 
-def _tiered_runner(step: Step, kernel: Kernel, tier: Tier) -> Runner:
-    """Runs ``kernel`` until its compiled form is due, and that from then on."""
-    current, calls = _runner_of(kernel, step), 0
+class TieredRunner:
+    """Runs a kernel until its compiled form is due, and that from then on."""
 
-    def run(values: list[Array], targets: Targets) -> None:
-        nonlocal current, calls
-        calls += 1
-        if calls == tier.call:
-            current = _runner_of(tier.kernel, step)
-        current(values, targets)
+    def __init__(self, step: Step, kernel: Kernel, tier: Tier) -> None:
+        self.step, self.kernel, self.tier = step, kernel, tier
+        self.current, self.calls = _runner_of(kernel, step), 0
 
-    return run
+    def __call__(self, values: list[Array], targets: Targets) -> None:
+        self.calls += 1
+        if self.calls == self.tier.call:
+            self.kernel, self.current = self.tier.kernel, _runner_of(self.tier.kernel, self.step)
+        self.current(values, targets)
 
 
 def _view_runner(step: Step) -> Runner:

@@ -21,6 +21,7 @@ import numpy as np
 from fusegraph.arrays import checked_array
 from fusegraph.bound import BoundPlan, Graph, MemoryLimitError
 from fusegraph.calibrate import current_machine
+from fusegraph.engines.base import DirectCall
 from fusegraph.execute import Program
 from fusegraph.graph import Node, placeholder, topological
 from fusegraph.options import Options, current_options
@@ -31,6 +32,7 @@ from fusegraph.views import array_order, is_mapped
 
 CACHED_TRACES = 64  # signatures a function
 CACHED_PLANS = 128  # sizes and options a function
+DIRECT = 4  # of these that are tried one after the other, before any key is made
 
 Key = tuple[Any, ...]
 
@@ -70,6 +72,7 @@ class Ready:
     captured: tuple[np.ndarray[Any, Any], ...]
     several: bool
     used: int = 0
+    direct: DirectCall | None = None
 
 
 def jit(function: Callable[..., Any] | None = None, **changes: Any) -> Any:
@@ -104,6 +107,7 @@ class JitFunction:
         self._traces: OrderedDict[Key, Trace] = OrderedDict()
         self._hits = self._misses = self._traced = 0
         self._merged = (current_options(), current_options(**changes))
+        self._direct: tuple[Options, tuple[Ready, ...]] = (self._merged[0], ())
 
     def _options(self) -> Options:
         """The options in force with this function's own; merged once for each that are in force."""
@@ -115,6 +119,16 @@ class JitFunction:
         return merged
 
     def __call__(self, *args: Any, **keywords: Any) -> Any:
+        outer, direct = self._direct
+        if direct and not keywords and outer is current_options():
+            for ready in direct:
+                result = ready.direct.call(*args)  # type: ignore[union-attr]
+                if result is not None:
+                    return result
+        return self._call(args, keywords)
+
+    def _call(self, args: Any, keywords: Any) -> Any:
+        """The way of calls that no direct one takes."""
         for value in (*args, *keywords.values()) if keywords else args:
             if type(value) is Tensor:
                 return self.function(*args, **keywords)  # inside another trace: part of it
@@ -124,7 +138,22 @@ class JitFunction:
         if limit is not None and ready.program.plan.peak_bytes > limit:
             raise MemoryLimitError(self._bound(ready, arrays, options))
         results = ready.program.run((*arrays, *ready.captured))
+        if not (keywords or ready.captured or limit):
+            self._go_direct(ready, args)
         return tuple(results) if ready.several else results[0]
+
+    def _go_direct(self, ready: Ready, args: Any) -> None:
+        """Let later calls like this one go to compiled code at once, where the plan has come to that."""
+        if not all(type(value) is np.ndarray and value.dtype.isnative for value in args):
+            return
+        ready.direct = ready.direct or ready.program.direct(args, ready.several)
+        if ready.direct is None:
+            return
+        outer, known = self._direct
+        if outer is not current_options():
+            known = ()
+        others = tuple(other for other in known if other is not ready)
+        self._direct = current_options(), (ready, *others)[:DIRECT]
 
     def plan(self, *args: Any, **keywords: Any) -> BoundPlan:
         """The plan that a call with these arguments would run."""
@@ -150,8 +179,9 @@ class JitFunction:
         """Hits, misses and what is cached."""
         with self._lock:
             shown = tuple(_signature_text(key) for key in self._traces)
+            hits = self._hits + sum(r.direct.calls for r in self._ready.values() if r.direct)
             return CacheInfo(
-                self._hits, self._misses, self._traced, len(self._ready), CACHED_PLANS, shown
+                hits, self._misses, self._traced, len(self._ready), CACHED_PLANS, shown
             )
 
     def cache_clear(self) -> None:
@@ -159,6 +189,7 @@ class JitFunction:
         with self._lock:
             self._ready.clear()
             self._traces.clear()
+            self._direct = (self._direct[0], ())
             self._hits = self._misses = self._traced = 0
 
     def _bound(self, ready: Ready, arrays: Sequence[Any], options: Options) -> BoundPlan:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from fusegraph.buffers import POOL, SCRATCH
+from fusegraph.engines import ELEMENTWISE_ENGINES
 from fusegraph.engines.base import Array, Multiply
 from fusegraph.engines.reductions import combine, partial_dtype
 from fusegraph.graph import Node, Shape
@@ -91,10 +92,20 @@ def strided(kernel: Kernel) -> Loop:
     fixed = [_fixed_axes(value.shape, order) for value in values]
     loop = blocks(kernel, _placer(keys, fixed), [_extent(key, shape) for key in keys])
     if kernel.threads > 1 and kernel.body.shares_parts:
-        part = blocked_shape(shape, max(1, -(-math.prod(shape) // PARTS)))
-        taken = _cut(list(block_keys(shape, part)), fixed)
-        loop = _in_parts(kernel.body.share_parts, taken, kernel.threads, loop)
+        loop = _in_parts(kernel.body.share_parts, _parts(kernel), kernel.threads, loop)
     return lambda operands, results: loop([_ordered(a, order) for a in (*operands, *results)])
+
+
+def _parts(kernel: Kernel) -> list[Keys]:
+    """What each part that threads share takes of every operand and result of a strided loop."""
+    order = kernel.order
+    shape = tuple(kernel.region.shape[a] for a in order)
+    count = PARTS if kernel.threads > 1 else 1
+    part = blocked_shape(shape, max(1, -(-math.prod(shape) // count)))
+    values = (*kernel.region.inputs, *kernel.region.outputs)
+    return _cut(
+        list(block_keys(shape, part)), [_fixed_axes(value.shape, order) for value in values]
+    )
 
 
 def _in_parts(
@@ -186,24 +197,28 @@ def _shared_panels(
 
     Rows that stand alone are divided evenly: such a stage needs no panel that stays in cache.
     """
-    body, threads = kernel.body, kernel.threads
-    stage, inputs = body.whole_stage, len(kernel.region.inputs)
-    # Registers of the stage to places among operands and results: between them lie constants.
-    gap = body.first_output - inputs
-    places = [at if at < inputs else at - gap for at in stage.places]
-    block = cut.block
-    if not cut.partial:
-        parts = PARTS if threads > 1 else 1
-        block = blocked_shape(cut.rows, max(1, -(-math.prod(cut.rows) // parts)))
-    taken = _taken(kernel, cut, list(block_keys(cut.rows, block)))
-    keys = [taken[at] for at in places]
-
-    share = stage.body.share_parts
+    threads = kernel.threads
+    places, keys = _panel_parts(kernel, cut)
+    share = kernel.body.whole_stage.body.share_parts
 
     def ordered(arrays: list[Array], taken: list[Keys], threads: int) -> bool:
         return bool(share([arrays[at] for at in places], taken, threads))
 
     return _in_parts(ordered, keys, threads, otherwise)
+
+
+def _panel_parts(kernel: Kernel, cut: Panels) -> tuple[list[int], list[Keys]]:
+    """The operands and results of a stage that is all there is, and what each part takes of them."""
+    body, inputs = kernel.body, len(kernel.region.inputs)
+    # Registers of the stage to places among operands and results: between them lie constants.
+    gap = body.first_output - inputs
+    places = [at if at < inputs else at - gap for at in body.whole_stage.places]
+    block = cut.block
+    if not cut.partial:
+        parts = PARTS if kernel.threads > 1 else 1
+        block = blocked_shape(cut.rows, max(1, -(-math.prod(cut.rows) // parts)))
+    taken = _taken(kernel, cut, list(block_keys(cut.rows, block)))
+    return places, [taken[at] for at in places]
 
 
 def _with_cells(kernel: Kernel, cut: Panels, loop: Callable[[list[Array]], None]) -> Loop:
@@ -328,6 +343,37 @@ def blocks(kernel: Kernel, place: Place, shapes: list[Shape]) -> Callable[[list[
         run_tasks(make_task, len(shapes), threads)
 
     return loop
+
+
+def compiled_job(kernel: Kernel, arrays: list[Array]) -> tuple[Any, list[int]] | None:
+    """A kernel as one job of compiled code, and the operands or results that its own are.
+
+    None where it is more than that. ``arrays`` are C-ordered operands and results of its shapes.
+    """
+    order, cut, body = kernel.order, kernel.panels, kernel.body
+    if order != tuple(range(len(order))) or not all(array.size for array in arrays):
+        return None
+    if kernel.schedule not in ("flat", "strided", "panels"):
+        return None
+    if not ELEMENTWISE_ENGINES[kernel.engine].compiles:
+        return None
+    if kernel.schedule == "flat":
+        if not body.shares_blocks:
+            return None
+        block = kernel.block if kernel.threads > 1 else max(1, arrays[-1].size)
+        return body.block_work(block, kernel.threads, kernel.streams), list(range(len(arrays)))
+    if cut is None:
+        places, keys = list(range(len(arrays))), _parts(kernel)
+    elif cut.partial or body.packs or body.whole_stage is None:
+        return None
+    else:
+        order = cut.layout
+        (places, keys), body = _panel_parts(kernel, cut), body.whole_stage.body
+    if not body.shares_parts:
+        return None
+    ordered = [_ordered(arrays[at], order) for at in places]
+    work = body.part_work(ordered, keys, kernel.threads)
+    return None if work is None else (work, places)
 
 
 SCHEDULES: dict[str, Callable[[Kernel], Loop]] = {

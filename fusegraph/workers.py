@@ -36,12 +36,18 @@ class Places:
 
     def __init__(self) -> None:
         self.threads: list[int] = []  # by the system's number
-        self.avoided = -1
+        self._avoided = ctypes.c_int64(-1)
+        self.avoided_at = ctypes.addressof(self._avoided)  # for machine code that looks by itself
+
+    @property
+    def avoided(self) -> int:
+        """The processor that they keep off, or -1."""
+        return self._avoided.value
 
     def join(self) -> None:
         """The calling thread is one of them."""
         self.threads.append(threading.get_native_id())
-        self.avoided = -1
+        self._avoided.value = -1
 
     def avoid_caller(self) -> None:
         """Let them run anywhere but here; once for each processor that the caller moves to."""
@@ -54,19 +60,24 @@ class Places:
         for thread in self.threads:
             with suppress(OSError):  # it ended
                 os.sched_setaffinity(thread, elsewhere)
-        self.avoided = here
+        self._avoided.value = here
 
 
-def _find_processor() -> Callable[[], int]:
-    """What tells the processor that the calling thread runs on; -1 where the system does not say."""
+def _find_processor() -> tuple[Callable[[], int], int]:
+    """What tells the processor that the calling thread runs on, and its address for machine code.
+
+    It tells -1 where the system does not say, and its address is 0.
+    """
     try:
         found = ctypes.CDLL(None).sched_getcpu
     except (AttributeError, OSError, TypeError):
-        return lambda: -1
-    return found if hasattr(os, "sched_setaffinity") else lambda: -1
+        return lambda: -1, 0
+    if not hasattr(os, "sched_setaffinity"):
+        return lambda: -1, 0
+    return found, ctypes.cast(found, ctypes.c_void_p).value or 0
 
 
-_processor = _find_processor()
+_processor, PROCESSOR = _find_processor()
 
 
 class _Threads:

@@ -25,7 +25,7 @@ LAYERS = (
     ("engines.llvm.compiler",),
     ("engines.llvm.jobs",),
     ("engines.llvm.headers", "engines.llvm.memory"),
-    ("engines.llvm.flat", "engines.llvm.strided"),
+    ("engines.llvm.flat", "engines.llvm.strided", "engines.llvm.direct"),
     ("engines.llvm.folds",),
     ("engines.llvm.pairs",),
     ("engines.llvm.reduction", "engines.llvm.exponentials"),

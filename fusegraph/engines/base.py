@@ -6,7 +6,7 @@ one node, ``limit`` for a region while it grows, ``estimate`` in seconds, ``comp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -72,6 +72,18 @@ class Multiply(Protocol):
         """``a @ b`` into ``out``."""
 
 
+class DirectCall(Protocol):
+    """A job as a callable of arrays, without Python in between."""
+
+    @property
+    def call(self) -> Callable[..., Any]:
+        """It gives None for arguments that are not dense arrays of its shapes and dtypes."""
+
+    @property
+    def calls(self) -> int:
+        """Those that gave a result."""
+
+
 class Engine(Protocol):
     """Evaluates bodies. ``blocked`` engines are called block by block; others loop by themselves."""
 
@@ -109,3 +121,18 @@ class Engine(Protocol):
 
     def compile_seconds(self, region: Region) -> float:
         """Predicted seconds of making the body ready to run; 0.0 where planning has done it."""
+
+    def direct_call(
+        self,
+        job: Any,
+        places: Sequence[int],
+        arguments: Sequence[Array],
+        outlets: Sequence[Callable[[], Array]],
+        threads: int,
+        several: bool,
+    ) -> DirectCall | None:
+        """A job of one of its bodies as a direct call, or None where it has none.
+
+        Of each operand of the job, ``places`` has its argument, or from ``len(arguments)`` on its
+        result. ``outlets`` give memory for results, which are a tuple where ``several``.
+        """

@@ -56,6 +56,9 @@ class NumpyEngine:
     def compile_seconds(self, region: Region) -> float:
         return 0.0
 
+    def direct_call(self, *job: Any) -> None:
+        """None: its bodies are called by Python."""
+
     def launch_seconds(self, size: int, threads: int, machine: Machine) -> float:
         """The calls of a kernel without elements."""
         return machine.launch[self.name]

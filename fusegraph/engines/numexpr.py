@@ -83,6 +83,9 @@ class NumexprEngine:
     def compile_seconds(self, region: Region) -> float:
         return 0.0
 
+    def direct_call(self, *job: Any) -> None:
+        """None: its bodies are called by Python."""
+
     def launch_seconds(self, size: int, threads: int, machine: Machine) -> float:
         """A call, waking numexpr's threads, and changing their number where it must be held."""
         seconds = machine.launch[self.name]

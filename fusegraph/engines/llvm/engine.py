@@ -15,19 +15,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fusegraph.engines.base import Array, Extent, Region
+from fusegraph.engines.base import Array, DirectCall, Extent, Region
 from fusegraph.engines.llvm import codegen, compiler, lowering, row_code
+from fusegraph.engines.llvm.direct import direct_call
 from fusegraph.engines.llvm.flat import (
     FLAT,
     JOB_BLOCK,
     JOB_HEAD,
+    JOB_PLAN,
     JOB_SCRATCH,
+    JOB_SIZE,
     JOB_STEP,
     JOB_TILE,
     STREAMED_BYTES,
 )
 from fusegraph.engines.llvm.headers import arrays_lie_as_expected, imitation
-from fusegraph.engines.llvm.jobs import JOB_TASK, JOB_TASKS, run_job
+from fusegraph.engines.llvm.jobs import JOB_OWN, JOB_TASK, JOB_TASKS, Work, run_job
 from fusegraph.engines.llvm.memory import BUFFER
 from fusegraph.engines.llvm.multiply import DTYPES, Product
 from fusegraph.engines.llvm.row_body import RowBody
@@ -127,6 +130,9 @@ class LlvmEngine:
             + plain * COMPILE_SECONDS_A_PLAIN_NODE
         )
 
+    def direct_call(self, *job: Any) -> DirectCall | None:
+        return direct_call(*job)
+
 
 def _is_rows(nodes: Sequence[Node]) -> bool:
     """Are there reductions, or values of several shapes?"""
@@ -185,24 +191,53 @@ class LlvmBody:
     def share_blocks(self, file: list[Array], block: int, threads: int, streams: bool) -> bool:
         """Evaluate dense arrays in blocks on several threads; False where they are not dense."""
         self.flat or self.load()
-        jobs = _flat_jobs()
         job = (ctypes.c_int64 * (JOB_HEAD + self.count))()
-        if jobs.describe(self.plan, id(file), ctypes.addressof(job)):
+        if _flat_jobs().describe(self.plan, id(file), ctypes.addressof(job)):
             return False
-        job[JOB_TASKS] = -(-file[self.first_output].size // block)
-        job[JOB_TASK], job[JOB_BLOCK] = jobs.task, block
-        if streams:
-            each = sum(array.itemsize for array in file[self.first_output :])
-            tile = max(64, STREAMED_BYTES // each // 64 * 64)
-            job[JOB_TASK], job[JOB_TILE], job[JOB_STEP] = jobs.streamed, tile, tile * each
-            job[JOB_SCRATCH] = BUFFER.address_of(tile * each * threads)
+        results = file[self.first_output :]
+        each = sum(array.itemsize for array in results)
+        scratch = self._divide(job, results[0].size, block, each if streams else 0)
+        if scratch:
+            job[JOB_SCRATCH] = BUFFER.address_of(scratch * threads)
         run_job(job, threads, (file, self.words))
         return True
+
+    def block_work(self, block: int, threads: int, streams: bool) -> Work:
+        """The same, as a job for dense arrays of the region's shape."""
+        self.flat or self.load()
+        size, job = math.prod(self.region.shape), [0] * JOB_HEAD
+        each = sum(value.dtype.itemsize for value in self.region.outputs)
+        scratch = self._divide(job, size, block, each if streams else 0)
+        job[JOB_SIZE], job[JOB_PLAN] = size, self.plan
+        words = tuple(job[JOB_OWN:])
+        return Work(
+            job[JOB_TASK], job[JOB_TASKS], words, JOB_SCRATCH, scratch * threads, self.words
+        )
+
+    def _divide(self, job: Any, size: int, block: int, streamed: int) -> int:
+        """Write down tasks of ``block`` elements; the bytes of scratch that a thread needs for them.
+
+        ``streamed`` are the bytes of an element of all results, where they go past the caches.
+        """
+        job[JOB_TASKS], job[JOB_BLOCK] = -(-size // block), block
+        job[JOB_TASK] = _flat_jobs().streamed if streamed else _flat_jobs().task
+        if not streamed:
+            return 0
+        tile = max(64, STREAMED_BYTES // streamed // 64 * 64)
+        job[JOB_TILE], job[JOB_STEP] = tile, tile * streamed
+        return tile * streamed
 
     def share_parts(self, file: list[Array], keys: Sequence[Sequence[Any]], threads: int) -> bool:
         """Evaluate parts of arrays of any layout on several threads; see ``Division.share``."""
         self.flat or self.load()
         return self.division.share(_strided(), file, keys, threads)
+
+    def part_work(
+        self, file: list[Array], keys: Sequence[Sequence[Any]], threads: int
+    ) -> Work | None:
+        """The same, as a job; see ``Division.work``."""
+        self.flat or self.load()
+        return self.division.work(_strided(), file, keys, threads)
 
     def load(self) -> Any:
         """Make the machine code, or find it; one thread does, the others wait for its words."""

@@ -19,7 +19,8 @@ from fusegraph.engines.base import Array
 
 HEADER = object.__basicsize__  # bytes of a Python object before its own fields
 # NumPy's PyArrayObject_fields, fixed by its ABI: data, nd, dimensions, strides, base, descr, flags.
-DATA, RANK, DIMENSIONS, STRIDES, FLAGS = (HEADER + at for at in (0, 8, 16, 24, 48))
+DATA, RANK, DIMENSIONS, STRIDES, DESCRIPTION, FLAGS = (HEADER + at for at in (0, 8, 16, 24, 40, 48))
+TYPE = HEADER - 8  # of any object: its type is the last field of what all objects have
 ITEMS = HEADER + 8  # of a list: after its length
 DENSE = 0x0101  # NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED
 
@@ -99,6 +100,9 @@ def _lies_as_expected(array: Array) -> bool:
     dense = DENSE if array.flags.c_contiguous and array.flags.aligned else 0
     if ctypes.c_int.from_address(address + RANK).value != rank:
         return False
+    for at, known in ((TYPE, type(array)), (DESCRIPTION, array.dtype)):
+        if ctypes.c_void_p.from_address(address + at).value != id(known):
+            return False
     if ctypes.c_void_p.from_address(address + DATA).value != array.ctypes.data:
         return False
     if dense != ctypes.c_int.from_address(address + FLAGS).value & DENSE and dense:

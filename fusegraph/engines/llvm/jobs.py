@@ -217,6 +217,32 @@ tired:
 """
 
 
+class Work(NamedTuple):
+    """A job for arrays of fixed shapes, but for their addresses, which follow its words.
+
+    Attributes
+    ----------
+    task : int
+        The address of what runs a task.
+    tasks : int
+    words : tuple of int
+        What the task reads, from ``JOB_OWN`` on.
+    scratch_word : int
+        Where among the job's words the address of scratch memory stands.
+    scratch_bytes : int
+        Of all threads.
+    held : object
+        What keeps the memory that the words name.
+    """
+
+    task: int
+    tasks: int
+    words: tuple[int, ...]
+    scratch_word: int
+    scratch_bytes: int
+    held: Any
+
+
 class Calls(NamedTuple):
     """The functions of ``CODE``; each call lets go of the interpreter's lock."""
 
@@ -282,17 +308,24 @@ class Crew(NamedTuple):
     boxes: Any
     address: int
 
+    def wake(self) -> None:
+        """Ring for those that sleep."""
+        for helper in self.helpers:
+            helper.wake()
+
 
 class _Helpers:
     """The process's helpers, started when first needed."""
 
     def __init__(self) -> None:
+        self.epoch = ctypes.c_int64(0)  # another one in a forked child
         self.forget()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self.forget)
 
     def forget(self) -> None:
         """A forked child has none of its parent's threads."""
+        self.epoch.value += 1
         self.lock = threading.Lock()
         self.started: list[Helper] = []
         self.crews: dict[int, Crew] = {}
@@ -313,7 +346,7 @@ class _Helpers:
         return found
 
 
-_HELPERS = _Helpers()
+HELPERS = _Helpers()
 
 
 _ABANDONED: list[Any] = []
@@ -336,7 +369,7 @@ def run_job(job: Any, threads: int, held: Any = None) -> None:
     known, address = calls(), ctypes.addressof(job)
     ranges = (ctypes.c_int64 * (RANGE * threads))()
     job[JOB_RANGES], job[JOB_THREADS] = ctypes.addressof(ranges), threads
-    crew = _HELPERS.crew(threads - 1)
+    crew = HELPERS.crew(threads - 1)
     count = len(crew.helpers)
     done = False
     interrupted: BaseException | None = None
@@ -346,8 +379,7 @@ def run_job(job: Any, threads: int, held: Any = None) -> None:
                 if known.begin(
                     address, crew.address, count
                 ):  # asks once, however often it is called
-                    for helper in crew.helpers:
-                        helper.wake()
+                    crew.wake()
                 done = bool(known.complete(address, crew.address, count, LOOKS))
                 if not done:
                     time.sleep(REST)

@@ -16,6 +16,7 @@ import numpy as np
 from fusegraph.engines.base import Array, Region
 from fusegraph.engines.llvm import compiler, row_code
 from fusegraph.engines.llvm.headers import arrays_lie_as_expected
+from fusegraph.engines.llvm.jobs import Work
 from fusegraph.engines.llvm.sharing import Division, call_on
 from fusegraph.engines.llvm.strided import Layout, Operand, aligned_strides, joined
 from fusegraph.graph import Shape
@@ -73,6 +74,12 @@ class RowBody:
     def share_parts(self, file: list[Array], keys: Sequence[Sequence[Any]], threads: int) -> bool:
         """Evaluate parts on several threads; see ``Division.share``."""
         return self.division.share(self.function or self.load(), file, keys, threads)
+
+    def part_work(
+        self, file: list[Array], keys: Sequence[Sequence[Any]], threads: int
+    ) -> Work | None:
+        """The same, as a job; see ``Division.work``."""
+        return self.division.work(self.function or self.load(), file, keys, threads)
 
     def layout_of(self, file: list[Array]) -> Layout | None:
         """How the arrays lie, worked out once for shapes and strides."""

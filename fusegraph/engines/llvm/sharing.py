@@ -22,7 +22,7 @@ from fusegraph.engines.llvm.headers import (
     arrays_lie_as_expected,
     imitation,
 )
-from fusegraph.engines.llvm.jobs import JOB_OWN, JOB_TASK, JOB_TASKS, run_job
+from fusegraph.engines.llvm.jobs import JOB_OWN, JOB_TASK, JOB_TASKS, Work, run_job
 from fusegraph.engines.llvm.memory import BUFFER
 from fusegraph.engines.llvm.strided import Layout
 
@@ -181,6 +181,21 @@ class Division:
         threads : int
             The caller's included.
         """
+        work = self.work(function, file, keys, threads)
+        if work is None:
+            return False
+        job = (ctypes.c_int64 * (PARTS_HEAD + len(file)))()
+        job[JOB_TASKS], job[JOB_TASK] = work.tasks, work.task
+        job[JOB_OWN:PARTS_HEAD] = list(work.words)
+        job[PARTS_SCRATCH] = BUFFER.address_of(work.scratch_bytes)
+        _calls().describe(ctypes.addressof(job), id(file))
+        run_job(job, threads, (file, work.held))
+        return True
+
+    def work(
+        self, function: int, file: list[Array], keys: Sequence[Sequence[Any]], threads: int
+    ) -> Work | None:
+        """The same as a job for arrays of these shapes and strides, or None."""
         seen = tuple((a.shape, a.strides, a.flags.aligned) for a in file)
         parts = self.known.get(seen, self)  # itself: not looked at yet, by any thread
         if parts is self:
@@ -188,17 +203,11 @@ class Division:
                 self.known.clear()
             parts = self.known[seen] = self.divide(file, keys)
         if parts is None:
-            return False
+            return None
         assert isinstance(parts, Parts)
-        calls = _calls()
-        job = (ctypes.c_int64 * (PARTS_HEAD + len(file)))()
-        job[JOB_TASKS], job[JOB_TASK] = len(parts.records), calls.task
-        job[PARTS_FUNCTION], job[PARTS_COUNT] = function, len(file)
-        job[PARTS_RECORDS], job[PARTS_STEP] = parts.address, parts.scratch_bytes
-        job[PARTS_SCRATCH] = BUFFER.address_of(parts.scratch_bytes * threads)
-        calls.describe(ctypes.addressof(job), id(file))
-        run_job(job, threads, (file, parts))
-        return True
+        words = (function, len(file), parts.address, 0, parts.scratch_bytes)
+        scratch = parts.scratch_bytes * threads
+        return Work(_calls().task, len(parts.records), words, PARTS_SCRATCH, scratch, parts)
 
     def divide(self, file: list[Array], keys: Sequence[Sequence[Any]]) -> Parts | None:
         """Records of the parts; None where the function cannot take one of them."""

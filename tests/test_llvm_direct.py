@@ -1,0 +1,333 @@
+"""Direct calls: a jit function goes to compiled code at once, and does all that the long way does."""
+
+import contextvars
+import gc
+import os
+import sys
+import threading
+import weakref
+
+import numpy as np
+import pytest
+
+import fusegraph as fg
+from fusegraph.engines.llvm import direct, jobs
+
+RNG = np.random.default_rng(0)
+SIZE = 200_003  # of what two threads share
+
+
+def values(*shape, dtype="f4"):
+    return (RNG.standard_normal(shape) * 5).astype(dtype)
+
+
+def softmax(x):
+    e = fg.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+CASES = {
+    "one block": (lambda a, b: a + 2.5 * b, [values(1000), values(1000)]),
+    "blocks": (lambda a, b: a + 2.5 * b, [values(SIZE), values(SIZE)]),
+    "two axes": (lambda a, b: a * b - a, [values(700, 300), values(700, 300)]),
+    "one element": (lambda a: a * 2, [values(1)]),
+    "no axes": (lambda a: a * 2, [np.array(1.5)]),
+    "a scalar operand": (lambda a, s: a * s, [values(SIZE), np.array(3, "f4")]),
+    "operands in another order": (lambda a, b, c: c - a / b, [values(9), values(9), values(9)]),
+    "an operand that is not read": (lambda a, b: b + 1, [values(3, 4), values(SIZE)]),
+    "two results": (lambda a, b: (a - b, a + b), [values(SIZE), values(SIZE)]),
+    "results of several dtypes": (lambda a: (a > 0, a * 2, a.astype("f8")), [values(SIZE)]),
+    "a list of one": (lambda a: [a + 1], [values(50)]),
+    "columns": (lambda a, row: a * row + 1, [values(800, 250), values(250)]),
+    "rows and columns": (lambda a, c, r: a + c * r, [values(80, 25), values(80, 1), values(25)]),
+    "softmax": (softmax, [values(600, 200)]),
+    "softmax of one row": (softmax, [values(200)]),
+    "row sums": (lambda a: (a * a).sum(axis=-1), [values(600, 200)]),
+    "an axis more": (lambda a, w: a * w[None, :, None], [values(9, 60, 7), values(60)]),
+    "another shape": (lambda a: (a + 1).reshape(60, -1), [values(600, 20)]),
+    "float16": (lambda a: a * 2 + 1, [values(SIZE, dtype="f2")]),
+    "complex": (lambda a: a * (2 + 1j), [values(SIZE, dtype="c8")]),
+    "int8": (lambda a, b: a // b, [values(SIZE, dtype="i1"), values(SIZE, dtype="i1")]),
+    "bool": (lambda a, b: a & ~b, [values(SIZE) > 0, values(SIZE) > 1]),
+}
+
+
+def direct_calls(function):
+    """How often compiled code took a call of its own."""
+    return sum(ready.direct.calls for ready in function._direct[1])
+
+
+def alike(a, b):
+    several = isinstance(b, tuple)
+    assert isinstance(a, tuple) == several
+    for x, y in zip(a if several else [a], b if several else [b], strict=True):
+        assert (x.dtype, x.shape) == (y.dtype, y.shape)
+        assert x.tobytes() == y.tobytes()
+        assert x.flags.c_contiguous
+        assert x.flags.writeable
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("build", "arrays"), CASES.values(), ids=CASES)
+def test_it_gives_what_the_plan_gives(build, arrays, threads):
+    f = fg.jit(build, engine="llvm", threads=threads)
+    first = f(*arrays)
+    before = [a.copy() for a in arrays]
+    for count in range(1, 4):
+        alike(f(*arrays), first)
+        assert direct_calls(f) == count
+    alike(tuple(arrays), tuple(before))
+    assert f.cache_info().hits == 3
+
+
+def test_results_stay_what_they_are():
+    f = fg.jit(lambda a: a + 1, engine="llvm", threads=2)
+    kept = [f(np.full(SIZE, n, np.float32)) for n in range(20)]
+    assert direct_calls(f) == 19
+    for n, result in enumerate(kept):
+        assert (result == n + 1).all()
+
+
+X = values(40, 60)
+OTHERS = {
+    "another shape": X[:20],
+    "more axes": X[None],
+    "every other column": X[:, ::2],
+    "turned": X.T,
+    "Fortran's order": np.asfortranarray(X),
+    "another dtype": X.astype("f8"),
+    "big-endian": X.astype(">f4"),
+    "a subclass": X.view(np.recarray),
+    "unaligned": np.frombuffer(b"x" + X.tobytes(), "u1")[1:].view("f4").reshape(X.shape),
+    "a list": X.tolist(),
+    "a number": 2.5,
+    "empty": X[:0],
+}
+
+
+@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS)
+def test_what_it_was_not_made_for_goes_the_long_way(other):
+    f = fg.jit(lambda a: a * 2 + 1, engine="llvm")
+    f(X), f(X)
+    assert direct_calls(f) == 1
+    np.testing.assert_array_equal(f(other), np.asarray(other) * 2 + 1)
+    alike(f(X), X * 2 + 1)
+
+
+def test_tensors_numbers_and_names_go_the_long_way():
+    f = fg.jit(lambda a, b: a - b, engine="llvm")
+    f(X, X + 1), f(X, X + 1)
+    alike(f(b=X, a=X + 2), (X + 2) - X)
+    alike(f(X, 2.0), X - 2)
+    assert isinstance(f(fg.asarray(X), fg.asarray(X)), fg.Tensor)
+    with pytest.raises(TypeError):
+        f(X)
+    with pytest.raises(ValueError, match="broadcast"):
+        f(X, X[:, :7])
+
+
+def test_options_in_force_count():
+    f = fg.jit(lambda a: a * 2)
+    with fg.options(engine="llvm"):
+        f(X), f(X)
+        assert direct_calls(f) == 1
+        with fg.options(memory_limit=10), pytest.raises(fg.MemoryLimitError):
+            f(X)
+    with fg.options(engine="numpy"):
+        assert f.plan(X).kernels[0].engine == "numpy"
+        alike(f(X), X * 2)
+        assert not any(ready.direct for ready in f._ready.values() if ready.used > 2)
+
+
+def test_a_plan_that_captures_arrays_or_takes_several_kernels_has_no_direct_call():
+    outside = values(60)
+    f = fg.jit(lambda a: a * outside, engine="llvm")
+    g = fg.jit(lambda a: a @ a.T + 1, engine="llvm")
+    for _ in range(2):
+        alike(f(X), X * outside)
+        np.testing.assert_allclose(g(X), X @ X.T + 1, rtol=1e-4, atol=1e-4)
+    assert direct_calls(f) == direct_calls(g) == 0
+
+
+PARTS_OF_RESULTS = {
+    "a part": lambda a: (a * 2 + 1)[:10],
+    "the last": lambda a: (a * 2 + 1)[-1:],
+    "turned": lambda a: (a * 2 + 1).T,
+    "one of two": lambda a: ((a * 2 + 1), (a * 2 + 1).reshape(-1)),
+    "an argument": lambda a: (a, a * 2 + 1),
+    "twice": lambda a: (a * 2 + 1, a * 2 + 1),
+}
+
+
+@pytest.mark.parametrize("build", PARTS_OF_RESULTS.values(), ids=PARTS_OF_RESULTS)
+def test_results_that_are_not_all_of_a_kernels_memory(build):
+    f, plain = fg.jit(build, engine="llvm"), build(X)
+    for _ in range(3):
+        results = f(X)
+        for a, b in zip(
+            *((r,) if isinstance(r, np.ndarray) else r for r in (results, plain)), strict=True
+        ):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_a_tier_is_direct_once_it_is_reached():
+    f = fg.jit(fg.gelu)
+    x = values(400_000)
+    (kernel,) = f.plan(x).kernels
+    for _ in range(kernel.tier.call):
+        assert direct_calls(f) == 0
+        f(x)
+    f(x)
+    assert direct_calls(f) == 1
+
+
+def test_several_signatures_are_direct_side_by_side():
+    f = fg.jit(lambda a: a + 1, engine="llvm")
+    arrays = [values(n) for n in range(1, 8)]
+    for _ in range(3):
+        for array in arrays:
+            alike(f(array), array + np.float32(1))
+    for array in arrays[-4:]:
+        alike(f(array), array + np.float32(1))
+    assert len(f._direct[1]) == 4
+    f.cache_clear()
+    assert f._direct[1] == ()
+    alike(f(arrays[0]), arrays[0] + np.float32(1))
+
+
+def test_it_holds_neither_arguments_nor_results():
+    f = fg.jit(lambda a, b: (a + b, a - b), engine="llvm")
+    a, b = values(100), values(100)
+    f(a, b)
+    before = sys.getrefcount(a), sys.getrefcount(None)
+    for _ in range(1000):
+        plus, _ = f(a, b)
+    for _ in range(1000):
+        f._direct[1][0].direct.call(a)  # is refused
+    assert sys.getrefcount(a) == before[0]
+    assert abs(sys.getrefcount(None) - before[1]) < 100
+    assert sys.getrefcount(plus) == 2
+    words = weakref.ref(f._direct[1][0].direct.words)
+    del f
+    gc.collect()
+    assert words() is None
+
+
+def test_many_threads_call_one_function():
+    f = fg.jit(lambda a: a * 3 + 1, engine="llvm", threads=2)
+    x = values(SIZE)
+    expected, wrong = f(x), []
+
+    def work():
+        wrong.extend(0 for _ in range(200) if not np.array_equal(f(x), expected))
+
+    contexts = [contextvars.copy_context() for _ in range(4)]  # the options in force are part of it
+    threads = [threading.Thread(target=context.run, args=[work]) for context in contexts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert direct_calls(f) == 800
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
+def test_a_forked_child_starts_threads_of_its_own():
+    f = fg.jit(lambda a: a * 3 + 1, engine="llvm", threads=2)
+    x = values(SIZE)
+    expected = f(x)
+    f(x)
+    child = os.fork()
+    if not child:
+        good = all(np.array_equal(f(x), expected) for _ in range(3))
+        os._exit(0 if good and direct_calls(f) == 1 else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+# --- what goes wrong on the way -------------------------------------------------------------------
+
+
+def made(outlets, threads=1, prepare=lambda: None):
+    """A direct call of ``a + b, a - b`` whose memory comes from ``outlets``."""
+    f = fg.jit(lambda a, b: (a + b, a - b), engine="llvm", threads=threads)
+    a = values(SIZE)
+    f(a, a)
+    (ready,) = f._ready.values()
+    (kernel,) = ready.program.plan.kernels
+    work = kernel.body.block_work(1 << 14, threads, False)
+    prepare()
+    return a, direct.direct_call(work, [0, 1, 2, 3], [a, a], outlets, threads, True)
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_memory_that_is_not_there_raises(at):
+    given = []
+
+    def outlet():
+        given.append(np.empty(SIZE, np.float32))
+        return given[-1]
+
+    def missing():
+        raise MemoryError("none left")
+
+    a, call = made([missing, outlet] if at == 0 else [outlet, missing])
+    with pytest.raises(MemoryError, match="none left"):
+        call.call(a, a)
+    assert len(given) == at
+    assert all(sys.getrefcount(result) == 3 for result in given)  # the list, the loop, the call
+    assert sys.getrefcount(a) == 2
+
+
+@pytest.mark.parametrize("who", ["wake", "move"])
+def test_an_interrupt_before_the_job_is_raised_after_it(who, monkeypatch):
+    given = [np.zeros(SIZE, np.float32) for _ in range(2)]
+    interrupts = []
+
+    def interrupt(*_):
+        interrupts.append(who)
+        raise KeyboardInterrupt
+
+    crew = jobs.HELPERS.crew(1)
+
+    def prepare():
+        monkeypatch.setattr(type(jobs.HELPERS), "crew", lambda self, count: crew)
+        if who == "wake":
+            monkeypatch.setattr(jobs.Crew, "wake", interrupt)
+        else:
+            monkeypatch.setattr(type(jobs.HELPERS.places), "avoid_caller", interrupt)
+
+    a, call = made([lambda: given[0], lambda: given[1]], threads=2, prepare=prepare)
+    for helper in crew.helpers:
+        while who == "wake" and not helper.box[jobs.ASLEEP]:
+            threading.Event().wait(0.001)
+    if who == "move":
+        jobs.HELPERS.places._avoided.value = -2  # no processor is that one
+    with pytest.raises(KeyboardInterrupt):
+        call.call(a, a)
+    assert interrupts
+    monkeypatch.undo()
+    if who == "wake":  # it was posted: all of it is done
+        alike((given[0], given[1]), (a + a, a - a))
+    fresh = made([lambda: given[0], lambda: given[1]], threads=2)[1]
+    alike(fresh.call(a, a), (a + a, a - a))
+
+
+def test_an_interpreter_of_another_kind_has_none(monkeypatch):
+    monkeypatch.setattr(direct, "arrays_lie_as_expected", lambda: False)
+    direct._interpreter.cache_clear()
+    try:
+        f = fg.jit(lambda a: a + 1, engine="llvm")
+        for _ in range(3):
+            alike(f(X), X + np.float32(1))
+        assert direct_calls(f) == 0
+    finally:
+        direct._interpreter.cache_clear()
+
+
+def test_scratch_too_large_for_a_stack_goes_the_long_way(monkeypatch):
+    monkeypatch.setattr(direct, "MOST_SCRATCH", 10)
+    f = fg.jit(softmax, engine="llvm")
+    x = values(300, 200)
+    first = f(x)
+    alike(f(x), first)
+    assert direct_calls(f) == 0
