@@ -18,7 +18,7 @@ from fusegraph.engines.base import Array, DirectCall
 from fusegraph.graph import Node
 from fusegraph.kernel import Kernel, Tier
 from fusegraph.plan import Plan, Step
-from fusegraph.schedules import SCHEDULES, compiled_job
+from fusegraph.schedules import SCHEDULES, compiled_jobs
 
 Targets = dict[int, Array]
 Runner = Callable[[list[Array], Targets], None]
@@ -94,16 +94,19 @@ class Program:
         results = [trail.roots.get(slot, -1) for slot in self._outputs]
         if sorted(results) != sorted(own.outputs):
             return None
-        job = compiled_job(kernel, [trail.values[slot] for slot in (*own.inputs, *own.outputs)])
-        if job is None:
+        compiled = compiled_jobs(kernel, [trail.values[slot] for slot in (*own.inputs, *own.outputs)])
+        if compiled is None:
             return None
-        work, operands = job
-        taken = [trail.roots[slot] for slot in own.inputs]
-        slots = [*taken, *(len(arrays) + results.index(slot) for slot in own.outputs)]
-        shown = [trail.values[slot] for slot in self._outputs]
-        outlets = [POOL.outlet(array.shape, array.dtype) for array in shown]
-        engine, places = ELEMENTWISE_ENGINES[kernel.engine], [slots[at] for at in operands]
-        return engine.direct_call(work, places, arrays, outlets, kernel.threads, several)
+        made = [trail.values[slot] for slot in self._outputs]
+        outlets = [POOL.outlet(array.shape, array.dtype) for array in made]
+        outlets += [POOL.outlet(shape, dtype) for shape, dtype in compiled.between]
+        count = len(arrays)
+        slots = [trail.roots[slot] for slot in own.inputs]
+        slots += [count + results.index(slot) for slot in own.outputs]
+        slots += range(count + len(made), count + len(outlets))
+        work = [(job, [slots[at] for at in places], n) for job, places, n in compiled.jobs]
+        engine = ELEMENTWISE_ENGINES[kernel.engine]
+        return engine.direct_call(work, arrays, outlets, len(made), several)
 
     def _one_kernel(self) -> tuple[Kernel, Step] | None:
         """The one kernel that runs from now on, and its step; None where there are others."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from fusegraph.buffers import POOL, SCRATCH
 from fusegraph.engines import ELEMENTWISE_ENGINES
 from fusegraph.engines.base import Array, Multiply
 from fusegraph.engines.reductions import combine, partial_dtype
-from fusegraph.graph import Node, Shape
+from fusegraph.graph import DType, Node, Shape
 from fusegraph.kernel import Kernel
 from fusegraph.panels import Panels, blocked_shape, partial_cells, reduced_axes
 from fusegraph.workers import BLAS_THREADS, Task, run_tasks
@@ -221,14 +221,18 @@ def _panel_parts(kernel: Kernel, cut: Panels) -> tuple[list[int], list[Keys]]:
     return places, [taken[at] for at in places]
 
 
-def _with_cells(kernel: Kernel, cut: Panels, loop: Callable[[list[Array]], None]) -> Loop:
-    """``loop`` over operands in panel order, with memory for partial results, combined at its end."""
-    layout = cut.layout
-    cells = {
+def _cells(kernel: Kernel, cut: Panels) -> dict[int, tuple[Node, Shape, DType]]:
+    """Results that are put together from partial ones, by place; shape and dtype of these."""
+    return {
         at: (node, (math.prod(partial_cells(cut, node)), *node.shape), partial_dtype(node))
         for at, node in enumerate(kernel.region.outputs)
         if node in cut.partial
     }
+
+
+def _with_cells(kernel: Kernel, cut: Panels, loop: Callable[[list[Array]], None]) -> Loop:
+    """``loop`` over operands in panel order, with memory for partial results, combined at its end."""
+    layout, cells = cut.layout, _cells(kernel, cut)
 
     def run(operands: list[Array], results: list[Array]) -> None:
         written = list(results)
@@ -345,35 +349,65 @@ def blocks(kernel: Kernel, place: Place, shapes: list[Shape]) -> Callable[[list[
     return loop
 
 
-def compiled_job(kernel: Kernel, arrays: list[Array]) -> tuple[Any, list[int]] | None:
-    """A kernel as one job of compiled code, and the operands or results that its own are.
+class Compiled(NamedTuple):
+    """A kernel as jobs of compiled code, one after the other.
 
-    None where it is more than that. ``arrays`` are C-ordered operands and results of its shapes.
+    Attributes
+    ----------
+    jobs : list of (object, list of int, int)
+        Each with the places of its operands, and its threads. A place is that of an operand of the
+        kernel, a result, or an array between the jobs.
+    between : list of (tuple of int, numpy.dtype)
+        Shape and dtype of those arrays.
     """
-    order, cut, body = kernel.order, kernel.panels, kernel.body
+
+    jobs: list[tuple[Any, list[int], int]]
+    between: list[tuple[Shape, DType]]
+
+
+def compiled_jobs(kernel: Kernel, arrays: list[Array]) -> Compiled | None:
+    """A kernel as jobs, or None where it is more than that.
+
+    ``arrays`` are C-ordered operands and results of its shapes.
+    """
+    order, cut, body, threads = kernel.order, kernel.panels, kernel.body, kernel.threads
     if order != tuple(range(len(order))) or not all(array.size for array in arrays):
         return None
     if kernel.schedule not in ("flat", "strided", "panels"):
         return None
     if not ELEMENTWISE_ENGINES[kernel.engine].compiles:
         return None
+    if cut is not None:
+        return _compiled_panels(kernel, cut, arrays)
+    places = list(range(len(arrays)))
     if kernel.schedule == "flat":
-        if not body.shares_blocks:
-            return None
-        block = kernel.block if kernel.threads > 1 else max(1, arrays[-1].size)
-        return body.block_work(block, kernel.threads, kernel.streams), list(range(len(arrays)))
-    if cut is None:
-        places, keys = list(range(len(arrays))), _parts(kernel)
-    elif cut.partial or body.packs or body.whole_stage is None:
-        return None
+        block = kernel.block if threads > 1 else max(1, arrays[-1].size)
+        work = body.block_work(block, threads, kernel.streams) if body.shares_blocks else None
     else:
-        order = cut.layout
-        (places, keys), body = _panel_parts(kernel, cut), body.whole_stage.body
-    if not body.shares_parts:
+        ordered = [_ordered(array, order) for array in arrays]
+        work = body.part_work(ordered, _parts(kernel), threads) if body.shares_parts else None
+    return None if work is None else Compiled([(work, places, threads)], [])
+
+
+def _compiled_panels(kernel: Kernel, cut: Panels, arrays: list[Array]) -> Compiled | None:
+    """Panels that are one stage each, then a job for each result that has partial ones."""
+    if kernel.body.packs or kernel.body.whole_stage is None:
         return None
-    ordered = [_ordered(arrays[at], order) for at in places]
-    work = body.part_work(ordered, keys, kernel.threads)
-    return None if work is None else (work, places)
+    body, inputs = kernel.body.whole_stage.body, len(kernel.region.inputs)
+    places, keys = _panel_parts(kernel, cut)
+    lying = [_ordered(array, cut.layout) for array in arrays]
+    cells = _cells(kernel, cut)
+    for at, (_, shape, dtype) in cells.items():
+        lying[inputs + at] = np.empty(shape, dtype)
+    work = body.part_work([lying[at] for at in places], keys, kernel.threads)
+    if work is None:
+        return None
+    place_of = {inputs + at: len(arrays) + k for k, at in enumerate(cells)}
+    jobs = [(work, [place_of.get(at, at) for at in places], kernel.threads)]
+    for at, (node, shape, dtype) in cells.items():
+        join = body.join_work(node, dtype, shape[0])
+        jobs.append((join, [place_of[inputs + at], inputs + at], 1))
+    return Compiled(jobs, [(shape, dtype) for _, shape, dtype in cells.values()])
 
 
 SCHEDULES: dict[str, Callable[[Kernel], Loop]] = {

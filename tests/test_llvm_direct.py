@@ -42,6 +42,13 @@ CASES = {
     "rows and columns": (lambda a, c, r: a + c * r, [values(80, 25), values(80, 1), values(25)]),
     "softmax": (softmax, [values(600, 200)]),
     "softmax of one row": (softmax, [values(200)]),
+    "a sum": (lambda a, b: ((a - b) * (a - b)).sum(), [values(3 * SIZE), values(3 * SIZE)]),
+    "a sum of one panel": (lambda a: (a * a).sum(), [values(700)]),
+    "a sum of doubles": (lambda a: (a * a).sum(), [values(3 * SIZE, dtype="f8")]),
+    "a sum of integers": (lambda a: (a + a).sum(), [values(5 * SIZE, dtype="i2")]),
+    "ends": (lambda a: (a.min(), a.max()), [values(3 * SIZE)]),
+    "ends of bytes": (lambda a: (a.max(), a.min()), [values(3 * SIZE, dtype="u1")]),
+    "truths": (lambda a: ((a > 99).any(), (a < 99).all()), [values(3 * SIZE)]),
     "row sums": (lambda a: (a * a).sum(axis=-1), [values(600, 200)]),
     "an axis more": (lambda a, w: a * w[None, :, None], [values(9, 60, 7), values(60)]),
     "another shape": (lambda a: (a + 1).reshape(60, -1), [values(600, 20)]),
@@ -256,7 +263,7 @@ def made(outlets, threads=1, prepare=lambda: None):
     (kernel,) = ready.program.plan.kernels
     work = kernel.body.block_work(1 << 14, threads, False)
     prepare()
-    return a, direct.direct_call(work, [0, 1, 2, 3], [a, a], outlets, threads, True)
+    return a, direct.direct_call([(work, [0, 1, 2, 3], threads)], [a, a], outlets, 2, True)
 
 
 @pytest.mark.parametrize("at", [0, 1])

@@ -124,15 +124,15 @@ class Engine(Protocol):
 
     def direct_call(
         self,
-        job: Any,
-        places: Sequence[int],
+        work: Sequence[tuple[Any, Sequence[int], int]],
         arguments: Sequence[Array],
         outlets: Sequence[Callable[[], Array]],
-        threads: int,
+        results: int,
         several: bool,
     ) -> DirectCall | None:
-        """A job of one of its bodies as a direct call, or None where it has none.
+        """Jobs of its bodies as a direct call, or None where it has none.
 
-        Of each operand of the job, ``places`` has its argument, or from ``len(arguments)`` on its
-        result. ``outlets`` give memory for results, which are a tuple where ``several``.
+        Each job comes with the places of its operands and its threads. A place is that of an argument,
+        or from ``len(arguments)`` on of what ``outlets`` made: the ``results`` first, which are a tuple
+        where ``several``, then what is between jobs.
         """

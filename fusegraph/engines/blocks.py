@@ -56,7 +56,7 @@ class NumpyEngine:
     def compile_seconds(self, region: Region) -> float:
         return 0.0
 
-    def direct_call(self, *job: Any) -> None:
+    def direct_call(self, *work: Any) -> None:
         """None: its bodies are called by Python."""
 
     def launch_seconds(self, size: int, threads: int, machine: Machine) -> float:

@@ -10,6 +10,7 @@ keys and takes 0.9 so, of 100,000 on two threads 15.9 and 9.1; 0.8 and 8.1 in nu
 from __future__ import annotations
 
 import ctypes
+import itertools
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -38,11 +39,14 @@ MOST_SCRATCH = 128 << 10  # bytes that a call takes from the stack; threads have
 METH_FASTCALL = 0x80
 # Words of a call. A name that ends in AT is an address; the functions of the interpreter come last.
 (
-    ARGUMENTS, CHECKS_AT, ARRAY_TYPE, NOTHING, RESULTS, OUTLETS_AT, SEVERAL, TEMPLATE_AT, JOB_WORDS,
-    SCRATCH_WORD, SCRATCH_BYTES, OPERANDS, PLACES_AT, THREADS, BOXES_AT, WAKE, AVOIDED_AT, MOVE,
-    EPOCH, EPOCH_AT, CALLS, PROCESSOR_AT, LOCK_AT,
-    INCREF, DECREF, CALL, SAVE, RESTORE, TUPLE, SET_ITEM, SLEEP, HEAD,
-) = range(32)  # fmt: skip
+    ARGUMENTS, CHECKS_AT, ARRAY_TYPE, NOTHING, RESULTS, MADE, OUTLETS_AT, SEVERAL, JOBS, RECORDS_AT,
+    MOST_WORDS, MOST_THREADS, SCRATCH_BYTES, AVOIDED_AT, MOVE, EPOCH, EPOCH_AT, CALLS, PROCESSOR_AT,
+    LOCK_AT, INCREF, DECREF, CALL, SAVE, RESTORE, TUPLE, SET_ITEM, SLEEP, HEAD,
+) = range(29)  # fmt: skip
+# Words of the record of a job.
+(
+    TEMPLATE_AT, JOB_WORDS, SCRATCH_WORD, OPERANDS, PLACES_AT, THREADS, BOXES_AT, WAKE, RECORD
+) = range(9)  # fmt: skip
 NAMES = {  # of the functions; all are part of CPython's interface
     INCREF: "Py_IncRef", DECREF: "Py_DecRef", CALL: "PyObject_CallNoArgs",
     SAVE: "PyEval_SaveThread", RESTORE: "PyEval_RestoreThread", TUPLE: "PyTuple_New",
@@ -111,10 +115,9 @@ done:
   ret void
 }}
 
-define internal i1 @asked(ptr %w, i64 %at) {{
+define internal i1 @asked(ptr %w, ptr %callable) {{
 entry:
   %call = call ptr @item(ptr %w, i64 {CALL})
-  %callable = call ptr @item(ptr %w, i64 %at)
   %answer = call ptr %call(ptr %callable)
   %failed = icmp eq ptr %answer, null
   br i1 %failed, label %no, label %yes
@@ -139,17 +142,18 @@ look:
   %stayed = icmp eq i64 %here, %avoided
   br i1 %stayed, label %good, label %move
 move:
-  %moved = call i1 @asked(ptr %w, i64 {MOVE})
+  %avoid = call ptr @item(ptr %w, i64 {MOVE})
+  %moved = call i1 @asked(ptr %w, ptr %avoid)
   ret i1 %moved
 good:
   ret i1 true
 }}
 
-define internal i1 @run(ptr %w, ptr %job) {{
+define internal i1 @run(ptr %w, ptr %record, ptr %job) {{
 entry:
-  %threads = call i64 @word(ptr %w, i64 {THREADS})
+  %threads = call i64 @word(ptr %record, i64 {THREADS})
   %helpers = sub i64 %threads, 1
-  %boxes = call ptr @item(ptr %w, i64 {BOXES_AT})
+  %boxes = call ptr @item(ptr %record, i64 {BOXES_AT})
   %save = call ptr @item(ptr %w, i64 {SAVE})
   %restore = call ptr @item(ptr %w, i64 {RESTORE})
   %sleep = call ptr @item(ptr %w, i64 {SLEEP})
@@ -158,7 +162,8 @@ entry:
   %some = icmp sgt i64 %asleep, 0
   br i1 %some, label %wake, label %awake
 wake:
-  %woken = call i1 @asked(ptr %w, i64 {WAKE})
+  %ring = call ptr @item(ptr %record, i64 {WAKE})
+  %woken = call i1 @asked(ptr %w, ptr %ring)
   br label %awake
 awake:
   %good = phi i1 [true, %entry], [%woken, %wake]
@@ -176,6 +181,53 @@ finished:
   ret i1 %good
 }}
 
+define internal i1 @one(ptr %w, ptr %record, ptr %args, i64 %nargs, ptr %made, ptr %job, ptr %ranges,
+    ptr %scratch) {{
+entry:
+  %job.words = call i64 @word(ptr %record, i64 {JOB_WORDS})
+  %template = call ptr @item(ptr %record, i64 {TEMPLATE_AT})
+  %job.bytes = mul i64 %job.words, 8
+  call void @llvm.memcpy.p0.p0.i64(ptr %job, ptr %template, i64 %job.bytes, i1 false)
+  %ranges.at = getelementptr ptr, ptr %job, i64 {JOB_RANGES}
+  store ptr %ranges, ptr %ranges.at
+  %scratch.word = call i64 @word(ptr %record, i64 {SCRATCH_WORD})
+  %scratch.at = getelementptr ptr, ptr %job, i64 %scratch.word
+  store ptr %scratch, ptr %scratch.at
+  %operands = call i64 @word(ptr %record, i64 {OPERANDS})
+  %places = call ptr @item(ptr %record, i64 {PLACES_AT})
+  %before = sub i64 %job.words, %operands
+  br label %operand
+operand:
+  %k = phi i64 [0, %entry], [%k1, %put]
+  %unplaced = icmp slt i64 %k, %operands
+  br i1 %unplaced, label %put, label %prepare
+put:
+  %place = call i64 @word(ptr %places, i64 %k)
+  %is.made = icmp sge i64 %place, %nargs
+  %from.made = sub i64 %place, %nargs
+  %index = select i1 %is.made, i64 %from.made, i64 %place
+  %group = select i1 %is.made, ptr %made, ptr %args
+  %array = call ptr @item(ptr %group, i64 %index)
+  %data = call ptr @field(ptr %array, i64 {DATA})
+  %word.at = add i64 %before, %k
+  %pointer.at = getelementptr ptr, ptr %job, i64 %word.at
+  store ptr %data, ptr %pointer.at
+  %k1 = add i64 %k, 1
+  br label %operand
+prepare:
+  %threads = call i64 @word(ptr %record, i64 {THREADS})
+  %several.threads = icmp sgt i64 %threads, 1
+  br i1 %several.threads, label %make.room, label %execute
+make.room:
+  %room = call i1 @make_room(ptr %w)
+  br i1 %room, label %execute, label %failed
+execute:
+  %ran = call i1 @run(ptr %w, ptr %record, ptr %job)
+  ret i1 %ran
+failed:
+  ret i1 false
+}}
+
 define ptr @fg_call(ptr %self, ptr %args, i64 %nargs) {{
 entry:
   %self.items = call ptr @field(ptr %self, i64 {ITEMS})
@@ -191,7 +243,8 @@ entry:
   %checks = call ptr @item(ptr %w, i64 {CHECKS_AT})
   %call = call ptr @item(ptr %w, i64 {CALL})
   %outlets = call ptr @item(ptr %w, i64 {OUTLETS_AT})
-  %count = call i64 @word(ptr %w, i64 {RESULTS})
+  %results = call i64 @word(ptr %w, i64 {RESULTS})
+  %count = call i64 @word(ptr %w, i64 {MADE})
   %made = alloca ptr, i64 %count
   %go = and i1 %enough, %same.process
   br i1 %go, label %argument, label %miss
@@ -218,7 +271,7 @@ miss:
 outlet:
   %r = phi i64 [0, %argument], [%r1, %made.one]
   %unmade = icmp slt i64 %r, %count
-  br i1 %unmade, label %make, label %describe
+  br i1 %unmade, label %make, label %room
 make:
   %outlet.at = call ptr @item(ptr %outlets, i64 %r)
   %result = call ptr %call(ptr %outlet.at)
@@ -230,76 +283,57 @@ made.one:
   %r1 = add i64 %r, 1
   br label %outlet
 failed:
-  %so.far = phi i64 [%r, %make], [%count, %prepare], [%count, %execute]
+  %so.far = phi i64 [%r, %make], [%count, %work]
   call void @drop(ptr %w, ptr %made, i64 %so.far)
   ret ptr null
-describe:
-  %job.words = call i64 @word(ptr %w, i64 {JOB_WORDS})
-  %template = call ptr @item(ptr %w, i64 {TEMPLATE_AT})
-  %job = alloca i64, i64 %job.words, align 64
-  %job.bytes = mul i64 %job.words, 8
-  call void @llvm.memcpy.p0.p0.i64(ptr %job, ptr %template, i64 %job.bytes, i1 false)
-  %threads = call i64 @word(ptr %w, i64 {THREADS})
-  %range.words = mul i64 %threads, {RANGE}
+room:
+  %most.words = call i64 @word(ptr %w, i64 {MOST_WORDS})
+  %job = alloca i64, i64 %most.words, align 64
+  %most.threads = call i64 @word(ptr %w, i64 {MOST_THREADS})
+  %range.words = mul i64 %most.threads, {RANGE}
   %ranges = alloca i64, i64 %range.words, align 64
-  %ranges.at = getelementptr ptr, ptr %job, i64 {JOB_RANGES}
-  store ptr %ranges, ptr %ranges.at
   %scratch.bytes = call i64 @word(ptr %w, i64 {SCRATCH_BYTES})
   %scratch = alloca i8, i64 %scratch.bytes, align 64
-  %scratch.word = call i64 @word(ptr %w, i64 {SCRATCH_WORD})
-  %scratch.at = getelementptr ptr, ptr %job, i64 %scratch.word
-  store ptr %scratch, ptr %scratch.at
-  %operands = call i64 @word(ptr %w, i64 {OPERANDS})
-  %places = call ptr @item(ptr %w, i64 {PLACES_AT})
-  %before = sub i64 %job.words, %operands
-  br label %operand
-operand:
-  %k = phi i64 [0, %describe], [%k1, %put]
-  %unplaced = icmp slt i64 %k, %operands
-  br i1 %unplaced, label %put, label %prepare
-put:
-  %place = call i64 @word(ptr %places, i64 %k)
-  %is.result = icmp sge i64 %place, %nargs
-  %from.results = sub i64 %place, %nargs
-  %index = select i1 %is.result, i64 %from.results, i64 %place
-  %group = select i1 %is.result, ptr %made, ptr %args
-  %array = call ptr @item(ptr %group, i64 %index)
-  %data = call ptr @field(ptr %array, i64 {DATA})
-  %word.at = add i64 %before, %k
-  %pointer.at = getelementptr ptr, ptr %job, i64 %word.at
-  store ptr %data, ptr %pointer.at
-  %k1 = add i64 %k, 1
-  br label %operand
-prepare:
-  %several.threads = icmp sgt i64 %threads, 1
-  %room = call i1 @make_room_if(i1 %several.threads, ptr %w)
-  br i1 %room, label %execute, label %failed
-execute:
-  %ran = call i1 @run(ptr %w, ptr %job)
-  br i1 %ran, label %count.it, label %failed
-count.it:
+  %records = call ptr @item(ptr %w, i64 {RECORDS_AT})
+  %jobs = call i64 @word(ptr %w, i64 {JOBS})
+  br label %next
+next:
+  %j = phi i64 [0, %room], [%j1, %work]
+  %waiting = icmp slt i64 %j, %jobs
+  br i1 %waiting, label %work, label %done
+work:
+  %record.off = mul i64 %j, {RECORD}
+  %record = getelementptr i64, ptr %records, i64 %record.off
+  %ran = call i1 @one(ptr %w, ptr %record, ptr %args, i64 %nargs, ptr %made, ptr %job, ptr %ranges,
+      ptr %scratch)
+  %j1 = add i64 %j, 1
+  br i1 %ran, label %next, label %failed
+done:
+  %spare = getelementptr ptr, ptr %made, i64 %results
+  %spares = sub i64 %count, %results
+  call void @drop(ptr %w, ptr %spare, i64 %spares)
   %calls = call i64 @word(ptr %w, i64 {CALLS})
   %calls1 = add i64 %calls, 1
   %calls.at = getelementptr i64, ptr %w, i64 {CALLS}
   store i64 %calls1, ptr %calls.at
   %several = call i64 @word(ptr %w, i64 {SEVERAL})
   %is.one = icmp eq i64 %several, 0
-  br i1 %is.one, label %one, label %tuple
-one:
+  br i1 %is.one, label %single, label %tuple
+single:
   %first = call ptr @item(ptr %made, i64 0)
   ret ptr %first
 tuple:
   %new = call ptr @item(ptr %w, i64 {TUPLE})
   %set = call ptr @item(ptr %w, i64 {SET_ITEM})
-  %together = call ptr %new(i64 %count)
+  %together = call ptr %new(i64 %results)
   %no.memory = icmp eq ptr %together, null
   br i1 %no.memory, label %none.left, label %fill
 none.left:
-  call void @drop(ptr %w, ptr %made, i64 %count)
+  call void @drop(ptr %w, ptr %made, i64 %results)
   ret ptr null
 fill:
   %t = phi i64 [0, %tuple], [%t1, %filling]
-  %unfilled = icmp slt i64 %t, %count
+  %unfilled = icmp slt i64 %t, %results
   br i1 %unfilled, label %filling, label %full
 filling:
   %member = call ptr @item(ptr %made, i64 %t)
@@ -308,16 +342,6 @@ filling:
   br label %fill
 full:
   ret ptr %together
-}}
-
-define internal i1 @make_room_if(i1 %needed, ptr %w) {{
-entry:
-  br i1 %needed, label %yes, label %no
-yes:
-  %room = call i1 @make_room(ptr %w)
-  ret i1 %room
-no:
-  ret i1 true
 }}
 
 declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
@@ -382,62 +406,71 @@ class Direct(NamedTuple):
 
 
 def direct_call(
-    work: Work,
-    places: Sequence[int],
+    work: Sequence[tuple[Work, Sequence[int], int]],
     arguments: Sequence[Array],
     outlets: Sequence[Callable[[], Array]],
-    threads: int,
+    results: int,
     several: bool,
 ) -> Direct | None:
-    """A callable that runs ``work``, or None where this interpreter has no such calls.
+    """A callable that runs some jobs, or None where this interpreter has no such calls.
 
     Parameters
     ----------
-    work : Work
-    places : sequence of int
-        Of each operand of the job: an argument, or from ``len(arguments)`` on a result.
+    work : sequence of (Work, sequence of int, int)
+        Each job, the place of each of its operands, and its threads. A place is that of an argument,
+        or from ``len(arguments)`` on of what outlets made.
     arguments : sequence of numpy.ndarray
         Dense arrays of the shapes and dtypes that it will take.
     outlets : sequence of callable
-        What gives the memory for each result: a dense array.
-    threads : int
+        What gives memory, each a dense array: first for the results, then for what is between jobs.
+    results : int
     several : bool
         Are the results a tuple?
     """
     interpreter = _interpreter()
-    if interpreter is None or work.scratch_bytes > MOST_SCRATCH:
+    scratch = max(job.scratch_bytes for job, _, _ in work)
+    if interpreter is None or scratch > MOST_SCRATCH:
         return None
     helpers = jobs.HELPERS
-    crew, epoch = helpers.crew(threads - 1), helpers.epoch
-    wake, move = crew.wake, helpers.places.avoid_caller
-    checks = [w for a in arguments for w in (id(a.dtype), a.ndim, *a.shape)]
-    job = [0] * jobs.JOB_OWN
-    job[JOB_THREADS] = threads
-    job[jobs.JOB_TASKS], job[jobs.JOB_TASK] = work.tasks, work.task
-    job += [*work.words, *[0] * len(places)]
-    sections = {
-        CHECKS_AT: checks,
-        OUTLETS_AT: [id(o) for o in outlets],
-        TEMPLATE_AT: job,
-        PLACES_AT: places,
-    }
-    words = np.zeros(HEAD + sum(map(len, sections.values())), np.int64)
-    at = HEAD
-    for name, section in sections.items():
-        words[name] = words.ctypes.data + 8 * at
-        words[at : at + len(section)] = section
-        at += len(section)
+    crews = [helpers.crew(threads - 1) for _, _, threads in work]
+    wakes, move, epoch = [crew.wake for crew in crews], helpers.places.avoid_caller, helpers.epoch
+    most = max(threads for _, _, threads in work)
+    templates = [_template(*one) for one in work]
+    sections: list[Sequence[int]] = [
+        [fact for a in arguments for fact in (id(a.dtype), a.ndim, *a.shape)],
+        [id(outlet) for outlet in outlets],
+        [0] * (RECORD * len(work)),
+        *templates,
+        *(places for _, places, _ in work),
+    ]
+    words = np.zeros(HEAD + sum(map(len, sections)), np.int64)
+    starts = list(itertools.accumulate(map(len, sections), initial=HEAD))
+    for start, section in zip(starts, sections, strict=False):
+        words[start : start + len(section)] = section
+    checks_at, outlets_at, records_at, *rest = (words.ctypes.data + 8 * start for start in starts)
+    for at, ((job, places, threads), template) in enumerate(zip(work, templates, strict=True)):
+        words[starts[2] + RECORD * at :][:RECORD] = (
+            rest[at], len(template), job.scratch_word, len(places), rest[len(work) + at], threads,
+            crews[at].address, id(wakes[at]),
+        )  # fmt: skip
     facts = {
-        ARGUMENTS: len(arguments), ARRAY_TYPE: id(np.ndarray), NOTHING: id(None), RESULTS: len(outlets),
-        SEVERAL: several, JOB_WORDS: len(job), SCRATCH_WORD: work.scratch_word,
-        SCRATCH_BYTES: work.scratch_bytes, OPERANDS: len(places), THREADS: threads,
-        BOXES_AT: crew.address, WAKE: id(wake), AVOIDED_AT: helpers.places.avoided_at, MOVE: id(move),
-        EPOCH: epoch.value, EPOCH_AT: ctypes.addressof(epoch), PROCESSOR_AT: PROCESSOR,
-        LOCK_AT: interpreter.lock,
-        **interpreter.functions,
+        ARGUMENTS: len(arguments), CHECKS_AT: checks_at, ARRAY_TYPE: id(np.ndarray), NOTHING: id(None),
+        RESULTS: results, MADE: len(outlets), OUTLETS_AT: outlets_at, SEVERAL: several,
+        JOBS: len(work), RECORDS_AT: records_at, MOST_WORDS: max(map(len, templates)),
+        MOST_THREADS: most, SCRATCH_BYTES: scratch, AVOIDED_AT: helpers.places.avoided_at,
+        MOVE: id(move), EPOCH: epoch.value, EPOCH_AT: ctypes.addressof(epoch),
+        PROCESSOR_AT: PROCESSOR, LOCK_AT: interpreter.lock, **interpreter.functions,
     }  # fmt: skip
     for name, fact in facts.items():
         words[name] = fact
-    held = [words, wake, move, list(outlets), [a.dtype for a in arguments], work.held]
+    dtypes, memory = [a.dtype for a in arguments], [job.held for job, _, _ in work]
+    held = [words, wakes, move, list(outlets), dtypes, memory]
     method = ctypes.addressof(interpreter.method)
     return Direct(interpreter.bind(method, held, None, None), words)
+
+
+def _template(work: Work, places: Sequence[int], threads: int) -> list[int]:
+    """The words of a job, with room for the addresses of its operands."""
+    job = [0] * jobs.JOB_OWN
+    job[JOB_THREADS], job[jobs.JOB_TASKS], job[jobs.JOB_TASK] = threads, work.tasks, work.task
+    return [*job, *work.words, *[0] * len(places)]

@@ -130,8 +130,8 @@ class LlvmEngine:
             + plain * COMPILE_SECONDS_A_PLAIN_NODE
         )
 
-    def direct_call(self, *job: Any) -> DirectCall | None:
-        return direct_call(*job)
+    def direct_call(self, *work: Any) -> DirectCall | None:
+        return direct_call(*work)
 
 
 def _is_rows(nodes: Sequence[Node]) -> bool:

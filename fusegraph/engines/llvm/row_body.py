@@ -17,9 +17,10 @@ from fusegraph.engines.base import Array, Region
 from fusegraph.engines.llvm import compiler, row_code
 from fusegraph.engines.llvm.headers import arrays_lie_as_expected
 from fusegraph.engines.llvm.jobs import Work
+from fusegraph.engines.llvm.joining import join_work
 from fusegraph.engines.llvm.sharing import Division, call_on
 from fusegraph.engines.llvm.strided import Layout, Operand, aligned_strides, joined
-from fusegraph.graph import Shape
+from fusegraph.graph import DType, Node, Shape
 
 LAYOUTS_REMEMBERED = 64
 LINE = 64  # bytes of a cache line
@@ -80,6 +81,10 @@ class RowBody:
     ) -> Work | None:
         """The same, as a job; see ``Division.work``."""
         return self.division.work(self.function or self.load(), file, keys, threads)
+
+    def join_work(self, node: Node, kept: DType, count: int) -> Work:
+        """The job that puts ``count`` partial results of a reduction, of dtype ``kept``, together."""
+        return join_work(node.op.name, kept, node.dtype, count, node.size)
 
     def layout_of(self, file: list[Array]) -> Layout | None:
         """How the arrays lie, worked out once for shapes and strides."""
