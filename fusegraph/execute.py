@@ -94,7 +94,9 @@ class Program:
         results = [trail.roots.get(slot, -1) for slot in self._outputs]
         if sorted(results) != sorted(own.outputs):
             return None
-        compiled = compiled_jobs(kernel, [trail.values[slot] for slot in (*own.inputs, *own.outputs)])
+        compiled = compiled_jobs(
+            kernel, [trail.values[slot] for slot in (*own.inputs, *own.outputs)]
+        )
         if compiled is None:
             return None
         made = [trail.values[slot] for slot in self._outputs]

@@ -36,7 +36,6 @@ from fusegraph.panels import (
     lay_panels,
     partial_bytes,
     product_cache,
-    reduced_axes,
     row_bytes,
 )
 from fusegraph.timing import WORTH_A_THREAD, node_seconds
@@ -381,9 +380,9 @@ class _RowPass:
         source = node.inputs[0]
         last = group.rank - 1
         narrow = group.rank > 1 and source.shape[last] <= NARROW
-        shared = last in reduced_axes(node) and source.nbytes > WORTH_PANELS
+        shared = source.nbytes > WORTH_PANELS
         in_order = self.orders[source] == tuple(range(group.rank))
-        worth = in_order and self.seconds(group.nodes) > 2 * WORTH_A_THREAD and (narrow or shared)
+        worth = in_order and self.seconds(group.nodes) > WORTH_A_THREAD / 2 and (narrow or shared)
         return worth and self.panels(group).count > 1
 
     def finish(self, group: _Group) -> Unit:

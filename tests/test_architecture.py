@@ -34,6 +34,8 @@ LAYERS = (
     ("engines.llvm.vecmath",),
     ("engines.llvm.lowering",),
     ("engines.llvm.codegen",),
+    ("engines.llvm.columns", "engines.llvm.joining"),
+    ("engines.llvm.row_phases", "engines.llvm.row_text"),
     ("engines.llvm.row_code",),
     ("engines.llvm.sharing", "engines.llvm.product_code"),
     ("engines.llvm.multiply",),

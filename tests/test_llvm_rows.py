@@ -15,7 +15,8 @@ from fusegraph.engines.base import Region
 from fusegraph.engines.llvm import row_body
 from fusegraph.engines.llvm.engine import LlvmEngine
 from fusegraph.engines.llvm.row_body import RowBody
-from fusegraph.engines.llvm.row_code import CHUNK, generate, phases_of
+from fusegraph.engines.llvm.row_code import generate
+from fusegraph.engines.llvm.row_phases import CHUNK, phases_of
 from fusegraph.graph import make, placeholder
 from fusegraph.ops import OPS
 

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fusegraph.engines.base import Array, DirectCall, Extent, Region
-from fusegraph.engines.llvm import codegen, compiler, lowering, row_code
+from fusegraph.engines.llvm import codegen, compiler, lowering, row_phases
+from fusegraph.engines.llvm.columns import has_column
 from fusegraph.engines.llvm.direct import direct_call
 from fusegraph.engines.llvm.flat import (
     FLAT,
@@ -79,9 +80,14 @@ class LlvmEngine:
         rank, axes = len(node.inputs[0].shape), reduced_axes(node)
         if layout != tuple(range(len(layout))):
             return f"llvm has no {node.op.name} over a panel whose last axis comes first"
+        if has_column(node):
+            return None
         if axes not in ((rank - 1,), tuple(range(rank))) or node.inputs[0].shape[-1] < 2:
-            return f"llvm has {node.op.name} along a last axis of several elements, or along all"
-        if row_code.fold_for(node) is None:
+            return (
+                f"llvm has {node.op.name} along a last axis of several elements, along all axes, or "
+                "along all but a last one of several elements"
+            )
+        if row_phases.fold_for(node) is None:
             return f"llvm has no {node.op.name} of {node.inputs[0].dtype.name}"
         return None
 

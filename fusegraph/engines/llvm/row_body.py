@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fusegraph.engines.base import Array, Region
-from fusegraph.engines.llvm import compiler, row_code
+from fusegraph.engines.llvm import compiler, row_code, row_phases
 from fusegraph.engines.llvm.headers import arrays_lie_as_expected
 from fusegraph.engines.llvm.jobs import Work
 from fusegraph.engines.llvm.joining import join_work
@@ -40,8 +40,8 @@ class RowBody:
     def __init__(self, region: Region, halves: Callable[[], bool]) -> None:
         self.region = region
         self.halves = halves
-        self.in_place = row_code.may_write_over(region)
-        self.call_bytes = row_code.kept_bytes(region)
+        self.in_place = row_phases.may_write_over(region)
+        self.call_bytes = row_phases.kept_bytes(region)
         self.layouts: dict[Any, Layout | None] = {}
         self.division = Division(self.layout_of)
         self.function = 0  # its address, once there is something to run
@@ -126,7 +126,7 @@ class RowBody:
         place = 0
         for itemsize, whole in self.made.kept:
             words.append(place)
-            elements = length if whole else min(length, row_code.CHUNK)
+            elements = length if whole else min(length, row_phases.CHUNK)
             place += -(-itemsize * elements // LINE) * LINE
         array = np.array(words, np.int64)
         return Layout(array, array.ctypes.data, place)

@@ -5,37 +5,41 @@ is ``void fg_rows(ptr words, ptr pointers, ptr scratch)``, a pointer an operand:
 for each row one pass a *phase*. A phase computes what needs no reduction that is not finished yet, in
 chunks that stay in L1, and folds its reductions on the way: softmax is three phases, and reads memory in
 the first. A wide value that a later phase reads is kept for the length of the row, never computed twice.
+A reduction over the rows, not along them, has an accumulator a column, and ends after the last row.
 
 The text depends on dtypes and on which values are narrow, never on sizes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from fusegraph.engines.base import Region
 from fusegraph.engines.llvm import lowering
-from fusegraph.engines.llvm.codegen import Code, Evaluator, loop_metadata, memory_type
-from fusegraph.engines.llvm.folds import Fold, fold_of
-from fusegraph.engines.llvm.ir import Emitter, Value
+from fusegraph.engines.llvm.codegen import Code, loop_metadata, memory_type
+from fusegraph.engines.llvm.columns import accumulators, finished, identity, taken
+from fusegraph.engines.llvm.folds import Fold
+from fusegraph.engines.llvm.ir import Value
 from fusegraph.engines.llvm.lowering import Parts
+from fusegraph.engines.llvm.row_phases import (
+    CHUNK,
+    Phase,
+    fold_for,
+    is_carried,
+    is_wide,
+    kept_values,
+    phase_numbers,
+    phases_of,
+    row_length,
+)
+from fusegraph.engines.llvm.row_text import RowText
 from fusegraph.graph import DType, Node
 
 SYMBOL = "fg_rows"
-CHUNK = 1024  # elements that pass through L1 at a time; whole blocks of a sum of doubles
 HEAD = 3  # words before those of the operands: outer rows, rows, elements of a row
-
-
-@dataclass(slots=True)
-class Phase:
-    """One pass over a row."""
-
-    wide: list[Node] = field(default_factory=list)
-    folds: list[Node] = field(default_factory=list)
-    narrow: list[Node] = field(default_factory=list)  # known once the folds are finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,104 +63,13 @@ class RowCode:
     flat: bool
 
 
-def fold_for(node: Node) -> Fold | None:
-    """The fold of a reduction, or None."""
-    return fold_of(node.op.name, node.inputs[0].dtype, node.dtype)
-
-
-def is_carried(node: Node) -> bool:
-    """Does a reduction run over all rows, not along each?"""
-    return node.kind == "reduce" and node.shape[:-1] != node.inputs[0].shape[:-1]
-
-
-def row_length(nodes: Iterable[Node]) -> int:
-    """Elements of the widest values: those of a row."""
-    shapes = [v.shape for node in nodes for v in (node, *node.inputs)]
-    return max(shape[-1] for shape in shapes if shape)
-
-
-def phases_of(region: Region) -> list[Phase]:
-    """Every node in the last phase before it is read, reductions as soon as they can be."""
-    length = row_length(region.nodes)
-    ready = dict.fromkeys(region.inputs, 0)
-    for node in region.nodes:
-        first = max((ready.get(i, 0) for i in node.inputs), default=0)
-        ready[node] = first + 1 if node.kind == "reduce" else first
-    passing = [n for n in region.nodes if n.kind == "reduce" or _is_wide(n, length)]
-    last = max(ready[n] - (n.kind == "reduce") for n in passing)
-    for node in reversed(region.nodes):
-        if _is_wide(node, length) and node not in region.outputs:
-            readers = [n for n in region.nodes if node in n.inputs]
-            ready[node] = min(ready[n] - (n.kind == "reduce") for n in readers)
-    found = [Phase() for _ in range(last + 1)]
-    for node in region.nodes:
-        if node.kind == "reduce":
-            found[ready[node] - 1].folds.append(node)
-        elif _is_wide(node, length):
-            found[ready[node]].wide.append(node)
-        elif ready[node]:
-            found[ready[node] - 1].narrow.append(node)
-    return found
-
-
-def _is_wide(node: Node, length: int) -> bool:
-    return bool(node.shape) and node.shape[-1] == length
-
-
-def may_write_over(region: Region) -> bool:
-    """May a result be written over an operand of its shape?
-
-    It may where no operand's row is read after a result's row was begun.
-    """
-    length = row_length(region.nodes)
-    found = _phase_numbers(phases_of(region))
-    written = [found[n] for n in region.outputs if _is_wide(n, length)]
-    read = [
-        at
-        for n, at in found.items()
-        for i in n.inputs
-        if i in region.inputs and _is_wide(i, length)
-    ]
-    folded = [at for n, at in found.items() if n.kind == "reduce"]
-    return not written or min(written) >= max([*read, *folded], default=0)
-
-
-def _phase_numbers(phases: Sequence[Phase]) -> dict[Node, int]:
-    """The phase of every value of a row, and of every reduction."""
-    return {n: at for at, p in enumerate(phases) for n in (*p.wide, *p.folds)}
-
-
-def _kept_values(region: Region, phases: Sequence[Phase]) -> dict[Node, bool]:
-    """Wide values in scratch memory: True where a later phase reads them."""
-    phase_of = _phase_numbers(phases)
-    found: dict[Node, bool] = {}
-    for at, phase in enumerate(phases):
-        for node in (*phase.wide, *phase.folds):
-            for i in node.inputs:
-                if i not in phase_of or i.kind == "reduce" or i in region.outputs:
-                    continue
-                if node.kind == "reduce" or phase_of[i] < at:
-                    found[i] = found.get(i, False) or phase_of[i] < at
-    return found
-
-
-def kept_bytes(region: Region) -> int:
-    """Bytes that a thread keeps of a row, at most."""
-    length = row_length(region.nodes)
-    kept = _kept_values(region, phases_of(region))
-    return sum(
-        node.dtype.itemsize * (length if whole else min(length, CHUNK)) + 64
-        for node, whole in kept.items()
-    )
-
-
 def generate(region: Region) -> RowCode:
     """The IR of a region over rows."""
     return _RowWriter(region).write()
 
 
-class _RowWriter(Evaluator):
-    """Writes the function, block by block; ``self.e`` writes the block that is open."""
+class _RowWriter(RowText):
+    """Writes the function."""
 
     def __init__(self, region: Region) -> None:
         super().__init__()
@@ -164,39 +77,21 @@ class _RowWriter(Evaluator):
         self.length = row_length(region.nodes)
         self.phases = phases_of(region)
         self.operands = (*region.inputs, *region.outputs)
-        self.lines: list[str] = []
-        self.label = "entry"
-        self.blocks = self.pointers = 0
-        self.declared: dict[str, None] = {}
+        self.pointers = 0
         self.metadata: list[str] = []
         self.folds: dict[str, Fold] = {}
-        self.phase_of = _phase_numbers(self.phases)
-        self.kept = _kept_values(region, self.phases)
-
-    # --- blocks -----------------------------------------------------------------------------------
-
-    def open(self, label: str) -> None:
-        """Begin a block of code; names in it are of its own."""
-        self.lines.append(f"{label}:")
-        self.label = label
-        self.blocks += 1
-        self.e = Emitter(f"b{self.blocks}_")
-
-    def flush(self) -> None:
-        """Write what the open block has computed so far."""
-        self.lines += self.e.lines
-        self.declared.update(dict.fromkeys(self.e.declarations))
-        self.blocks += 1
-        self.e = Emitter(f"b{self.blocks}_")
-
-    def say(self, *lines: str) -> None:
-        self.lines += [f"  {line}" for line in lines]
+        self.phase_of = phase_numbers(self.phases)
+        self.kept = kept_values(region, self.phases)
+        # Accumulators of columns: memory of the length of a row behind what is kept of rows.
+        columns = [n for phase in self.phases for n in phase.columns]
+        self.columns = [(n, k) for n in columns for k in range(accumulators(n))]
 
     # --- the function -----------------------------------------------------------------------------
 
     def write(self) -> RowCode:
         carried = [n for phase in self.phases for n in phase.folds if is_carried(n)]
         self.entry(carried)
+        self.column_loop("begin.columns", self.begin_column)
         self.loop_begin("outer", "%outers", "done.rows")
         self.loop_begin("row", "%rows", "outer.next")
         self.row()
@@ -205,6 +100,7 @@ class _RowWriter(Evaluator):
         for node in carried:
             self.finish(node)
             self.store_narrow(node, "%d")
+        self.column_loop("end.columns", self.end_column)
         self.say("ret void")
         head = f"define void @{SYMBOL}(ptr %words, ptr %pointers, ptr %scratch) {{"
         body = "\n".join([head, *self.lines, "}", *self.metadata])
@@ -213,10 +109,12 @@ class _RowWriter(Evaluator):
         called = [line for fold in self.folds.values() for line in fold.declarations]
         declared = (*self.declared, *called)
         code = Code(f"{body}\n{folds}", tuple(self.functions), declared, halves, ())
-        kept = tuple((_itemsize(n.dtype), whole) for n, whole in self.kept.items())
-        wide = tuple(_is_wide(n, self.length) for n in self.operands)
-        flat = len(self.phases) == 1 and len(carried) == len(self.phases[0].folds)
-        return RowCode(code, kept, wide, flat)
+        kept = [(_itemsize(n.dtype), whole) for n, whole in self.kept.items()]
+        kept += [(_itemsize(n.dtype), True) for n, _ in self.columns]
+        wide = tuple(is_wide(n, self.length) for n in self.operands)
+        one = len(self.phases) == 1 and not self.columns
+        flat = one and len(carried) == len(self.phases[0].folds)
+        return RowCode(code, tuple(kept), wide, flat)
 
     def entry(self, carried: Sequence[Node]) -> None:
         self.open("entry")
@@ -229,7 +127,7 @@ class _RowWriter(Evaluator):
                 f"%d{at}.at = getelementptr ptr, ptr %pointers, i64 {at}",
                 f"%d{at} = load ptr, ptr %d{at}.at",
             )
-        for at in range(len(self.kept)):
+        for at in range(len(self.kept) + len(self.columns)):
             self.word(f"t{at}.off", HEAD + 2 * len(self.operands) + at)
             self.say(f"%t{at} = getelementptr i8, ptr %scratch, i64 %t{at}.off")
         self.literals(self.region)
@@ -242,30 +140,6 @@ class _RowWriter(Evaluator):
             self.begin(node)
         self.flush()
 
-    def word(self, name: str, at: int) -> None:
-        self.say(
-            f"%{name}.at = getelementptr i64, ptr %words, i64 {at}",
-            f"%{name} = load i64, ptr %{name}.at",
-        )
-
-    def loop_begin(self, name: str, count: str, after: str) -> None:
-        before = self.label
-        self.say(f"br label %{name}.head")
-        self.open(f"{name}.head")
-        self.say(
-            f"%{name} = phi i64 [0, %{before}], [%{name}.1, %{name}.next]",
-            f"%{name}.more = icmp slt i64 %{name}, {count}",
-            f"br i1 %{name}.more, label %{name}.body, label %{after}",
-        )
-        self.open(f"{name}.body")
-
-    def loop_end(self, name: str, after: str) -> None:
-        if name == "row":
-            self.say(f"br label %{name}.next")
-            self.open(f"{name}.next")
-        self.say(f"%{name}.1 = add nuw nsw i64 %{name}, 1", f"br label %{name}.head")
-        self.open(after)
-
     def row(self) -> None:
         """One row: where it lies, its narrow operands, then the phases."""
         for at in range(len(self.operands)):
@@ -276,11 +150,11 @@ class _RowWriter(Evaluator):
                 f"%p{at} = getelementptr i8, ptr %d{at}, i64 %o{at}.off",
             )
         for at, node in enumerate(self.region.inputs):
-            if not _is_wide(node, self.length):
+            if not is_wide(node, self.length):
                 loaded = self.loaded(f"%n{at}", node.dtype, f"%p{at}", "", "align 1")
                 self.values[node] = self.from_memory(loaded, node.dtype)
         self.flush()
-        placed = {n for phase in self.phases for n in (*phase.wide, *phase.folds, *phase.narrow)}
+        placed = {n for p in self.phases for n in (*p.wide, *p.folds, *p.columns, *p.narrow)}
         self.narrow_values([n for n in self.region.nodes if n not in placed])
         for at, phase in enumerate(self.phases):
             self.phase(at, phase)
@@ -299,7 +173,7 @@ class _RowWriter(Evaluator):
         for node in own:
             self.begin(node)
         direct = [n for n in phase.folds if n.inputs[0] not in phase.wide]
-        if len(direct) == 1 and not phase.wide:
+        if len(direct) == 1 and not (phase.wide or phase.columns):
             self.take(direct[0], self.row_pointer(direct[0].inputs[0]), "%n")
         else:
             self.chunks(at, phase, direct)
@@ -334,7 +208,7 @@ class _RowWriter(Evaluator):
         for node in direct:
             self.take(node, self.chunk_pointer(f"%{c}.d", node.inputs[0], f"%{c}"), f"%{c}.m")
         places = self.places(at, phase, f"%{c}")
-        if phase.wide:
+        if phase.wide or phase.columns:
             self.elements(at, phase, places)
         else:
             self.say(f"br label %{c}.next")
@@ -348,8 +222,8 @@ class _RowWriter(Evaluator):
         """Pointers to this chunk of every value that the loop over elements reads or writes."""
         inside = set(phase.wide)
         read = [
-            i for n in phase.wide for i in n.inputs
-            if i not in inside and i.kind != "const" and _is_wide(i, self.length)
+            i for n in (*phase.wide, *phase.columns) for i in n.inputs
+            if i not in inside and i.kind != "const" and is_wide(i, self.length)
         ]  # fmt: skip
         written = [n for n in phase.wide if n in self.kept or n in self.region.outputs]
         found: dict[Node, str] = {}
@@ -360,6 +234,74 @@ class _RowWriter(Evaluator):
                 continue
             found[node] = self.chunk_pointer(f"%q{at}.", node, start)
         return found
+
+    # --- columns ----------------------------------------------------------------------------------
+
+    def accumulator(self, node: Node, which: int) -> str:
+        """Where the accumulators of a column reduction begin."""
+        return f"%t{len(self.kept) + self.columns.index((node, which))}"
+
+    def column_loop(self, name: str, body: Callable[[Node, str], None]) -> None:
+        """A loop over the columns, with ``body`` for each reduction over rows."""
+        nodes = list(dict.fromkeys(node for node, _ in self.columns))
+        if not nodes:
+            return
+        before, i = self.label, f"%{name}.i"
+        self.say(f"br label %{name}")
+        self.open(name)
+        self.say(f"{i} = phi i64 [0, %{before}], [{i}.1, %{name}]")
+        for node in nodes:
+            body(node, i)
+        self.say(
+            f"{i}.1 = add nuw nsw i64 {i}, 1",
+            f"{i}.more = icmp slt i64 {i}.1, %n",
+            f"br i1 {i}.more, label %{name}, label %{name}.done",
+        )
+        self.open(f"{name}.done")
+
+    def begin_column(self, node: Node, index: str) -> None:
+        zero = dict.fromkeys(range(accumulators(node)), lowering.literal(self.e, 0, node.dtype))
+        for which, value in (zero | {0: identity(self.e, node)}).items():
+            self.store_accumulator(
+                f"%begin{self.phase_columns(node)}.{which}", node, which, value, index, "align 1"
+            )
+
+    def end_column(self, node: Node, index: str) -> None:
+        at = self.phase_columns(node)
+        kept = self.loaded_accumulators(f"%end{at}", node, index, "align 1")
+        stored = self.to_memory(finished(self.e, kept), node.dtype)
+        self.flush()
+        place = self.operands.index(node, len(self.region.inputs))
+        self.stored(f"%end{at}.y", node.dtype, stored, f"%d{place}", index, "align 1")
+
+    def phase_columns(self, node: Node) -> int:
+        """A number for the names of a column reduction."""
+        return self.columns.index((node, 0))
+
+    def loaded_accumulators(self, name: str, node: Node, index: str, note: str) -> list[Parts]:
+        return [
+            self.from_memory(
+                self.loaded(f"{name}.{k}", node.dtype, self.accumulator(node, k), index, note),
+                node.dtype,
+            )
+            for k in range(accumulators(node))
+        ]
+
+    def take_column(self, at: int, node: Node, index: str, note: str) -> None:
+        """Let one element into the accumulators of its column; ``%c`` is the row's first column here."""
+        name, start = f"%k{at}.{self.phase_columns(node)}", f"%c{at}"
+        self.say(f"{name}.i = add i64 {index}, {start}")
+        kept = self.loaded_accumulators(name, node, f"{name}.i", note)
+        found = taken(self.e, node, kept, self.values[node.inputs[0]])
+        for which, value in enumerate(found):
+            self.store_accumulator(f"{name}.y{which}", node, which, value, f"{name}.i", note)
+
+    def store_accumulator(
+        self, name: str, node: Node, which: int, value: Parts, index: str, note: str
+    ) -> None:
+        stored = self.to_memory(value, node.dtype)
+        self.flush()
+        self.stored(name, node.dtype, stored, self.accumulator(node, which), index, note)
 
     def chunk_pointer(self, prefix: str, node: Node, start: str) -> str:
         """Where a chunk of a wide value begins; a name that begins with ``prefix``."""
@@ -399,6 +341,8 @@ class _RowWriter(Evaluator):
             node: self.to_memory(self.values[node], node.dtype) for node in places if node in inside
         }
         self.flush()
+        for node in phase.columns:
+            self.take_column(at, node, i, group)
         for node, value in stored.items():
             self.stored(f"%y{at}.{places[node][1:]}", node.dtype, value, places[node], i, group)
         self.say(
@@ -411,30 +355,6 @@ class _RowWriter(Evaluator):
         for node in places:
             self.values.pop(node, None)
         self.metadata += loop_metadata(phase.wide, 10 * at + 10, False)
-
-    # --- memory -----------------------------------------------------------------------------------
-
-    def loaded(self, name: str, dtype: DType, pointer: str, index: str, note: str) -> Parts:
-        """The parts of a value in memory, at element ``index`` of a row or at its only one."""
-        kind = memory_type(dtype)
-        found = []
-        for part, at in enumerate(_indices(dtype, index)):
-            self.say(
-                f"{name}.{part}.at = getelementptr {kind}, ptr {pointer}, i64 {at}",
-                f"{name}.{part} = load {kind}, ptr {name}.{part}.at, {note}",
-            )
-            found.append(Value(kind, f"{name}.{part}"))
-        return tuple(found)
-
-    def stored(
-        self, name: str, dtype: DType, value: Parts, pointer: str, index: str, note: str
-    ) -> None:
-        kind = memory_type(dtype)
-        for part, (at, x) in enumerate(zip(_indices(dtype, index), value, strict=True)):
-            self.say(
-                f"{name}.{part}.at = getelementptr {kind}, ptr {pointer}, i64 {at}",
-                f"store {kind} {x.name}, ptr {name}.{part}.at, {note}",
-            )
 
     def store_narrow(self, node: Node, base: str) -> None:
         """A narrow result to where its row lies, or to its only place."""
@@ -475,13 +395,6 @@ class _RowWriter(Evaluator):
         found = fold_for(node)
         assert found is not None
         return found
-
-
-def _indices(dtype: DType, index: str) -> tuple[str, ...]:
-    """Places of a value's parts, counted in parts."""
-    if dtype.kind == "c":
-        return (f"{index}.real", f"{index}.imag") if index else ("0", "1")
-    return (index or "0",)
 
 
 def _itemsize(dtype: DType) -> int:

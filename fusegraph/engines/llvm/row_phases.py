@@ -1,0 +1,126 @@
+"""The phases of a region over rows: what one pass over a row can compute, and what it must keep.
+
+In: a ``Region`` of wide values (``..., n``) and narrow ones (``..., 1``). Out: its phases, and which
+values wait in memory for a later one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from fusegraph.engines.base import Region
+from fusegraph.engines.llvm.columns import accumulators, is_column
+from fusegraph.engines.llvm.folds import Fold, fold_of
+from fusegraph.graph import Node
+
+CHUNK = 1024  # elements that pass through L1 at a time; whole blocks of a sum of doubles
+
+
+@dataclass(slots=True)
+class Phase:
+    """One pass over a row."""
+
+    wide: list[Node] = field(default_factory=list)
+    folds: list[Node] = field(default_factory=list)
+    columns: list[Node] = field(default_factory=list)  # reductions over the rows, not along them
+    narrow: list[Node] = field(default_factory=list)  # known once the folds are finished
+
+
+def fold_for(node: Node) -> Fold | None:
+    """The fold of a reduction, or None."""
+    return fold_of(node.op.name, node.inputs[0].dtype, node.dtype)
+
+
+def is_carried(node: Node) -> bool:
+    """Does a reduction run along all rows, not along each?"""
+    if node.kind != "reduce" or is_column(node):
+        return False
+    return node.shape[:-1] != node.inputs[0].shape[:-1]
+
+
+def row_length(nodes: Iterable[Node]) -> int:
+    """Elements of the widest values: those of a row."""
+    shapes = [v.shape for node in nodes for v in (node, *node.inputs)]
+    return max(shape[-1] for shape in shapes if shape)
+
+
+def phases_of(region: Region) -> list[Phase]:
+    """Every node in the last phase before it is read, reductions as soon as they can be."""
+    length = row_length(region.nodes)
+    ready = dict.fromkeys(region.inputs, 0)
+    for node in region.nodes:
+        first = max((ready.get(i, 0) for i in node.inputs), default=0)
+        ready[node] = first + 1 if node.kind == "reduce" else first
+    passing = [n for n in region.nodes if n.kind == "reduce" or is_wide(n, length)]
+    last = max(ready[n] - (n.kind == "reduce") for n in passing)
+    for node in reversed(region.nodes):
+        if is_wide(node, length) and node not in region.outputs:
+            readers = [n for n in region.nodes if node in n.inputs]
+            ready[node] = min(ready[n] - (n.kind == "reduce") for n in readers)
+    found = [Phase() for _ in range(last + 1)]
+    for node in region.nodes:
+        if is_column(node):
+            found[ready[node] - 1].columns.append(node)
+        elif node.kind == "reduce":
+            found[ready[node] - 1].folds.append(node)
+        elif is_wide(node, length):
+            found[ready[node]].wide.append(node)
+        elif ready[node]:
+            found[ready[node] - 1].narrow.append(node)
+    return found
+
+
+def is_wide(node: Node, length: int) -> bool:
+    """Has it an element for each column?"""
+    return bool(node.shape) and node.shape[-1] == length
+
+
+def may_write_over(region: Region) -> bool:
+    """May a result be written over an operand of its shape?
+
+    It may where no operand's row is read after a result's row was begun.
+    """
+    length = row_length(region.nodes)
+    found = phase_numbers(phases_of(region))
+    written = [found[n] for n in region.outputs if n in found and is_wide(n, length)]
+    phases = phases_of(region)
+    read = [
+        at
+        for n, at in [*found.items(), *((n, at) for at, p in enumerate(phases) for n in p.columns)]
+        for i in n.inputs
+        if i in region.inputs and is_wide(i, length)
+    ]
+    folded = [at for n, at in found.items() if n.kind == "reduce"]
+    return not written or min(written) >= max([*read, *folded], default=0)
+
+
+def phase_numbers(phases: Sequence[Phase]) -> dict[Node, int]:
+    """The phase of every value of a row, and of every reduction."""
+    return {n: at for at, p in enumerate(phases) for n in (*p.wide, *p.folds)}
+
+
+def kept_values(region: Region, phases: Sequence[Phase]) -> dict[Node, bool]:
+    """Wide values in scratch memory: True where a later phase reads them."""
+    phase_of = phase_numbers(phases)
+    found: dict[Node, bool] = {}
+    for at, phase in enumerate(phases):
+        for node in (*phase.wide, *phase.folds, *phase.columns):
+            for i in node.inputs:
+                if i not in phase_of or i.kind == "reduce" or i in region.outputs:
+                    continue
+                if node in phase.folds or phase_of[i] < at:
+                    found[i] = found.get(i, False) or phase_of[i] < at
+    return found
+
+
+def kept_bytes(region: Region) -> int:
+    """Bytes that a thread keeps of a row, at most."""
+    length = row_length(region.nodes)
+    phases = phases_of(region)
+    rows = sum(
+        node.dtype.itemsize * (length if whole else min(length, CHUNK)) + 64
+        for node, whole in kept_values(region, phases).items()
+    )
+    columns = [n for phase in phases for n in phase.columns for _ in range(accumulators(n))]
+    return rows + sum(node.dtype.itemsize * length + 64 for node in columns)

@@ -1,0 +1,95 @@
+"""The text of a function over rows: blocks of code, loops, and values in memory.
+
+In: lines and values. Out: ``RowText``, whose ``lines`` are the function's body so far; ``row_code`` says
+what is in it.
+"""
+
+from __future__ import annotations
+
+from fusegraph.engines.llvm.codegen import Evaluator, memory_type
+from fusegraph.engines.llvm.ir import Emitter, Value
+from fusegraph.engines.llvm.lowering import Parts
+from fusegraph.graph import DType
+
+
+class RowText(Evaluator):
+    """Writes a function block by block; ``self.e`` writes the block that is open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self.label = "entry"
+        self.blocks = 0
+        self.declared: dict[str, None] = {}
+
+    def open(self, label: str) -> None:
+        """Begin a block of code; names in it are of its own."""
+        self.lines.append(f"{label}:")
+        self.label = label
+        self.blocks += 1
+        self.e = Emitter(f"b{self.blocks}_")
+
+    def flush(self) -> None:
+        """Write what the open block has computed so far."""
+        self.lines += self.e.lines
+        self.declared.update(dict.fromkeys(self.e.declarations))
+        self.blocks += 1
+        self.e = Emitter(f"b{self.blocks}_")
+
+    def say(self, *lines: str) -> None:
+        self.lines += [f"  {line}" for line in lines]
+
+    def word(self, name: str, at: int) -> None:
+        self.say(
+            f"%{name}.at = getelementptr i64, ptr %words, i64 {at}",
+            f"%{name} = load i64, ptr %{name}.at",
+        )
+
+    def loop_begin(self, name: str, count: str, after: str) -> None:
+        before = self.label
+        self.say(f"br label %{name}.head")
+        self.open(f"{name}.head")
+        self.say(
+            f"%{name} = phi i64 [0, %{before}], [%{name}.1, %{name}.next]",
+            f"%{name}.more = icmp slt i64 %{name}, {count}",
+            f"br i1 %{name}.more, label %{name}.body, label %{after}",
+        )
+        self.open(f"{name}.body")
+
+    def loop_end(self, name: str, after: str) -> None:
+        if name == "row":
+            self.say(f"br label %{name}.next")
+            self.open(f"{name}.next")
+        self.say(f"%{name}.1 = add nuw nsw i64 %{name}, 1", f"br label %{name}.head")
+        self.open(after)
+
+    # --- memory -----------------------------------------------------------------------------------
+
+    def loaded(self, name: str, dtype: DType, pointer: str, index: str, note: str) -> Parts:
+        """The parts of a value in memory, at element ``index`` of a row or at its only one."""
+        kind = memory_type(dtype)
+        found = []
+        for part, at in enumerate(_indices(dtype, index)):
+            self.say(
+                f"{name}.{part}.at = getelementptr {kind}, ptr {pointer}, i64 {at}",
+                f"{name}.{part} = load {kind}, ptr {name}.{part}.at, {note}",
+            )
+            found.append(Value(kind, f"{name}.{part}"))
+        return tuple(found)
+
+    def stored(
+        self, name: str, dtype: DType, value: Parts, pointer: str, index: str, note: str
+    ) -> None:
+        kind = memory_type(dtype)
+        for part, (at, x) in enumerate(zip(_indices(dtype, index), value, strict=True)):
+            self.say(
+                f"{name}.{part}.at = getelementptr {kind}, ptr {pointer}, i64 {at}",
+                f"store {kind} {x.name}, ptr {name}.{part}.at, {note}",
+            )
+
+
+def _indices(dtype: DType, index: str) -> tuple[str, ...]:
+    """Places of a value's parts, counted in parts."""
+    if dtype.kind == "c":
+        return (f"{index}.real", f"{index}.imag") if index else ("0", "1")
+    return (index or "0",)
