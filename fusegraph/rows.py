@@ -165,7 +165,14 @@ class _RowPass:
     # --- placing ----------------------------------------------------------------------------------
 
     def place(self, unit: Unit) -> None:
-        """A unit into the first group that reads it and may take it, or a group of its own."""
+        """A unit into the first group that reads it and may take it, or a group of its own.
+
+        Its readers come together first: one that stayed apart would need its value stored.
+        """
+        for value in unit.region.outputs:
+            readers = self.direct.get(value, [])
+            if len(readers) > 1:
+                self.join_siblings(value, readers)
         group = self.single(unit, stored=False)
         for home in self.reading_groups(unit):
             failed = self.refusal(group, home)

@@ -128,6 +128,8 @@ SHARED = {
     "mean and max": (lambda x: (x.sum(axis=0), x.max(axis=0)), 1),
     "sum and sum of squares": (lambda x: (x.sum(), (x * x).sum()), 1),
     "rows and columns": (lambda x: (x.sum(axis=0), x.max(axis=1)), 1),
+    "ends of a value": (lambda x: ((x - 1).min(), (x - 1).max()), 1),
+    "sums of a value": (lambda x: ((e := x * x + 1).sum(axis=0), e.sum(axis=1), e.max()), 1),
     "value and its sum": (lambda x: ((e := fg.exp(x)), e.sum(axis=0)), 1),
 }
 
