@@ -40,6 +40,7 @@ class Reason(StrEnum):
     CACHE = "cache"  # a row of the panel does not stay in cache
     COST = "cost"  # fusing would cost more time than it saves
     FUSED = "fused"  # the value stays in the kernel
+    RECOMPUTED = "recomputed"  # it is made again where it is read: that moves fewer bytes
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -22,6 +22,7 @@ from fusegraph.kernel import Kernel, most_scratch
 from fusegraph.machine import Machine
 from fusegraph.ops import OPS
 from fusegraph.options import Options
+from fusegraph.recompute import recompute
 from fusegraph.rewrite import Rewritten, rewrite
 from fusegraph.rows import share_rows
 from fusegraph.views import Order, array_order, order_through
@@ -125,8 +126,8 @@ class Plan:
 
     @cached_property
     def kernel_of(self) -> dict[Node, str]:
-        """The kernel that computes each node of the rewritten graph."""
-        return {node: k.name for k in self.kernels for node in k.region.nodes}
+        """The first kernel that computes each node of the rewritten graph."""
+        return {node: k.name for k in reversed(self.kernels) for node in k.region.nodes}
 
 
 def build_plan(outputs: Sequence[Node], options: Options, machine: Machine) -> Plan:
@@ -147,6 +148,7 @@ def build_plan(outputs: Sequence[Node], options: Options, machine: Machine) -> P
     if options.fuse:
         bits = options.exact or options.engine == "numpy"
         fused = share_rows(fused, rewritten.outputs, order, orders, machine, bits)
+        fused = recompute(fused, rewritten.outputs)
     if options.verify:
         verify(graph)
         verify(rewritten.outputs)
@@ -321,7 +323,7 @@ def _with_drops(raw: list[Any], slots: dict[Node, int], kept: set[Node]) -> tupl
 
 def cuts_by_unit(fused: Fused) -> dict[Unit, tuple[Decision, ...]]:
     """The edges into each unit that stayed cut."""
-    unit_of = {node: unit for unit in fused.units for node in unit.region.nodes}
+    unit_of = {node: unit for unit in reversed(fused.units) for node in unit.region.nodes}
     found: dict[Unit, list[Decision]] = {}
     for decision in fused.decisions:
         if not decision.fused and decision.consumer in unit_of:

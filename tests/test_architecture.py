@@ -45,7 +45,7 @@ LAYERS = (
     ("engines",),
     ("engines.products", "options", "expression", "fuse"),
     ("timing",),
-    ("rows",),
+    ("rows", "recompute"),
     ("calibrate", "kernel"),
     ("choice",),
     ("plan",),

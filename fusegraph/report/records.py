@@ -12,7 +12,7 @@ import networkx as nx
 
 from fusegraph.buffers import Pool
 from fusegraph.cost import base
-from fusegraph.fuse import Decision
+from fusegraph.fuse import Decision, Reason
 from fusegraph.graph import Node, topological
 from fusegraph.kernel import Kernel, Tier
 from fusegraph.plan import Plan
@@ -48,6 +48,11 @@ def value_name(plan: Plan, node: Node) -> str:
     """The name of a stored value, or ``kernel:op`` of one that stays inside a kernel."""
     found = plan.names.get(node)
     return found or f"{plan.kernel_of.get(node, '')}:{node.op.name}"
+
+
+def recomputed(plan: Plan) -> list[Decision]:
+    """The edges whose value is made again where it is read."""
+    return [d for d in plan.decisions if d.reason is Reason.RECOMPUTED]
 
 
 def decision_record(plan: Plan, decision: Decision) -> DecisionRecord:
@@ -138,6 +143,7 @@ def plan_record(plan: Plan) -> dict[str, Any]:
         "kernels": [kernel_record(plan, kernel) for kernel in plan.kernels],
         "rewrites": [asdict(fired) for fired in plan.rewritten.fired],
         "not_fused": [asdict(decision_record(plan, d)) for d in plan.decisions if not d.fused],
+        "recomputed": [asdict(decision_record(plan, d)) for d in recomputed(plan)],
         "traffic": plan.traffic.to_dict(),
         "peak_bytes": plan.peak_bytes,
         "peak_kernel": plan.peak_kernel,

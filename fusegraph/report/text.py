@@ -20,6 +20,7 @@ from fusegraph.report.records import (
     decision_record,
     input_nodes,
     panels_record,
+    recomputed,
 )  # fmt: skip
 from fusegraph.report.units import bytes_text, count_text, seconds_text
 
@@ -130,7 +131,20 @@ def _left_out(count: int, noun: str) -> list[str]:
 
 
 def not_fused(plan: Plan) -> list[str]:
-    """Every edge that stayed cut, with its reason."""
+    """Every edge that stayed cut, with its reason, and every value that is made again instead."""
+    return [*_cut(plan), *_made_again(plan)]
+
+
+def _made_again(plan: Plan) -> list[str]:
+    again = recomputed(plan)
+    lines = ["", "made again instead of stored:"] if again else []
+    for decision in again[:SHOWN]:
+        d = decision_record(plan, decision)
+        lines.append(f"  {d.producer} for {d.consumer}: {d.detail}")
+    return [*lines, *_left_out(len(again), "value")]
+
+
+def _cut(plan: Plan) -> list[str]:
     cut = [d for d in plan.decisions if not d.fused]
     if not cut:
         return ["not fused: nothing"]

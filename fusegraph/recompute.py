@@ -1,0 +1,161 @@
+"""The recompute pass: a value that is cheap to make is made again where that moves fewer bytes.
+
+In: the units of the fusion and the row pass. Out: the same, where some values are computed in every unit
+that reads them and stored by none. ``x - x.mean()`` is needed before and after its deviation is known:
+stored, it is written once and read once; made again, ``x`` is read instead.
+
+Only arithmetic is made again whose bits are NumPy's on every engine, so the copies are equal, and only
+from what is in memory anyway. Inside one kernel a value is still computed once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+
+from fusegraph.cost import base, kernel_cost
+from fusegraph.engines import ELEMENTWISE_ENGINES
+from fusegraph.engines.base import Extent, Region
+from fusegraph.fuse import ALONE, Decision, Fused, Reason, Unit
+from fusegraph.graph import Node
+
+CHEAP = ("move", "add", "multiply", "compare", "select")  # classes of operations
+MOST_OPERATIONS = 4  # of a value: so many take less time than the bytes of a result
+
+
+def recompute(fused: Fused, outputs: Sequence[Node]) -> Fused:
+    """Make values again instead of storing them.
+
+    Parameters
+    ----------
+    fused : Fused
+    outputs : sequence of Node
+        Results: they are stored in any case.
+    """
+    if len(fused.units) < 2:
+        return fused
+    units = list(fused.units)
+    kept = {base(node) for node in outputs}
+    made: dict[Node, str] = {}  # values that are made again, and what that saves
+    for at in range(len(units)):
+        for value in units[at].region.outputs:
+            nodes = None if value in kept else _made_of(value, units[at].region)
+            changed = _without(value, nodes, units, at) if nodes else None
+            if nodes and changed:
+                saved = sum(_bytes_moved(units[place]) for place in changed)
+                saved -= sum(map(_bytes_moved, changed.values()))
+                made[value] = (
+                    f"{len(nodes)} operation{'s' * (len(nodes) > 1)} and {saved:,} bytes less"
+                )
+                for place, unit in changed.items():
+                    units[place] = unit
+    if not made:
+        return fused
+    return replace(
+        fused,
+        units=tuple(unit for unit in units if unit.region.outputs),
+        decisions=tuple(_revised(decision, made) for decision in fused.decisions),
+    )
+
+
+def _made_of(value: Node, region: Region) -> list[Node] | None:
+    """The operations that make a value from what its region reads, or None where they are not cheap."""
+    found: dict[Node, None] = {}
+    waiting = [value]
+    while waiting:
+        node = waiting.pop()
+        if node in found or node in region.inputs or node.kind == "const":
+            continue
+        plain = node.kind == "elementwise" and not node.op.ulp and node.params != ALONE
+        if not plain or node.op.flop_class not in CHEAP or len(found) == MOST_OPERATIONS:
+            return None
+        found[node] = None
+        waiting += node.inputs
+    return [node for node in region.nodes if node in found]
+
+
+def _without(
+    value: Node, nodes: list[Node], units: Sequence[Unit], at: int
+) -> dict[int, Unit] | None:
+    """The units that change where ``value`` is made again, by place; None where that gains nothing."""
+    readers = [k for k, unit in enumerate(units) if k != at and _reads(unit, value)]
+    changed = {at: _storing_less(units[at], value)}
+    for place in readers:
+        unit = _making(units[place], value, nodes, units[at])
+        if unit is None:
+            return None
+        changed[place] = unit
+    before, after = (
+        sum(_bytes_moved(unit) for unit in some)
+        for some in ([units[place] for place in changed], changed.values())
+    )
+    return changed if after < before else None
+
+
+def _reads(unit: Unit, value: Node) -> bool:
+    return any(base(i) is value for i in unit.region.inputs)
+
+
+def _bytes_moved(unit: Unit) -> int:
+    region = unit.region
+    return kernel_cost((), region.inputs, region.outputs).bytes_moved if region.outputs else 0
+
+
+def _storing_less(unit: Unit, value: Node) -> Unit:
+    """A unit that keeps ``value`` to itself; without outputs where it stored nothing else."""
+    region = unit.region
+    outputs = tuple(node for node in region.outputs if node is not value)
+    needed = _needed(region.nodes, outputs)
+    inputs = tuple(i for i in region.inputs if any(i in n.inputs for n in needed))
+    return replace(unit, region=Region(tuple(needed), inputs, outputs, region.shape))
+
+
+def _needed(nodes: Sequence[Node], outputs: Collection[Node]) -> list[Node]:
+    """The nodes that the outputs depend on, in order."""
+    wanted = set(outputs)
+    for node in reversed(nodes):
+        if node in wanted:
+            wanted.update(node.inputs)
+    return [node for node in nodes if node in wanted]
+
+
+def _making(unit: Unit, value: Node, nodes: list[Node], source: Unit) -> Unit | None:
+    """A unit that makes ``value`` itself, as ``source`` does; None where it cannot."""
+    region = unit.region
+    if value not in region.inputs:
+        return None  # it reads a view of it
+    if any(n.kind not in ("elementwise", "reduce") or n.params == ALONE for n in region.nodes):
+        return None  # the right side of a product is read whole, and some are to stay alone
+    if not (unit.elementwise or unit.panels) or value.shape != region.shape:
+        return None
+    members = tuple(dict.fromkeys((*nodes, *region.nodes)))
+    inside = set(members)
+    inputs = tuple(
+        dict.fromkeys(i for n in members for i in n.inputs if i not in inside and i.kind != "const")
+    )
+    made = Region(members, inputs, region.outputs, region.shape)
+    # An engine that was asked for keeps what it can run.
+    common = [e for e in unit.engines if e in source.engines or not source.elementwise]
+    engines = tuple(_able(common, made, nodes))
+    if unit.elementwise and not engines:
+        return None
+    return replace(unit, region=made, engines=engines if unit.elementwise else unit.engines)
+
+
+def _able(engines: Sequence[str], region: Region, nodes: Sequence[Node]) -> Iterator[str]:
+    """The engines that run ``nodes`` too, within their limits."""
+    constants = {i for n in region.nodes for i in n.inputs if i.kind == "const"}
+    live = len(region.inputs) + len(region.nodes)
+    extent = Extent(len(region.inputs), len(constants), len(region.outputs), live)
+    for name in engines:
+        engine = ELEMENTWISE_ENGINES[name]
+        if engine.limit(extent) is None and not any(engine.refuses(n) for n in nodes):
+            yield name
+
+
+def _revised(decision: Decision, made: dict[Node, str]) -> Decision:
+    """A decision about an edge whose value is not stored any more."""
+    detail = made.get(decision.producer)
+    if detail is None or decision.fused:
+        return decision
+    return replace(decision, fused=True, reason=Reason.RECOMPUTED, detail=detail, bytes=0)
