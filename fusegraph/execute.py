@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from fusegraph.buffers import POOL, SCRATCH
+from fusegraph.buffers import POOL, SCRATCH, Pool
 from fusegraph.engines import ELEMENTWISE_ENGINES
 from fusegraph.engines.base import Array, DirectCall
-from fusegraph.graph import Node
+from fusegraph.graph import DType, Node, Shape
 from fusegraph.kernel import Kernel, Tier
 from fusegraph.plan import Plan, Step
 from fusegraph.schedules import SCHEDULES, compiled_jobs
@@ -78,61 +79,73 @@ class Program:
     def direct(self, arrays: Sequence[Array], several: bool) -> DirectCall | None:
         """The program as a direct call on arrays like these, or None.
 
-        It has one where it is one kernel that is one job of compiled code, over C-ordered arrays, and
-        its results are those of that kernel, all of them. Views are no work where they begin where
-        their source does and are C-ordered too: then the kernel takes the source, or the result has
-        the view's shape.
+        It has one where every kernel is jobs of compiled code, for good and over C-ordered arrays, and
+        its results are results of kernels. Views are no work where they begin where their source does
+        and are C-ordered too: then a kernel takes the source, or the result has the view's shape.
         """
-        found = self._one_kernel()
-        if found is None or not all(a.flags.c_contiguous for a in arrays):
+        if not all(a.flags.c_contiguous for a in arrays):
             return None
-        kernel, own = found
         trail = _Trail(arrays)
-        for step in self.plan.steps:
-            if not (trail.compute(step, kernel) if step is own else trail.see(step)):
+        for step, (runner, kernel, _) in zip(self.plan.steps, self._steps, strict=True):
+            now = runner.kernel if isinstance(runner, TieredRunner) else kernel
+            if not (trail.see(step) if now is None else trail.compute(step, now)):
                 return None
         results = [trail.roots.get(slot, -1) for slot in self._outputs]
-        if sorted(results) != sorted(own.outputs):
+        if len({*results} & trail.made.keys()) < len(results) or not trail.jobs:
             return None
-        compiled = compiled_jobs(
-            kernel, [trail.values[slot] for slot in (*own.inputs, *own.outputs)]
-        )
-        if compiled is None:
+        shown = [(trail.values[slot].shape, trail.values[slot].dtype) for slot in self._outputs]
+        held = sum(Pool.footprint(trail.nbytes(key)) for key in trail.made)
+        if (
+            held > self.plan.peak_bytes
+        ):  # a value that is dropped on the way would be held to the end
             return None
-        made = [trail.values[slot] for slot in self._outputs]
-        outlets = [POOL.outlet(array.shape, array.dtype) for array in made]
-        outlets += [POOL.outlet(shape, dtype) for shape, dtype in compiled.between]
-        count = len(arrays)
-        slots = [trail.roots[slot] for slot in own.inputs]
-        slots += [count + results.index(slot) for slot in own.outputs]
-        slots += range(count + len(made), count + len(outlets))
-        work = [(job, [slots[at] for at in places], n) for job, places, n in compiled.jobs]
-        engine = ELEMENTWISE_ENGINES[kernel.engine]
-        return engine.direct_call(work, arrays, outlets, len(made), several)
+        others = {key: kind for key, kind in trail.made.items() if key not in results}
+        outlets = [POOL.outlet(*kind) for kind in (*shown, *others.values())]
+        place_of = {key: at for at, key in enumerate((*range(len(arrays)), *results, *others))}
+        work = [(job, [place_of[k] for k in keys], n) for job, keys, n in trail.jobs]
+        engine = ELEMENTWISE_ENGINES[trail.engine]
+        return engine.direct_call(work, arrays, outlets, len(results), several)
 
-    def _one_kernel(self) -> tuple[Kernel, Step] | None:
-        """The one kernel that runs from now on, and its step; None where there are others."""
-        found = None
-        for step, (runner, kernel, _) in zip(self.plan.steps, self._steps, strict=True):
-            if kernel is not None and found is not None:
-                return None
-            if kernel is not None:
-                found = (runner.kernel if isinstance(runner, TieredRunner) else kernel, step)
-        return None if found is None or found[0].tier is not None else found
+
+Key = int | tuple[int, int]
+"""An argument's slot, that of a kernel's result, or an array between the jobs of a kernel."""
 
 
 class _Trail:
-    """Where values come from: ``roots`` has the argument or result that a view of it begins with."""
+    """What a program does, followed on arrays.
+
+    ``roots`` has the argument or result that a value begins with, ``made`` the shape and dtype of what
+    kernels make, ``jobs`` their compiled jobs with the keys of their operands and their threads.
+    """
 
     def __init__(self, arrays: Sequence[Array]) -> None:
         self.values = dict(enumerate(arrays))
         self.roots = {slot: slot for slot in self.values}
+        self.made: dict[Key, tuple[Shape, DType]] = {}
+        self.jobs: list[tuple[Any, list[Key], int]] = []
+        self.engine = ""
 
     def compute(self, step: Step, kernel: Kernel) -> bool:
-        """Results like those of the step's kernel; are its operands known?"""
+        """Note the jobs of a kernel; False where it is not compiled, or not for good."""
+        if kernel.tier is not None or any(slot not in self.roots for slot in step.inputs):
+            return False
         for slot, node in zip(step.outputs, kernel.region.outputs, strict=True):
             self.values[slot], self.roots[slot] = allocate(kernel, node), slot
-        return all(slot in self.roots for slot in step.inputs)
+            self.made[slot] = node.shape, node.dtype
+        found = compiled_jobs(kernel, [self.values[s] for s in (*step.inputs, *step.outputs)])
+        if found is None:
+            return False
+        between: list[Key] = [(len(self.jobs), at) for at in range(len(found.between))]
+        self.made.update(zip(between, found.between, strict=True))
+        keys: list[Key] = [*(self.roots[slot] for slot in step.inputs), *step.outputs, *between]
+        self.jobs += [(job, [keys[at] for at in places], n) for job, places, n in found.jobs]
+        self.engine = kernel.engine
+        return True
+
+    def nbytes(self, key: Key) -> int:
+        """Bytes of what a kernel makes."""
+        shape, dtype = self.made[key]
+        return math.prod(shape) * dtype.itemsize
 
     def see(self, step: Step) -> bool:
         """The view of a step; does it lie where its source does, all of it and C-ordered?"""

@@ -146,7 +146,41 @@ def test_options_in_force_count():
         assert not any(ready.direct for ready in f._ready.values() if ready.used > 2)
 
 
-def test_a_plan_that_captures_arrays_or_takes_several_kernels_has_no_direct_call():
+def shares(x):
+    e = fg.exp(x - x.max())
+    return e / e.sum()
+
+
+SEVERAL = {
+    "mean": lambda x: x.mean(),
+    "column means": lambda x: x.mean(axis=0),
+    "normalise": lambda x: (x - x.mean()) / (x.std() + 1e-6),
+    "a value is stored between": shares,
+    "mean and what it leaves": lambda x: (x.mean(axis=0), x - x.mean(axis=0)),
+}
+
+
+@pytest.mark.parametrize("build", SEVERAL.values(), ids=SEVERAL)
+def test_several_kernels_are_one_call(build):
+    x = np.abs(values(4000, 1000))  # so large that reductions alone are compiled
+    f = fg.jit(build, engine="llvm", threads=2)
+    first = f(x)
+    assert len(f.plan(x).kernels) > 1
+    for count in range(1, 4):
+        alike(f(x), first)
+        assert direct_calls(f) == count
+
+
+def test_a_call_holds_no_more_than_its_plan_says():
+    """Between jobs nothing is dropped, so a chain of large values goes the long way."""
+    x = np.abs(values(4000, 1000))  # so large that reductions alone are compiled
+    f = fg.jit(lambda x: shares(shares(shares(x))), engine="llvm")
+    first = f(x)
+    alike(f(x), first)
+    assert direct_calls(f) == 0
+
+
+def test_a_plan_that_captures_arrays_or_multiplies_has_no_direct_call():
     outside = values(60)
     f = fg.jit(lambda a: a * outside, engine="llvm")
     g = fg.jit(lambda a: a @ a.T + 1, engine="llvm")
