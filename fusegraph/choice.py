@@ -294,18 +294,21 @@ def _panel_kernel(
     )
     compiled = {node for part in body.compiled for node in part.nodes}
     if engine is not None:
-        compute += sum(engine.row_seconds(part.nodes) for part in body.compiled)
+        compute += sum(engine.row_seconds(part.nodes, machine) for part in body.compiled)
     numpy = ELEMENTWISE_ENGINES[FALLBACK]
     if panels.narrow:  # calls run along the rows, of copies in panel order
         turned = sum(v.size for v in (*region.inputs, *region.outputs) if v.shape[-1:] != (1,))
         compute += numpy.packing_seconds(turned)
     else:
-        compute += numpy.row_seconds([node for node in region.nodes if node not in compiled])
+        left = [node for node in region.nodes if node not in compiled]
+        compute += numpy.row_seconds(left, machine)
     alone = body.whole_stage is not None  # a panel is no call from Python
     calls = 0 if alone else panels.count * len(body.steps)
 
     def timed(threads: int) -> Prediction:
-        launch = machine.launch[FALLBACK] + (PARTIALS if panels.partial else 0.0)
+        launch = machine.launch[FALLBACK]
+        if panels.partial:
+            launch += SHARING if alone else PARTIALS
         step = machine.step[FALLBACK]
         if threads > 1:
             launch += SHARING if alone else machine.waking

@@ -107,7 +107,7 @@ class Engine(Protocol):
     def nanoseconds(self, node: Node, machine: Machine) -> float:
         """Nanoseconds per element of one node on one thread, operands in cache."""
 
-    def row_seconds(self, nodes: Sequence[Node]) -> float:
+    def row_seconds(self, nodes: Sequence[Node], machine: Machine) -> float:
         """Seconds that the rows of a stage of a panel take on one thread, beside their elements."""
 
     def packing_seconds(self, elements: int) -> float:

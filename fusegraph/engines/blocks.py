@@ -72,7 +72,7 @@ class NumpyEngine:
             cost += casts * machine.ns(self.name, "astype", dtype.name, "move")
         return cost
 
-    def row_seconds(self, nodes: Sequence[Node]) -> float:
+    def row_seconds(self, nodes: Sequence[Node], machine: Machine) -> float:
         """What an inner loop of NumPy's costs to begin: once a row where rows are reduced or shared."""
         return ROW_SECONDS * sum(_short_loops(node) for node in nodes)
 

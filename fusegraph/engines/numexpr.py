@@ -99,7 +99,7 @@ class NumexprEngine:
         dtype = node.inputs[0].dtype if node.dtype.kind == "b" else node.dtype
         return machine.ns(self.name, node.op.name, dtype.name, node.op.flop_class)
 
-    def row_seconds(self, nodes: Sequence[Node]) -> float:
+    def row_seconds(self, nodes: Sequence[Node], machine: Machine) -> float:
         return 0.0
 
     def product(self, node: Node, packed: bool) -> None:
