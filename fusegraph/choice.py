@@ -37,6 +37,9 @@ LEAST_SHARE = 16384  # elements of a block that threads share by machine code
 LARGEST_BLOCK = 131072  # elements; larger blocks were never faster
 # Leaving numpy for another engine must be predicted to save this share: predictions are off by as much.
 MARGIN = 0.8
+# Several threads must be predicted to take less than this share of one's time where Python wakes them: exp of
+# 300,000 float32 was predicted at 164 us on two and 171 on one, and took 230 and 140.
+THREADS_MARGIN = 0.8
 PARTIALS = 10e-6  # seconds: memory for partial results, and putting them together
 # Seconds until a thread takes part that looks for work in compiled code: a triad of 100,000 float32 took
 # 14.9 us on one thread and 7.4 on two.
@@ -171,7 +174,8 @@ def _predict(engine: Engine, region: Region, cost: Cost, setting: Setting) -> Tr
     packed = sum(v.size for v in region.inputs if setting.orders[v] is None)
     alone = _timed(engine, region, cost, setting, 1, packed)
     shared = _timed(engine, region, cost, setting, bound, packed)
-    if bound == 1 or alone.seconds <= shared.seconds:
+    margin = 1.0 if engine.compiles else THREADS_MARGIN
+    if bound == 1 or alone.seconds * margin <= shared.seconds:
         return Trial(engine, alone, 1)
     return Trial(engine, shared, bound)
 
@@ -316,7 +320,8 @@ def _panel_kernel(
         seconds = compute / threads + step * calls
         return predict(machine, seconds, cost, launch, threads)
 
-    threads = min((1, bound), key=lambda n: timed(n).seconds)
+    margin = 1.0 if alone else THREADS_MARGIN
+    threads = bound if timed(bound).seconds < margin * timed(1).seconds else 1
     prediction = timed(threads)
     return Kernel(
         name=name,

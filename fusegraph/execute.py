@@ -29,7 +29,7 @@ Runner = Callable[[list[Array], Targets], None]
 class Program:
     """A plan that is ready to run, from any number of threads."""
 
-    __slots__ = ("_empty", "_outputs", "_steps", "plan")
+    __slots__ = ("_empty", "_outputs", "_steps", "_tiers", "plan")
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -38,6 +38,7 @@ class Program:
             self._empty[slot] = data
         self._outputs = plan.output_slots
         self._steps = [(_runner(step), step.kernel, step.drop) for step in plan.steps]
+        self._tiers = [r for r, _, _ in self._steps if isinstance(r, TieredRunner)]
 
     def run(
         self,
@@ -75,6 +76,11 @@ class Program:
             for slot in drop:
                 values[slot] = None
         return [values[slot] for slot in self._outputs]
+
+    @property
+    def tiers_reached(self) -> int:
+        """Kernels that run in their compiled form by now."""
+        return sum(runner.kernel is runner.tier.kernel for runner in self._tiers)
 
     def direct(self, arrays: Sequence[Array], several: bool) -> DirectCall | None:
         """The program as a direct call on arrays like these, or None.

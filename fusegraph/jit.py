@@ -73,6 +73,7 @@ class Ready:
     several: bool
     used: int = 0
     direct: DirectCall | None = None
+    tried: int = -1  # compiled kernels when it was last tried to make one
 
 
 def jit(function: Callable[..., Any] | None = None, **changes: Any) -> Any:
@@ -144,9 +145,13 @@ class JitFunction:
 
     def _go_direct(self, ready: Ready, args: Any) -> None:
         """Let later calls like this one go to compiled code at once, where the plan has come to that."""
+        reached = ready.program.tiers_reached
+        if ready.direct is None and ready.tried == reached:
+            return
         if not all(type(value) is np.ndarray and value.dtype.isnative for value in args):
             return
-        ready.direct = ready.direct or ready.program.direct(args, ready.several)
+        if ready.direct is None:
+            ready.direct, ready.tried = ready.program.direct(args, ready.several), reached
         if ready.direct is None:
             return
         outer, known = self._direct
