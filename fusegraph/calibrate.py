@@ -39,8 +39,8 @@ def current_machine() -> Machine:
         if not _current:
             path = profiles.cache_file()
             found = profiles.load(path)
-            if found is None:
-                found = measure()
+            if found is None or not ELEMENTWISE_ENGINES.keys() <= found.launch.keys():
+                found = measure()  # an engine was installed since
                 profiles.save(found, path)
             _current.append(found)
         return _current[0]

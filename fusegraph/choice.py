@@ -37,8 +37,8 @@ LEAST_SHARE = 16384  # elements of a block that threads share by machine code
 LARGEST_BLOCK = 131072  # elements; larger blocks were never faster
 # Leaving numpy for another engine must be predicted to save this share: predictions are off by as much.
 MARGIN = 0.8
-# Several threads must be predicted to take less than this share of one's time where Python wakes them: exp of
-# 300,000 float32 was predicted at 164 us on two and 171 on one, and took 230 and 140.
+# Where Python wakes them, several threads must be predicted to take less than this share of one's time:
+# exp of 300,000 float32 was predicted at 164 us on two and 171 on one, and took 230 and 140.
 THREADS_MARGIN = 0.8
 PARTIALS = 10e-6  # seconds: memory for partial results, and putting them together
 # Seconds until a thread takes part that looks for work in compiled code: a triad of 100,000 float32 took

@@ -192,6 +192,16 @@ def test_a_profile_is_measured_once_and_kept(cache, measured, monkeypatch):
     assert fg.machine().name == "measured 1"
 
 
+def test_an_engine_that_was_installed_since_is_measured(cache, measured):
+    """A profile of before knew nothing of it, and planning failed with a KeyError."""
+    launch = {"numpy": 1e-6, "numexpr": 2e-6}
+    known = {k: n for k, n in default_machine().nanoseconds.items() if not k.startswith("llvm ")}
+    profiles.save(replace(default_machine(), launch=launch, nanoseconds=known), cache)
+    assert profiles.load(cache) is not None
+    assert set(ELEMENTWISE_ENGINES) <= set(calibrate.current_machine().launch)
+    assert len(measured) == (len(ELEMENTWISE_ENGINES) > 2)
+
+
 def test_recalibrating_measures_again_and_keeps_that(cache, measured):
     assert calibrate.current_machine().name == "measured 1"
     again = calibrate.recalibrate()
