@@ -1,10 +1,10 @@
 """Direct calls: a job as a function of the interpreter's own kind, with no Python in between.
 
-In: a job of fixed shapes, the arrays that it takes and what makes those that it gives. Out: a callable
+In: jobs of fixed shapes, the arrays that they take and what makes those that they give. Out: a callable
 of arrays, which gives None where they are not dense arrays of those shapes and dtypes. One compiled
 function serves all of them: it checks its arguments where they lie in memory, asks for results, puts
-addresses into the job and runs it. A triad of 1,000 float32 took 4.4 us by way of Python's lists and
-keys and takes 0.9 so, of 100,000 on two threads 15.9 and 9.1; 0.8 and 8.1 in numba.
+addresses into each job and runs it. A triad of 1,000 float32 took 4.4 us by way of Python's lists and
+keys and takes 0.8 so, of 100,000 on two threads 15.9 and 7.4; 1.0 and 8.1 in numba.
 """
 
 from __future__ import annotations
