@@ -50,8 +50,13 @@ class Pool:
         self.bound = bound
         self._blocks: dict[int, list[Kept]] = {}
         # How many references a block has that only the pool holds: tried, since interpreters differ.
-        probe = [(np.empty(0, np.uint8), 0)]
-        self._unused = next(n for n in itertools.count() if _first_unused(probe, n))
+        # A debugger that looks at local values would hold one of them.
+        probe, tracer = [(np.empty(0, np.uint8), 0)], sys.gettrace()
+        sys.settrace(None)
+        try:
+            self._unused = next(n for n in itertools.count() if _first_unused(probe, n))
+        finally:
+            sys.settrace(tracer)
 
     @staticmethod
     def footprint(nbytes: int) -> int:

@@ -22,7 +22,8 @@ from fusegraph.graph import Node
 from fusegraph.kernel import Kernel, with_tier
 from fusegraph.machine import Machine
 from fusegraph.options import Options
-from fusegraph.panels import Panels, partial_bytes
+from fusegraph.panels import Panels, lay_panels, partial_bytes
+from fusegraph.rows import own_rows
 from fusegraph.timing import (
     WORTH_A_THREAD,
     Prediction,
@@ -387,7 +388,7 @@ def _single_call(
         scratch = library_scratch(node, setting.orders)
     cost = kernel_cost(region.nodes, region.inputs, region.outputs, reread, first_touch)
     prediction = predict(machine, compute, cost, machine.launch["numpy"], threads)
-    return Kernel(
+    kernel = Kernel(
         name=name,
         region=region,
         engine=engine,
@@ -405,3 +406,26 @@ def _single_call(
         scratch_bytes=scratch,
         body=body,
     )
+    compiled = _compiled_reduction(name, region, cost, decisions, setting)
+    if compiled is None or options.engine == compiled.engine:
+        return compiled or kernel
+    return with_tier(kernel, compiled, compiled.body.compile_seconds)
+
+
+def _compiled_reduction(
+    name: str, region: Region, cost: Cost, decisions: tuple[Decision, ...], setting: Setting
+) -> Kernel | None:
+    """A reduction in panels that are compiled, or None where no engine that may run has code for it."""
+    node, options = region.nodes[0], setting.options
+    rows = own_rows(node, True, False) if node.kind == "reduce" else None
+    if not rows or options.exact or not node.inputs[0].size:
+        return None
+    if setting.orders[node.inputs[0]] != tuple(range(len(node.inputs[0].shape))):
+        return None
+    for engine in ELEMENTWISE_ENGINES.values():
+        if engine.compiles and options.engine in ("auto", engine.name):
+            panels = lay_panels([node], rows, setting.machine, False, True)
+            found = _panel_kernel(name, region, panels, cost, engine, decisions, setting)
+            if found.body.whole_stage is not None and not panels.narrow:
+                return found
+    return None

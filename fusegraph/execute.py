@@ -29,7 +29,7 @@ Runner = Callable[[list[Array], Targets], None]
 class Program:
     """A plan that is ready to run, from any number of threads."""
 
-    __slots__ = ("_empty", "_outputs", "_steps", "_tiers", "plan")
+    __slots__ = ("_empty", "_inputs", "_outputs", "_steps", "_tiers", "plan")
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -37,6 +37,7 @@ class Program:
         for slot, data in plan.constants:
             self._empty[slot] = data
         self._outputs = plan.output_slots
+        self._inputs = plan.input_count
         self._steps = [(_runner(step), step.kernel, step.drop) for step in plan.steps]
         self._tiers = [r for r, _, _ in self._steps if isinstance(r, TieredRunner)]
 
@@ -62,7 +63,8 @@ class Program:
         list of numpy.ndarray
         """
         values = self._empty.copy()
-        values[: len(arrays)] = arrays
+        # Behind the last array that is read come constants, whether more arrays are given or not.
+        values[: self._inputs] = arrays[: self._inputs]
         targets: Targets = {}
         if into:
             targets = {s: t for s, t in zip(self._outputs, into, strict=True) if t is not None}
@@ -89,16 +91,14 @@ class Program:
         its results are results of kernels. Views are no work where they begin where their source does
         and are C-ordered too: then a kernel takes the source, or the result has the view's shape.
         """
-        if not all(a.flags.c_contiguous for a in arrays):
-            return None
-        trail = _Trail(arrays)
+        trail = _Trail(arrays[: self._inputs])
         for step, (runner, kernel, _) in zip(self.plan.steps, self._steps, strict=True):
             now = runner.kernel if isinstance(runner, TieredRunner) else kernel
             if not (trail.see(step) if now is None else trail.compute(step, now)):
                 return None
         results = [trail.roots.get(slot, -1) for slot in self._outputs]
         if len({*results} & trail.made.keys()) < len(results) or not trail.jobs:
-            return None
+            return None  # a result is an argument, a constant, or another one too
         shown = [(trail.values[slot].shape, trail.values[slot].dtype) for slot in self._outputs]
         held = sum(Pool.footprint(trail.nbytes(key)) for key in trail.made)
         if (
@@ -113,8 +113,8 @@ class Program:
         return engine.direct_call(work, arrays, outlets, len(results), several)
 
 
-Key = int | tuple[int, int]
-"""An argument's slot, that of a kernel's result, or an array between the jobs of a kernel."""
+Key = int | tuple[str, int, int]
+"""An argument's place, or what kernels make: results by slot, arrays between jobs by job and number."""
 
 
 class _Trail:
@@ -126,7 +126,7 @@ class _Trail:
 
     def __init__(self, arrays: Sequence[Array]) -> None:
         self.values = dict(enumerate(arrays))
-        self.roots = {slot: slot for slot in self.values}
+        self.roots: dict[int, Key] = {slot: slot for slot in self.values}
         self.made: dict[Key, tuple[Shape, DType]] = {}
         self.jobs: list[tuple[Any, list[Key], int]] = []
         self.engine = ""
@@ -136,14 +136,16 @@ class _Trail:
         if kernel.tier is not None or any(slot not in self.roots for slot in step.inputs):
             return False
         for slot, node in zip(step.outputs, kernel.region.outputs, strict=True):
-            self.values[slot], self.roots[slot] = allocate(kernel, node), slot
-            self.made[slot] = node.shape, node.dtype
+            # Memory that nothing touches: what counts is how it lies.
+            self.values[slot] = np.empty(node.shape, node.dtype)
+            self.roots[slot] = "result", slot, 0
+            self.made[self.roots[slot]] = node.shape, node.dtype
         found = compiled_jobs(kernel, [self.values[s] for s in (*step.inputs, *step.outputs)])
         if found is None:
             return False
-        between: list[Key] = [(len(self.jobs), at) for at in range(len(found.between))]
+        between: list[Key] = [("between", len(self.jobs), k) for k in range(len(found.between))]
         self.made.update(zip(between, found.between, strict=True))
-        keys: list[Key] = [*(self.roots[slot] for slot in step.inputs), *step.outputs, *between]
+        keys = [self.roots[slot] for slot in (*step.inputs, *step.outputs)] + between
         self.jobs += [(job, [keys[at] for at in places], n) for job, places, n in found.jobs]
         self.engine = kernel.engine
         return True

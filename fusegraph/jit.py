@@ -146,9 +146,12 @@ class JitFunction:
     def _go_direct(self, ready: Ready, args: Any) -> None:
         """Let later calls like this one go to compiled code at once, where the plan has come to that."""
         reached = ready.program.tiers_reached
+        if ready.direct is not None and not ready.direct.valid:
+            self._hits += ready.direct.calls
+            ready.direct, ready.tried = None, -1
         if ready.direct is None and ready.tried == reached:
             return
-        if not all(type(value) is np.ndarray and value.dtype.isnative for value in args):
+        if not all(map(_may_go_direct, args)):
             return
         if ready.direct is None:
             ready.direct, ready.tried = ready.program.direct(args, ready.several), reached
@@ -222,8 +225,15 @@ class JitFunction:
             ready.used = self._hits + self._misses
             self._ready[key, options] = ready
             while len(self._ready) > CACHED_PLANS:
-                del self._ready[min(self._ready, key=lambda known: self._ready[known].used)]
+                self._drop_one()
         return ready
+
+    def _drop_one(self) -> None:
+        """Forget the plan unused for longest; those of direct calls are in use."""
+        direct = {id(ready) for ready in self._direct[1]}
+        oldest = min(self._ready, key=lambda k: (id(self._ready[k]) in direct, self._ready[k].used))
+        dropped = self._ready.pop(oldest)
+        self._hits += dropped.direct.calls if dropped.direct else 0
 
     def _trace_for(
         self, args: Any, keywords: Any, arrays: list[Any], key: Key
@@ -297,6 +307,13 @@ def _placeholder(slot: int, array: Any) -> Node:
 
 
 _RESULTS = (Tensor, np.ndarray, np.generic, bool, int, float, complex)
+
+
+def _may_go_direct(value: Any) -> bool:
+    """Is it an array that compiled code reads where it lies?"""
+    if type(value) is not np.ndarray or not value.dtype.isnative:
+        return False
+    return bool(value.flags.c_contiguous and value.flags.aligned)
 
 
 def _name(function: Any) -> str:

@@ -105,6 +105,11 @@ class Plan:
         return tuple(self.slots[node] for node in self.outputs)
 
     @cached_property
+    def input_count(self) -> int:
+        """Arrays that a run reads, counted to the last of them."""
+        return 1 + max((s for n, s in self.slots.items() if n.kind == "input"), default=-1)
+
+    @cached_property
     def width(self) -> int:
         """Length of a run's value list."""
         return 1 + max(self.slots.values(), default=-1)
@@ -148,7 +153,7 @@ def build_plan(outputs: Sequence[Node], options: Options, machine: Machine) -> P
     if options.fuse:
         bits = options.exact or options.engine == "numpy"
         fused = share_rows(fused, rewritten.outputs, order, orders, machine, bits)
-        fused = recompute(fused, rewritten.outputs)
+        fused = recompute(fused, rewritten.outputs, order)
     if options.verify:
         verify(graph)
         verify(rewritten.outputs)
@@ -364,7 +369,7 @@ def unfused_cost(outputs: Sequence[Node]) -> Cost:
 
 
 def verify_units(units: Sequence[Unit]) -> None:
-    """Every unit reads only what ran before it, and a node runs once: then regions are convex."""
+    """Every unit reads only what was stored before it: then regions are convex."""
     from_units: set[Node] = set()
     for unit in units:
         verify_region(unit.region, from_units)

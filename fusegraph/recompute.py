@@ -23,24 +23,25 @@ CHEAP = ("move", "add", "multiply", "compare", "select")  # classes of operation
 MOST_OPERATIONS = 4  # of a value: so many take less time than the bytes of a result
 
 
-def recompute(fused: Fused, outputs: Sequence[Node]) -> Fused:
+def recompute(fused: Fused, outputs: Sequence[Node], order: Sequence[Node]) -> Fused:
     """Make values again instead of storing them.
 
     Parameters
     ----------
     fused : Fused
-    outputs : sequence of Node
-        Results: they are stored in any case.
+    outputs, order : sequence of Node
+        Results, which are stored in any case, and every node below them, producers first.
     """
     if len(fused.units) < 2:
         return fused
+    position = {node: at for at, node in enumerate(order)}
     units = list(fused.units)
     kept = {base(node) for node in outputs}
     made: dict[Node, str] = {}  # values that are made again, and what that saves
     for at in range(len(units)):
         for value in units[at].region.outputs:
             nodes = None if value in kept else _made_of(value, units[at].region)
-            changed = _without(value, nodes, units, at) if nodes else None
+            changed = _without(value, nodes, units, at, position) if nodes else None
             if nodes and changed:
                 saved = sum(_bytes_moved(units[place]) for place in changed)
                 saved -= sum(map(_bytes_moved, changed.values()))
@@ -59,14 +60,19 @@ def recompute(fused: Fused, outputs: Sequence[Node]) -> Fused:
 
 
 def _made_of(value: Node, region: Region) -> list[Node] | None:
-    """The operations that make a value from what its region reads, or None where they are not cheap."""
+    """The operations that make a value from what is in memory, or None where they are not cheap.
+
+    All are of its shape: what a row or a column shares is no part of a loop over elements.
+    """
     found: dict[Node, None] = {}
+    stored = {*region.inputs, *region.outputs} - {value}
     waiting = [value]
     while waiting:
         node = waiting.pop()
-        if node in found or node in region.inputs or node.kind == "const":
+        if node in found or node in stored or node.kind == "const":
             continue
         plain = node.kind == "elementwise" and not node.op.ulp and node.params != ALONE
+        plain = plain and node.shape == value.shape
         if not plain or node.op.flop_class not in CHEAP or len(found) == MOST_OPERATIONS:
             return None
         found[node] = None
@@ -75,13 +81,13 @@ def _made_of(value: Node, region: Region) -> list[Node] | None:
 
 
 def _without(
-    value: Node, nodes: list[Node], units: Sequence[Unit], at: int
+    value: Node, nodes: list[Node], units: Sequence[Unit], at: int, position: dict[Node, int]
 ) -> dict[int, Unit] | None:
     """The units that change where ``value`` is made again, by place; None where that gains nothing."""
     readers = [k for k, unit in enumerate(units) if k != at and _reads(unit, value)]
     changed = {at: _storing_less(units[at], value)}
     for place in readers:
-        unit = _making(units[place], value, nodes, units[at])
+        unit = _making(units[place], value, nodes, units[at], position)
         if unit is None:
             return None
         changed[place] = unit
@@ -119,7 +125,9 @@ def _needed(nodes: Sequence[Node], outputs: Collection[Node]) -> list[Node]:
     return [node for node in nodes if node in wanted]
 
 
-def _making(unit: Unit, value: Node, nodes: list[Node], source: Unit) -> Unit | None:
+def _making(
+    unit: Unit, value: Node, nodes: list[Node], source: Unit, position: dict[Node, int]
+) -> Unit | None:
     """A unit that makes ``value`` itself, as ``source`` does; None where it cannot."""
     region = unit.region
     if value not in region.inputs:
@@ -128,11 +136,13 @@ def _making(unit: Unit, value: Node, nodes: list[Node], source: Unit) -> Unit | 
         return None  # the right side of a product is read whole, and some are to stay alone
     if not (unit.elementwise or unit.panels) or value.shape != region.shape:
         return None
-    members = tuple(dict.fromkeys((*nodes, *region.nodes)))
-    inside = set(members)
+    inside = {*nodes, *region.nodes}
+    members = tuple(sorted(inside, key=position.__getitem__))
     inputs = tuple(
         dict.fromkeys(i for n in members for i in n.inputs if i not in inside and i.kind != "const")
     )
+    if any(base(i) in inside for i in inputs):
+        return None  # a view of what is made here was stored
     made = Region(members, inputs, region.outputs, region.shape)
     # An engine that was asked for keeps what it can run.
     common = [e for e in unit.engines if e in source.engines or not source.elementwise]

@@ -9,8 +9,8 @@ Values are aligned by their axes, and the rows of a group are the leading axes t
 have in full. A reduction whose value is read inside must be complete in a panel, so its axes are not
 cut; one that is only stored may be put together from partial results.
 
-Units are taken last first, and a producer joins the unit that reads it; then units that read one value
-join each other. Legality is a ladder of early returns; the first rung that fails is the reason.
+Units are taken last first. Units that read one value join each other, and its producer joins them.
+Legality is a ladder of early returns; the first rung that fails is the reason.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from fusegraph.panels import (
     lay_panels,
     partial_bytes,
     product_cache,
+    reduced_axes,
     row_bytes,
 )
 from fusegraph.timing import WORTH_A_THREAD, node_seconds
@@ -387,9 +388,9 @@ class _RowPass:
         source = node.inputs[0]
         last = group.rank - 1
         narrow = group.rank > 1 and source.shape[last] <= NARROW
-        shared = source.nbytes > WORTH_PANELS
+        shared = last in reduced_axes(node) and source.nbytes > WORTH_PANELS
         in_order = self.orders[source] == tuple(range(group.rank))
-        worth = in_order and self.seconds(group.nodes) > WORTH_A_THREAD / 2 and (narrow or shared)
+        worth = in_order and self.seconds(group.nodes) > 2 * WORTH_A_THREAD and (narrow or shared)
         return worth and self.panels(group).count > 1
 
     def finish(self, group: _Group) -> Unit:

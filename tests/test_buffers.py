@@ -33,6 +33,23 @@ def test_a_block_is_used_again_once_nobody_holds_a_view_of_it():
     assert at in {pool.empty((SMALLEST,), BYTE).ctypes.data for _ in range(2)}
 
 
+def test_a_debugger_that_holds_what_it_sees_changes_nothing():
+    kept = []
+
+    def trace(frame, _event, _argument):
+        kept.append(dict(frame.f_locals))
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        pool = Pool()
+    finally:
+        sys.settrace(before)
+    assert kept
+    assert disjoint([pool.empty((SMALLEST,), BYTE) for _ in range(4)])
+
+
 def test_clearing_lets_go():
     (fg.asarray(np.ones(SMALLEST)) + 1).compute()
     fg.clear_caches()

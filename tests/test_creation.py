@@ -51,7 +51,8 @@ def test_equals_numpy(name, engine, assert_same):
 def test_in_an_expression(name, engine, assert_same):
     expected = CALLS[name](np)
     assert_same((CALLS[name](fg) + 1).compute(), expected + 1)
-    assert_same(CALLS[name](fg).sum().compute(), expected.sum())
+    # In NumPy's order: another may be nearer, as 4.5 is here beside 4.500000000000001.
+    assert_same(CALLS[name](fg).sum().compute(exact=True), expected.sum())
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

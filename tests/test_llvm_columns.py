@@ -136,11 +136,15 @@ def test_layouts(x, assert_same):
     assert_same((fg.asarray(x) + 1).sum(axis=0).compute(), (x + 1).sum(axis=0))
 
 
-def test_a_column_reduction_alone_is_shared_by_threads_where_it_reads_much():
-    big, small = (fg.asarray(np.ones((n, 1000), np.float32)) for n in (4000, 100))
+def test_a_reduction_alone_is_compiled_where_that_pays():
+    big, small = (fg.asarray(np.ones((n, 1000), np.float32)) for n in (4000, 10))
     assert one_function(big.sum(axis=0)).kernels[0].panels.count > 1
-    (kernel,) = small.sum(axis=0).plan().kernels
-    assert kernel.schedule == "whole"
+    assert one_function(small.sum(axis=0)).kernels[0].panels.count == 1
+    (kernel,) = big.sum(axis=0).plan(engine="auto").kernels
+    assert (kernel.engine, kernel.schedule) == ("numpy", "whole")
+    assert (kernel.tier.kernel.engine, kernel.tier.kernel.schedule) == ("llvm", "panels")
+    (kernel,) = big.sum(axis=0).plan(engine="auto", exact=True).kernels
+    assert kernel.tier is None
 
 
 def test_few_columns_are_left_to_numpy():

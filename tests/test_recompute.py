@@ -125,6 +125,45 @@ def test_what_is_stored_all_the_same(build):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
 
 
+def third(u):
+    v = u * 2
+    w = u - v.max()
+    return u, (v * w) / (w * w).max()
+
+
+def of_a_column(x):
+    v = x - x[:, :1] * 2
+    return v / v.sum(axis=0)
+
+
+def turned_too(x):
+    u = x[:100] + 1
+    v = u * 2
+    return u, (v + u.T) * v.mean()
+
+
+INTRICATE = {
+    "one made from another": lambda x: third(x + 1),
+    "of what a row shares": of_a_column,
+    "a view of what it is made from": turned_too,
+}
+
+
+@pytest.mark.parametrize("engine", ["auto", "numpy", "numexpr", "llvm"])
+@pytest.mark.parametrize("build", INTRICATE.values(), ids=INTRICATE)
+def test_intricate(build, engine):
+    """Each of these was wrong or failed: order of nodes, their shapes, views of them."""
+    plan, expected = planned(build, engine=engine, verify=True), build(X)
+    for a, b in zip(
+        plan.run(), expected if isinstance(expected, tuple) else (expected,), strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+    for kernel in plan.kernels:
+        assert not kernel.blocked or all(
+            n.shape == kernel.region.shape for n in kernel.region.nodes
+        )
+
+
 def test_fusion_off_makes_nothing_again():
     assert not made_again(planned(normalise, fuse=False))
 

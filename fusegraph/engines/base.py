@@ -80,6 +80,10 @@ class DirectCall(Protocol):
         """It gives None for arguments that are not dense arrays of its shapes and dtypes."""
 
     @property
+    def valid(self) -> bool:
+        """Does it still run? After a fork it does not."""
+
+    @property
     def calls(self) -> int:
         """Those that gave a result."""
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fusegraph.buffers import LINE, POOL
 from fusegraph.engines.base import Array
 from fusegraph.engines.llvm import compiler, jobs
 from fusegraph.engines.llvm.headers import (
@@ -35,14 +36,16 @@ from fusegraph.engines.llvm.headers import (
 from fusegraph.engines.llvm.jobs import JOB_RANGES, JOB_THREADS, RANGE, Work
 from fusegraph.workers import PROCESSOR
 
-MOST_SCRATCH = 128 << 10  # bytes that a call takes from the stack; threads have half a MiB at least
+# Bytes of scratch that a call takes from the stack, which may be small: more comes from the pool.
+ON_STACK = 4 << 10
 METH_FASTCALL = 0x80
+BYTE = np.dtype(np.uint8)
 # Words of a call. A name that ends in AT is an address; the functions of the interpreter come last.
 (
     ARGUMENTS, CHECKS_AT, ARRAY_TYPE, NOTHING, RESULTS, MADE, OUTLETS_AT, SEVERAL, JOBS, RECORDS_AT,
-    MOST_WORDS, MOST_THREADS, SCRATCH_BYTES, AVOIDED_AT, MOVE, EPOCH, EPOCH_AT, CALLS, PROCESSOR_AT,
-    LOCK_AT, INCREF, DECREF, CALL, SAVE, RESTORE, TUPLE, SET_ITEM, SLEEP, HEAD,
-) = range(29)  # fmt: skip
+    MOST_WORDS, MOST_THREADS, SCRATCH_BYTES, SCRATCH_PLACE, AVOIDED_AT, MOVE, EPOCH, EPOCH_AT, CALLS,
+    PROCESSOR_AT, LOCK_AT, INCREF, DECREF, CALL, SAVE, RESTORE, TUPLE, SET_ITEM, SLEEP, HEAD,
+) = range(30)  # fmt: skip
 # Words of the record of a job.
 (
     TEMPLATE_AT, JOB_WORDS, SCRATCH_WORD, OPERANDS, PLACES_AT, THREADS, BOXES_AT, WAKE, RECORD
@@ -293,12 +296,25 @@ room:
   %range.words = mul i64 %most.threads, {RANGE}
   %ranges = alloca i64, i64 %range.words, align 64
   %scratch.bytes = call i64 @word(ptr %w, i64 {SCRATCH_BYTES})
-  %scratch = alloca i8, i64 %scratch.bytes, align 64
+  %stack = alloca i8, i64 %scratch.bytes, align 64
+  %scratch.place = call i64 @word(ptr %w, i64 {SCRATCH_PLACE})
+  %small = icmp slt i64 %scratch.place, 0
+  br i1 %small, label %begin, label %borrow
+borrow:
+  %lent = call ptr @item(ptr %made, i64 %scratch.place)
+  %lent.data = call ptr @field(ptr %lent, i64 {DATA})
+  %lent.word = ptrtoint ptr %lent.data to i64
+  %lent.up = add i64 %lent.word, 63
+  %lent.line = and i64 %lent.up, -64
+  %lent.at = inttoptr i64 %lent.line to ptr
+  br label %begin
+begin:
+  %scratch = phi ptr [%stack, %room], [%lent.at, %borrow]
   %records = call ptr @item(ptr %w, i64 {RECORDS_AT})
   %jobs = call i64 @word(ptr %w, i64 {JOBS})
   br label %next
 next:
-  %j = phi i64 [0, %room], [%j1, %work]
+  %j = phi i64 [0, %begin], [%j1, %work]
   %waiting = icmp slt i64 %j, %jobs
   br i1 %waiting, label %work, label %done
 work:
@@ -400,6 +416,11 @@ class Direct(NamedTuple):
     words: np.ndarray[Any, Any]
 
     @property
+    def valid(self) -> bool:
+        """Does it still run? A forked child has none of its parent's threads."""
+        return bool(self.words[EPOCH] == jobs.HELPERS.epoch.value)
+
+    @property
     def calls(self) -> int:
         """Those that found their arguments in order."""
         return int(self.words[CALLS])
@@ -428,9 +449,11 @@ def direct_call(
         Are the results a tuple?
     """
     interpreter = _interpreter()
-    scratch = max(job.scratch_bytes for job, _, _ in work)
-    if interpreter is None or scratch > MOST_SCRATCH:
+    if interpreter is None:
         return None
+    scratch, place = max(job.scratch_bytes for job, _, _ in work), -1
+    if scratch > ON_STACK:
+        place, outlets = len(outlets), [*outlets, POOL.outlet((scratch + LINE,), BYTE)]
     helpers = jobs.HELPERS
     crews = [helpers.crew(threads - 1) for _, _, threads in work]
     wakes, move, epoch = [crew.wake for crew in crews], helpers.places.avoid_caller, helpers.epoch
@@ -457,7 +480,8 @@ def direct_call(
         ARGUMENTS: len(arguments), CHECKS_AT: checks_at, ARRAY_TYPE: id(np.ndarray), NOTHING: id(None),
         RESULTS: results, MADE: len(outlets), OUTLETS_AT: outlets_at, SEVERAL: several,
         JOBS: len(work), RECORDS_AT: records_at, MOST_WORDS: max(map(len, templates)),
-        MOST_THREADS: most, SCRATCH_BYTES: scratch, AVOIDED_AT: helpers.places.avoided_at,
+        MOST_THREADS: most, SCRATCH_BYTES: 0 if place >= 0 else scratch, SCRATCH_PLACE: place,
+        AVOIDED_AT: helpers.places.avoided_at,
         MOVE: id(move), EPOCH: epoch.value, EPOCH_AT: ctypes.addressof(epoch),
         PROCESSOR_AT: PROCESSOR, LOCK_AT: interpreter.lock, **interpreter.functions,
     }  # fmt: skip

@@ -82,9 +82,9 @@ def may_write_over(region: Region) -> bool:
     It may where no operand's row is read after a result's row was begun.
     """
     length = row_length(region.nodes)
-    found = phase_numbers(phases_of(region))
-    written = [found[n] for n in region.outputs if n in found and is_wide(n, length)]
     phases = phases_of(region)
+    found = phase_numbers(phases)
+    written = [found[n] for n in region.outputs if n in found and is_wide(n, length)]
     read = [
         at
         for n, at in [*found.items(), *((n, at) for at, p in enumerate(phases) for n in p.columns)]
