@@ -6,6 +6,7 @@ In: what ``choice`` found. Out: records that plans hold, schedules run and repor
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +20,9 @@ from fusegraph.panels import Panels
 # A compiled form must be predicted to save this share. Once it is compiled it never was the slower one:
 # the triad of 4,000,000 float32 was predicted at 0.92 of NumPy's time in blocks and took 0.65.
 TIER_MARGIN = 0.97
+# Seconds of Python between two kernels, saved where all are compiled: normalising 4,000,000 float32
+# took 1.46 ms with two kernels of one element in NumPy, 1.06 with all five compiled.
+BETWEEN = 8e-6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,6 +154,31 @@ def with_tier(kernel: Kernel, compiled: Kernel, compile_seconds: float) -> Kerne
     if call == 1:
         return compiled
     return replace(kernel, tier=Tier(compiled, call, saved, compile_seconds))
+
+
+def together(kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:
+    """Kernels whose tiers count what it saves that all of them are compiled.
+
+    Then one call runs them with no Python in between, which a kernel of next to no work is compiled for.
+    """
+    if len(kernels) < 2 or not all(_is_compiled(k) or k.tier for k in kernels):
+        return tuple(kernels)
+    return tuple(_sooner(kernel, BETWEEN) for kernel in kernels)
+
+
+def _is_compiled(kernel: Kernel) -> bool:
+    found = ELEMENTWISE_ENGINES.get(kernel.engine)
+    return found is not None and found.compiles
+
+
+def _sooner(kernel: Kernel, seconds: float) -> Kernel:
+    """The same, where its compiled form saves ``seconds`` more a call."""
+    tier = kernel.tier
+    if tier is None:
+        return kernel
+    saved = tier.saved_seconds + seconds
+    call = math.floor(tier.compile_seconds / saved) + 1
+    return replace(kernel, tier=Tier(tier.kernel, max(2, call), saved, tier.compile_seconds))
 
 
 def most_scratch(kernel: Kernel) -> int:

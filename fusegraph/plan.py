@@ -18,7 +18,7 @@ from fusegraph.cost import Cost, Traffic, base, kernel_cost, total
 from fusegraph.engines.base import Region
 from fusegraph.fuse import Decision, Fused, Unit, fuse, single_regions
 from fusegraph.graph import GraphError, Node, make, topological, verify
-from fusegraph.kernel import Kernel, most_scratch
+from fusegraph.kernel import Kernel, most_scratch, together
 from fusegraph.machine import Machine
 from fusegraph.ops import OPS
 from fusegraph.options import Options
@@ -162,9 +162,11 @@ def build_plan(outputs: Sequence[Node], options: Options, machine: Machine) -> P
     buffers = plan_buffers([unit.region for unit in fused.units], rewritten.outputs)
     setting = Setting(names, orders, options, machine, fused)
     cuts = cuts_by_unit(fused)
-    kernels = tuple(
-        make_kernel(f"k{at}", unit, buffer.first_touch, cuts.get(unit, ()), setting)
-        for at, (unit, buffer) in enumerate(zip(fused.units, buffers, strict=True))
+    kernels = together(
+        [
+            make_kernel(f"k{at}", unit, buffer.first_touch, cuts.get(unit, ()), setting)
+            for at, (unit, buffer) in enumerate(zip(fused.units, buffers, strict=True))
+        ]
     )
     steps, slots = lay_out(kernels, rewritten.outputs, order)
     # A thread keeps its scratch from kernel to kernel.

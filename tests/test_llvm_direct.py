@@ -12,6 +12,7 @@ import pytest
 
 import fusegraph as fg
 from fusegraph.engines.llvm import direct, jobs
+from fusegraph.kernel import BETWEEN
 
 RNG = np.random.default_rng(0)
 SIZE = 200_003  # of what two threads share
@@ -220,6 +221,24 @@ def test_a_tier_is_direct_once_it_is_reached():
         f(x)
     f(x)
     assert direct_calls(f) == 1
+
+
+def test_small_kernels_are_compiled_sooner_where_all_others_are():
+    """Two kernels of one element kept a whole program from one call."""
+    x = fg.asarray(np.zeros(4_000_000, np.float32))
+
+    def normalise(x):
+        return (x - x.mean()) / (x.std() + 1e-6)
+
+    def smallest(plan):
+        return min((k for k in plan.kernels if k.tier), key=lambda k: k.region.shape).tier
+
+    alone = fg.plan(normalise(x))
+    assert all(kernel.tier.saved_seconds > BETWEEN for kernel in alone.kernels)
+    m = fg.asarray(np.zeros((600, 600), np.float32))
+    beside = fg.plan(normalise(x), m @ m)  # which has no compiled form
+    assert smallest(beside).saved_seconds < BETWEEN
+    assert smallest(beside).call > smallest(alone).call > 1
 
 
 def test_several_signatures_are_direct_side_by_side():
