@@ -26,6 +26,26 @@ def pytest_addoption(parser):
     )
 
 
+def _is_simulated(item):
+    return item.path.name == "test_cache_simulation.py"
+
+
+def pytest_collection_modifyitems(items):
+    """The cache simulation last: it takes minutes, and runs beside the other tests."""
+    items.sort(key=_is_simulated)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def simulation(request, tmp_path_factory):
+    """The cache simulation, begun before the first test; None where no test asks for it."""
+    asking = next((item for item in request.session.items if _is_simulated(item)), None)
+    begun = asking and asking.module.begin(tmp_path_factory.mktemp("simulated"))
+    yield begun
+    if begun is not None:
+        begun.process.kill()  # where a run ends early
+        begun.process.wait()
+
+
 @pytest.fixture(autouse=True)
 def suite_options(request):
     with fg.options(engine=request.config.getoption("--engine"), verify=True):

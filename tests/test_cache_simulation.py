@@ -132,35 +132,46 @@ for run in (lambda: eager(x[:2_000_000]), *[plan.run for plan in plans.values()]
 '''
 
 
-def simulate(script, folder):
-    """What the script prints, and the counts between its calls of ``getppid``, one dict a part."""
-    path = folder / "script.py"
-    path.write_text(script)
-    counts = folder / "counts"
-    run = subprocess.run(
-        [
-            VALGRIND, "--tool=callgrind", "--cache-sim=yes", "--LL=4194304,16,64",
-            "--dump-before=getppid", "--combine-dumps=yes", f"--callgrind-out-file={counts}",
-            sys.executable, str(path),
-        ],
-        capture_output=True, text=True, check=False,
-        env={"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1",
-             "NUMEXPR_NUM_THREADS": "1", "HOME": str(folder)},
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr[-3000:]
-    text = counts.read_text()
-    events = re.search(r"^events: (.*)$", text, re.MULTILINE)[1].split()
-    parts = [
-        dict(zip(events, map(int, found.split()), strict=False))  # trailing zeros are left out
-        for found in re.findall(r"^summary: (.*)$", text, re.MULTILINE)
-    ]
-    return run.stdout, parts
+class Simulation:
+    """A run of the script under valgrind, beside whatever else goes on."""
+
+    def __init__(self, folder):
+        path = folder / "script.py"
+        path.write_text(SCRIPT)
+        self.counts = folder / "counts"
+        self.process = subprocess.Popen(
+            [
+                VALGRIND, "--tool=callgrind", "--cache-sim=yes", "--LL=4194304,16,64",
+                "--dump-before=getppid", "--combine-dumps=yes",
+                f"--callgrind-out-file={self.counts}", sys.executable, str(path),
+            ],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1",
+                 "NUMEXPR_NUM_THREADS": "1", "HOME": str(folder)},
+        )  # fmt: skip
+
+    def finish(self):
+        """What the script prints, and the counts between its calls of ``getppid``, one dict a part."""
+        printed, complaints = self.process.communicate()
+        assert self.process.returncode == 0, complaints[-3000:]
+        text = self.counts.read_text()
+        events = re.search(r"^events: (.*)$", text, re.MULTILINE)[1].split()
+        parts = [
+            dict(zip(events, map(int, found.split()), strict=False))  # trailing zeros are left out
+            for found in re.findall(r"^summary: (.*)$", text, re.MULTILINE)
+        ]
+        return printed, parts
+
+
+def begin(folder):
+    """Start the simulation, where that is possible: the other tests run meanwhile."""
+    return Simulation(folder) if VALGRIND is not None else None
 
 
 @pytest.fixture(scope="module")
-def simulated(tmp_path_factory):
+def simulated(simulation):
     """Way -> simulated (bytes read, bytes written), and way -> the model's bytes."""
-    printed, parts = simulate(SCRIPT, tmp_path_factory.mktemp("simulated"))
+    printed, parts = simulation.finish()
     modelled = json.loads(printed)
     ways = ["eager", *modelled]
     assert len(parts) == 2 * len(ways) + 1, "a part before each call of getppid, and the last"
