@@ -100,11 +100,8 @@ class Program:
         if len({*results} & trail.made.keys()) < len(results) or not trail.jobs:
             return None  # a result is an argument, a constant, or another one too
         shown = [(trail.values[slot].shape, trail.values[slot].dtype) for slot in self._outputs]
-        held = sum(Pool.footprint(trail.nbytes(key)) for key in trail.made)
-        if (
-            held > self.plan.peak_bytes
-        ):  # a value that is dropped on the way would be held to the end
-            return None
+        if trail.held > self.plan.peak_bytes:
+            return None  # a value that is dropped on the way would be held to the end
         others = {key: kind for key, kind in trail.made.items() if key not in results}
         outlets = [POOL.outlet(*kind) for kind in (*shown, *others.values())]
         place_of = {key: at for at, key in enumerate((*range(len(arrays)), *results, *others))}
@@ -150,10 +147,12 @@ class _Trail:
         self.engine = kernel.engine
         return True
 
-    def nbytes(self, key: Key) -> int:
-        """Bytes of what a kernel makes."""
-        shape, dtype = self.made[key]
-        return math.prod(shape) * dtype.itemsize
+    @property
+    def held(self) -> int:
+        """Bytes that a call holds at its end: all that kernels make, and the scratch of a job."""
+        made = (math.prod(shape) * dtype.itemsize for shape, dtype in self.made.values())
+        scratch = max(int(job.scratch_bytes) for job, _, _ in self.jobs)
+        return sum(map(Pool.footprint, made)) + scratch
 
     def see(self, step: Step) -> bool:
         """The view of a step; does it lie where its source does, all of it and C-ordered?"""
