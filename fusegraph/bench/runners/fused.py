@@ -1,4 +1,4 @@
-"""fusegraph: ``auto`` as a user gets it, each engine by name, and the copy that no kernel can beat."""
+"""fusegraph: ``auto`` as a user gets it, each engine by name, and NumPy's copy."""
 
 from __future__ import annotations
 
@@ -86,11 +86,12 @@ def copying(row: Row, arrays: Sequence[Array]) -> Callable[..., Any]:
     """Copies half of the bytes that the row reads and writes, into memory that is mapped.
 
     Every input counts once and every result once: no program that makes the results from the inputs
-    moves less. It runs on one thread or on all cores, whichever is faster for so many bytes.
+    moves less. It runs on one thread or on all cores, whichever is faster for so many bytes. What is
+    copied was written before: memory that nobody has written is one page of zeros, which stays in
+    cache. 128,000,000 bytes of that took 4.2 ms, and 7.0 of an array.
     """
     moved = sum(a.nbytes for a in arrays) + sum(r.nbytes for r in row.results(arrays))
-    source = np.zeros(max(1, moved // 2), np.uint8)
-    target = np.ones_like(source)
+    source, target = np.ones((2, max(1, moved // 2)), np.uint8)
     ways = [copy_on(threads, source, target) for threads in sorted({1, available_cores()})]
     return min(ways, key=least_seconds)
 
