@@ -48,15 +48,6 @@ SHARING = 2e-6
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """What one engine would make of a region."""
-
-    engine: Engine
-    prediction: Prediction
-    threads: int
-
-
-@dataclass(frozen=True, slots=True)
 class Setting:
     """What all kernels of one plan share."""
 
@@ -65,6 +56,33 @@ class Setting:
     options: Options
     machine: Machine
     fused: Fused
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """An element-wise region that is to become a kernel.
+
+    ``order`` and ``schedule`` are those of ``iteration_order``; ``packed`` elements of its operands do
+    not lie dense.
+    """
+
+    name: str
+    region: Region
+    cost: Cost
+    decisions: tuple[Decision, ...]
+    order: tuple[int, ...]
+    schedule: str
+    packed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What one engine would make of a region; ``streams``: its results go past the caches."""
+
+    engine: Engine
+    prediction: Prediction
+    threads: int
+    streams: bool
 
 
 def make_kernel(
@@ -83,18 +101,17 @@ def _elementwise(
 ) -> Kernel:
     region = unit.region
     cost = kernel_cost(region.nodes, region.inputs, region.outputs, first_touch=first_touch)
-    trials = [_predict(ELEMENTWISE_ENGINES[e], region, cost, setting) for e in unit.engines]
+    packed = sum(v.size for v in region.inputs if setting.orders[v] is None)
+    work = Work(name, region, cost, decisions, *iteration_order(region, setting.orders), packed)
+    trials = [_predict(ELEMENTWISE_ENGINES[e], work, setting) for e in unit.engines]
     trials.sort(key=lambda t: t.prediction.seconds * (MARGIN if t.engine.name == FALLBACK else 1))
     waiting = [t for t in trials if t.engine.compiles and len(trials) > 1]
     tried = [t for t in trials if t not in waiting]
 
-    def made(trial: Trial, choice: str) -> Kernel:
-        return _flat_kernel(name, region, cost, trial, choice, decisions, setting)
-
-    kernel = made(tried[0], _choice(tried, region, setting))
+    kernel = _flat_kernel(work, tried[0], _choice(tried, region, setting), setting)
     for trial in waiting:
-        seconds = trial.engine.compile_seconds(region)
-        kernel = with_tier(kernel, made(trial, _saves(kernel, trial)), seconds)
+        compiled = _flat_kernel(work, trial, _saves(kernel, trial), setting)
+        kernel = with_tier(kernel, compiled, trial.engine.compile_seconds(region))
     return kernel
 
 
@@ -103,35 +120,26 @@ def _saves(kernel: Kernel, trial: Trial) -> str:
     return f"{kernel.engine} would take {times:.1f}x as long, compiling included"
 
 
-def _flat_kernel(
-    name: str,
-    region: Region,
-    cost: Cost,
-    trial: Trial,
-    choice: str,
-    decisions: tuple[Decision, ...],
-    setting: Setting,
-) -> Kernel:
+def _flat_kernel(work: Work, trial: Trial, choice: str, setting: Setting) -> Kernel:
     """An element-wise region on one engine."""
-    engine, threads = trial.engine, trial.threads
-    order, schedule = iteration_order(region, setting.orders)
+    region, engine, threads = work.region, trial.engine, trial.threads
     body = engine.compile(region)
     block = _block_length(region, body.scratch_bytes, engine, setting.machine, threads)
     concurrent = threads if engine.blocked else 0
-    streams = body.shares_blocks and _streams(engine, region, cost, setting, threads)
+    streams = body.shares_blocks and trial.streams
     return Kernel(
-        name=name,
+        name=work.name,
         region=region,
         engine=engine.name,
-        schedule=schedule,
+        schedule=work.schedule,
         reads=tuple(setting.names[v] for v in region.inputs),
         writes=tuple(setting.names[v] for v in region.outputs),
-        cost=cost,
+        cost=work.cost,
         seconds=trial.prediction.seconds,
         bound=trial.prediction.bound,
         choice=f"{choice}; results go past the caches" if streams else choice,
-        decisions=decisions,
-        order=order,
+        decisions=work.decisions,
+        order=work.order,
         block=block,
         threads=threads,
         scratch_bytes=(body.scratch_bytes * min(block, _size(region)) + body.call_bytes)
@@ -160,40 +168,32 @@ def iteration_order(region: Region, orders: Mapping[Node, Order]) -> tuple[tuple
     return result, "flat" if flat else "strided"
 
 
-def _streams(engine: Engine, region: Region, cost: Cost, setting: Setting, threads: int) -> bool:
-    """Do results go past the caches? Where they would not stay there and threads share a job."""
-    flat = iteration_order(region, setting.orders)[1] == "flat"
-    beyond = setting.machine.level(cost.bytes_moved, threads) == "memory"
-    return engine.compiles and threads > 1 and flat and beyond
-
-
-def _predict(engine: Engine, region: Region, cost: Cost, setting: Setting) -> Trial:
+def _predict(engine: Engine, work: Work, setting: Setting) -> Trial:
     """One thread or all of them, whichever is predicted to take less."""
-    bound = setting.options.thread_count
+    bound, region = setting.options.thread_count, work.region
+    compute = compute_seconds(engine, region.nodes, _size(region), setting.machine)
     if not engine.blocked:  # it wakes its own threads, whatever the work
-        return Trial(engine, _timed(engine, region, cost, setting, bound), bound)
-    packed = sum(v.size for v in region.inputs if setting.orders[v] is None)
-    alone = _timed(engine, region, cost, setting, 1, packed)
-    shared = _timed(engine, region, cost, setting, bound, packed)
+        return _timed(engine, work, compute, bound, setting.machine)
+    compute += engine.packing_seconds(work.packed)
+    alone = _timed(engine, work, compute, 1, setting.machine)
+    if bound == 1:
+        return alone
+    shared = _timed(engine, work, compute, bound, setting.machine)
     margin = 1.0 if engine.compiles else THREADS_MARGIN
-    if bound == 1 or alone.seconds * margin <= shared.seconds:
-        return Trial(engine, alone, 1)
-    return Trial(engine, shared, bound)
+    return alone if alone.prediction.seconds * margin <= shared.prediction.seconds else shared
 
 
-def _timed(
-    engine: Engine, region: Region, cost: Cost, setting: Setting, threads: int, packed: int = 0
-) -> Prediction:
+def _timed(engine: Engine, work: Work, compute: float, threads: int, machine: Machine) -> Trial:
     """The time model for a region on ``threads``, waking them and taking turns included.
 
-    ``packed`` elements of operands do not lie dense.
+    ``compute`` is what its arithmetic takes on one. Compiled results go past the caches where they
+    would not stay there and threads share a job.
     """
-    size, machine = _size(region), setting.machine
-    compute = compute_seconds(engine, region.nodes, size, machine) + engine.packing_seconds(packed)
+    size = _size(work.region)
     launch = engine.launch_seconds(size, threads, machine)
     share, steps = threads, 0.0
     if engine.blocked:
-        calls = 1 if engine.compiles else len(region.nodes)
+        calls = 1 if engine.compiles else len(work.region.nodes)
         blocks = max(1, size // (LARGEST_BLOCK // 2))
         steps = machine.step.get(engine.name, 0.0) * blocks * calls
         if threads > 1 and engine.compiles:
@@ -203,8 +203,13 @@ def _timed(
             steps += machine.handover * blocks * calls / threads
     elif compute < WORTH_A_THREAD:  # waking costs what it saves, whoever's threads they are
         share = 1
-    streams = _streams(engine, region, cost, setting, threads)
-    return predict(machine, compute / share + steps, cost, launch, threads, streams)
+    flat = work.schedule == "flat"
+    beyond = machine.level(work.cost.bytes_moved, threads) == "memory"
+    streams = engine.compiles and threads > 1 and flat and beyond
+    seconds = compute / share + steps
+    return Trial(
+        engine, predict(machine, seconds, work.cost, launch, threads, streams), threads, streams
+    )
 
 
 def _block_length(

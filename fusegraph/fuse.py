@@ -224,7 +224,7 @@ class _Pass:
 
     def region(self, node: Node) -> _Growing | None:
         found = self.region_of.get(node)
-        return None if found is None else _resolved(found)
+        return found if found is None or found.merged is None else _resolved(found)
 
     def feed(self, node: Node, level: int) -> None:
         """Tell the regions that read ``node`` that a unit of ``level`` feeds them."""
@@ -450,15 +450,13 @@ def value_edges(
 
 
 def _able(engines: frozenset[str], extent: Extent) -> frozenset[str]:
-    if all(ELEMENTWISE_ENGINES[e].limit(extent) is None for e in engines):
-        return engines
-    return frozenset(e for e in engines if ELEMENTWISE_ENGINES[e].limit(extent) is None)
+    return frozenset([e for e in engines if ELEMENTWISE_ENGINES[e].limit(extent) is None])
 
 
 def _limited(engines: frozenset[str], extent: Extent) -> tuple[Reason, str] | None:
-    reasons = [ELEMENTWISE_ENGINES[e].limit(extent) for e in sorted(engines)]
-    if any(reason is None for reason in reasons):
+    if _able(engines, extent):
         return None
+    reasons = [ELEMENTWISE_ENGINES[e].limit(extent) for e in sorted(engines)]
     return Reason.LIMIT, "; ".join(str(reason) for reason in reasons)
 
 

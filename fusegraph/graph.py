@@ -194,12 +194,10 @@ def topological(outputs: Iterable[Node]) -> list[Node]:
         if node in done:
             stack.pop()
             continue
-        ready = True
-        for operand in reversed(node.inputs):
-            if operand not in done:
-                stack.append(operand)
-                ready = False
-        if ready:
+        pending = [operand for operand in node.inputs if operand not in done]
+        if pending:
+            stack.extend(reversed(pending))
+        else:
             done.add(node)
             order.append(node)
             stack.pop()

@@ -279,14 +279,16 @@ def trace_function(function: Any, args: Any, keywords: Any, arrays: list[Any]) -
         raise TypeError(f"jit: {_name(function)} returned nothing; return at least one Tensor")
     roots = tuple(as_node(value) for value in results)
     nodes = topological(roots)
-    outside = [n for n in nodes if n.kind == "input" and n.data is not None]
-    image = replay(nodes, {
-        node: _placeholder(len(arrays) + at, node.data) for at, node in enumerate(outside)
-    })  # fmt: skip
+    captured = [n for n in nodes if n.kind == "input" and n.data is not None]
+    if captured:
+        image = replay(nodes, {
+            node: _placeholder(len(arrays) + at, node.data) for at, node in enumerate(captured)
+        })  # fmt: skip
+        nodes, roots = [image[n] for n in nodes], tuple(image[r] for r in roots)
     return Trace(
-        nodes=tuple(image[n] for n in nodes),
-        roots=tuple(image[r] for r in roots),
-        captured=tuple(n.data for n in outside),
+        nodes=tuple(nodes),
+        roots=roots,
+        captured=tuple(n.data for n in captured),
         several=several,
         any_size=not read_sizes and is_size_free(nodes),
     )

@@ -30,7 +30,7 @@ def replay(nodes: Sequence[Node], replacement: Mapping[Node, Node]) -> dict[Node
         if node in image:
             continue
         inputs = tuple(image[i] for i in node.inputs)
-        if all(a is b for a, b in zip(inputs, node.inputs, strict=True)):
+        if inputs == node.inputs:
             image[node] = node
             continue
         same = all(a.shape == b.shape for a, b in zip(inputs, node.inputs, strict=True))

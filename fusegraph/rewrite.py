@@ -65,9 +65,6 @@ class _Driver:
     def __init__(self, outputs: Sequence[Node], ulp: bool) -> None:
         self.outputs = outputs
         self.ulp = ulp
-        self.rules = {
-            name: rules_for(name, ulp) for name, op in OPS.items() if op.kind == "elementwise"
-        }
         self.uses: dict[Node, int] = {}
         self.readers: dict[Node, list[Node]] = {}
         for node in topological(outputs):
@@ -132,7 +129,7 @@ class _Driver:
         for name, params in inside:
             shape = view_shape(name, params, shape)
             self.note(f"push-{name}", node, f"{node.op.name} over {list(shape)}")
-        if shape == node.shape and all(a is b for a, b in zip(parts, node.inputs, strict=True)):
+        if shape == node.shape and tuple(parts) == node.inputs:
             new = node
         else:
             new = make(node.op, tuple(parts), node.params, shape, node.dtype, node.source)
@@ -217,7 +214,7 @@ class _Driver:
                 return apply_view(node.op.name, node.params, self.simplify(node.inputs[0]))
             if node.kind != "elementwise":
                 return node
-            for rule in self.rules[node.op.name]:
+            for rule in rules_for(node.op.name, self.ulp):
                 better = rule.apply(node)
                 if better is not None:
                     self.note(rule.name, node, repr(better))

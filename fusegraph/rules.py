@@ -159,7 +159,7 @@ def _with_axes(operand: Node, axes: Params, rank: int) -> Node | None:
 def _drop_squeeze(node: Node) -> Node | None:
     # x + squeeze(m, leading axes) -> x + m, where the result has the axes anyway
     inputs = tuple(_unsqueezed(i, len(node.shape)) for i in node.inputs)
-    if all(a is b for a, b in zip(inputs, node.inputs, strict=True)):
+    if inputs == node.inputs:
         return None
     if np.broadcast_shapes(*(i.shape for i in inputs)) != node.shape:
         return None

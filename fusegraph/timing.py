@@ -44,10 +44,10 @@ def node_seconds(node: Node, machine: Machine, engine: Engine | None = None) -> 
     work = max([node, *node.inputs], key=lambda n: n.size)
     name = engine.name if engine else FALLBACK
     row = node.op.name
-    each = machine.ns(name, row, work.dtype.name, node.op.flop_class)
+    each = machine.ns(name, row, work.dtype, node.op.flop_class)
     if row in ALONG_ROWS and len(work.shape) - 1 not in reduced_axes(node):
         # Along rows, one result an element: to NumPy it is that operation, in compiled code one more.
-        along = machine.ns(name, ALONG_ROWS[row], node.dtype.name, "add")
+        along = machine.ns(name, ALONG_ROWS[row], node.dtype, "add")
         each = along if name == FALLBACK else each + 2 * along
     return each * work.size * 1e-9
 

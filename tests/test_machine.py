@@ -101,22 +101,22 @@ def test_the_shipped_profile_loads():
 def test_a_measured_operation_has_its_own_figure():
     machine = default_machine()
     known = machine.nanoseconds["numpy tanh float32"]
-    assert machine.ns("numpy", "tanh", "float32", "transcendental") == known
+    assert machine.ns("numpy", "tanh", np.dtype("float32"), "transcendental") == known
 
 
 @pytest.mark.parametrize("flop_class", CLASS_COST)
 def test_an_operation_that_was_not_measured_goes_by_its_class(flop_class):
     machine = default_machine()
     add = machine.nanoseconds["numpy add float64"]
-    found = machine.ns("numpy", "no_such_op", "float64", flop_class)
+    found = machine.ns("numpy", "no_such_op", np.dtype("float64"), flop_class)
     assert found == add * CLASS_COST[flop_class]
 
 
 def test_a_dtype_that_was_not_measured_goes_by_its_width():
     machine = replace(default_machine(), nanoseconds={"numpy add float32": 0.2})
-    assert machine.ns("numpy", "add", "complex128", "add") == pytest.approx(0.8)
-    assert machine.ns("numpy", "add", "int8", "add") == pytest.approx(0.05)
-    assert machine.ns("numpy", "divide", "float64", "divide") == pytest.approx(1.6)
+    assert machine.ns("numpy", "add", np.dtype("complex128"), "add") == pytest.approx(0.8)
+    assert machine.ns("numpy", "add", np.dtype("int8"), "add") == pytest.approx(0.05)
+    assert machine.ns("numpy", "divide", np.dtype("float64"), "divide") == pytest.approx(1.6)
 
 
 @pytest.mark.parametrize("flop_class", sorted({op.flop_class for op in OPS.values()}))
@@ -124,7 +124,7 @@ def test_a_dtype_that_was_not_measured_goes_by_its_width():
 def test_every_class_and_dtype_has_an_answer(flop_class, dtype):
     if flop_class:
         for engine in ELEMENTWISE_ENGINES:
-            assert default_machine().ns(engine, "?", dtype, flop_class) > 0
+            assert default_machine().ns(engine, "?", np.dtype(dtype), flop_class) > 0
 
 
 def test_bandwidth_is_that_of_the_level_that_holds_the_bytes():

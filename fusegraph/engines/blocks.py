@@ -65,11 +65,11 @@ class NumpyEngine:
 
     def nanoseconds(self, node: Node, machine: Machine) -> float:
         dtype = node.inputs[0].dtype if node.dtype.kind == "b" else node.dtype
-        cost = machine.ns(self.name, node.op.name, dtype.name, node.op.flop_class)
+        cost = machine.ns(self.name, node.op.name, dtype, node.op.flop_class)
         if node.op.name not in ("astype", "where", "real", "imag"):
             loops, _ = resolve(node.op.name, tuple(i.dtype for i in node.inputs))
             casts = sum(i.dtype != loop for i, loop in zip(node.inputs, loops, strict=True))
-            cost += casts * machine.ns(self.name, "astype", dtype.name, "move")
+            cost += casts * machine.ns(self.name, "astype", dtype, "move")
         return cost
 
     def row_seconds(self, nodes: Sequence[Node], machine: Machine) -> float:

@@ -97,7 +97,7 @@ class NumexprEngine:
 
     def nanoseconds(self, node: Node, machine: Machine) -> float:
         dtype = node.inputs[0].dtype if node.dtype.kind == "b" else node.dtype
-        return machine.ns(self.name, node.op.name, dtype.name, node.op.flop_class)
+        return machine.ns(self.name, node.op.name, dtype, node.op.flop_class)
 
     def row_seconds(self, nodes: Sequence[Node], machine: Machine) -> float:
         return 0.0

@@ -106,7 +106,7 @@ class LlvmEngine:
 
     def nanoseconds(self, node: Node, machine: Machine) -> float:
         dtype = node.inputs[0].dtype if node.dtype.kind == "b" else node.dtype
-        return machine.ns(self.name, node.op.name, dtype.name, node.op.flop_class)
+        return machine.ns(self.name, node.op.name, dtype, node.op.flop_class)
 
     def row_seconds(self, nodes: Sequence[Node], machine: Machine) -> float:
         """Each phase of a row begins and ends, and what is folded passes through L1 once more."""
@@ -114,7 +114,7 @@ class LlvmEngine:
             return 0.0
         rows = math.prod(max((n.shape for n in nodes), key=math.prod)[:-1])
         folded = {n.inputs[0] for n in nodes if n.kind == "reduce"} & set(nodes)
-        passed = sum(machine.ns(self.name, "add", n.dtype.name, "add") * n.size for n in folded)
+        passed = sum(machine.ns(self.name, "add", n.dtype, "add") * n.size for n in folded)
         return rows * ROW_SECONDS + passed * FOLDED_ADDITIONS * 1e-9
 
     def product(self, node: Node, packed: bool) -> Product | None:
