@@ -27,7 +27,6 @@ from fusegraph.bench.results import AUTO, Choice, Results, RowResult, Way
 from fusegraph.bench.runners import RUNNERS
 from fusegraph.bench.suite import Row
 from fusegraph.calibrate import current_machine
-from fusegraph.compare import REST
 from fusegraph.machine import cpu_name
 
 PATIENCE = 300  # seconds for an answer; torch compiles a function in 2 to 20
@@ -161,7 +160,6 @@ class Race:
 
     def _started(self, name: str, row: Row) -> dict[str, Answer]:
         """Each way's first call in one library."""
-        time.sleep(REST)
         try:
             return self._processes[name].ask(do="start", row=row.name)
         except LostError as lost:
@@ -173,7 +171,6 @@ class Race:
         """A batch of one way."""
         if name not in self._processes:
             return
-        time.sleep(REST)
         try:
             taken[way] += self._processes[name].ask(do="time", way=way)["seconds"]
         except LostError as lost:

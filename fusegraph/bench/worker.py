@@ -5,7 +5,7 @@ anything that a library prints goes to stderr.
 
 * ``{"do": "start", "row": name}`` makes the row's arrays, runs every way once, checks the results
   against NumPy and warms up.
-* ``{"do": "time", "way": name}`` takes a batch of calls.
+* ``{"do": "time", "way": name}`` takes a batch of calls, and rests until the process is quiet.
 * ``{"do": "end"}`` drops the row.
 
 A time is that from the call to the result that is ready. Dropping a result is no part of it.
@@ -26,7 +26,7 @@ from fusegraph.bench.results import COPY
 from fusegraph.bench.runners import RUNNERS
 from fusegraph.bench.runners.base import Call, Runner, UnsupportedError
 from fusegraph.bench.suite import WARM_UP, Array, Row, as_list, error_of, find_row
-from fusegraph.compare import REST
+from fusegraph.compare import rest
 
 BATCH = 0.02  # seconds of calls that are timed in one turn
 FEWEST, MOST = 2, 40  # calls in one turn
@@ -53,11 +53,12 @@ class Worker:
         expected: list[Array] = []
         answers = {}
         for way in self.runner.ways:
-            time.sleep(REST)
+            rest()
             try:
                 answers[way] = self._first(way, row, arrays, expected)
             except Exception as error:
                 answers[way] = {"reason": _said(error)}
+        rest()
         return answers
 
     def _first(
@@ -98,11 +99,16 @@ class Worker:
         return done + len(taken)
 
     def time(self, way: str) -> dict[str, Any]:
-        """Seconds of a batch of calls, after one that wakes threads and fills caches."""
+        """Seconds of a batch of calls, after one that wakes threads and fills caches; then a rest.
+
+        Who is timed next, in another process, shall not share a core with threads that spin.
+        """
         call = self.calls[way]
         call(*self.arrays)
         count = min(MOST, max(FEWEST, int(BATCH / self.least[way])))
-        return {"seconds": [_seconds(call, self.arrays) for _ in range(count)]}
+        taken = [_seconds(call, self.arrays) for _ in range(count)]
+        rest()
+        return {"seconds": taken}
 
     def end(self) -> dict[str, Any]:
         """Drop the row's arrays and functions."""

@@ -46,8 +46,8 @@ def race(request, benchmark):
     pytest-benchmark records fusegraph's side once more, alone, with the medians beside it.
     """
 
-    def run(numpy, fused, repeats, pause=0.0, name=request.node.name):
-        seconds = interleaved({"numpy": numpy, "fused": fused}, repeats, pause)
+    def run(numpy, fused, repeats, rests=False, name=request.node.name):
+        seconds = interleaved({"numpy": numpy, "fused": fused}, repeats, rests)
         request.config.stash[ROWS].append((name, seconds["numpy"], seconds["fused"]))
         if not benchmark.extra_info:  # the first race of a test; the fixture takes one
             benchmark.extra_info.update(seconds)

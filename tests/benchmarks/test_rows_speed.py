@@ -11,7 +11,6 @@ from workloads import over_numpy
 
 import fusegraph as fg
 from fusegraph.bench import functions
-from fusegraph.compare import REST
 
 softmax, layer_norm, layer, attention = map(
     over_numpy, (functions.softmax, functions.layer_norm, functions.layer, functions.attention)
@@ -52,7 +51,7 @@ def test_one_kernel_and_faster_than_numpy(function, arrays, times, race):
     (kernel,) = fused.plan(*arrays).kernels
     warm_up(fused, arrays)
     assert kernel.schedule in ("panels", "strided")
-    numpy_seconds, seconds = race(lambda: function(*arrays), lambda: fused(*arrays), 9, REST)
+    numpy_seconds, seconds = race(lambda: function(*arrays), lambda: fused(*arrays), 9, True)
     assert numpy_seconds >= times * seconds
 
 
@@ -61,7 +60,7 @@ def test_a_layer_takes_little_longer_than_its_product(race):
     a, w, b = normal(2048, 768), normal(768, 3072), normal(3072)
     product, whole = fg.jit(lambda a, w: a @ w), fg.jit(layer)
     warm_up(whole, (a, w, b))
-    bare, seconds = race(lambda: product(a, w), lambda: whole(a, w, b), 9, REST)
+    bare, seconds = race(lambda: product(a, w), lambda: whole(a, w, b), 9, True)
     assert seconds <= 1.15 * bare
 
 
@@ -73,10 +72,10 @@ def test_beside_a_busy_process(race, capsys):
     q, k, v = (normal(2048, 64) for _ in range(3))
     fused = fg.jit(attention)
     ways = (lambda: attention(q, k, v), lambda: fused(q, k, v))
-    quiet = race(*ways, 9, REST, "quiet cores")
+    quiet = race(*ways, 9, True, "quiet cores")
     busy = subprocess.Popen([sys.executable, "-c", SPIN])
     try:
-        loaded = race(*ways, 9, REST, "a busy core")
+        loaded = race(*ways, 9, True, "a busy core")
     finally:
         busy.kill()
         busy.wait()
