@@ -27,6 +27,8 @@ LAYERS = (
     ("engines.llvm.headers", "engines.llvm.memory"),
     ("engines.llvm.flat", "engines.llvm.strided", "engines.llvm.direct_code"),
     ("engines.llvm.direct",),
+    ("engines.llvm.lanes",),
+    ("engines.llvm.extremes", "engines.llvm.double_sums"),
     ("engines.llvm.folds",),
     ("engines.llvm.pairs",),
     ("engines.llvm.reduction", "engines.llvm.exponentials"),

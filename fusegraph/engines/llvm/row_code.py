@@ -21,8 +21,8 @@ from fusegraph.engines.base import Region
 from fusegraph.engines.llvm import lowering
 from fusegraph.engines.llvm.codegen import Code, loop_metadata, memory_type
 from fusegraph.engines.llvm.columns import accumulators, finished, identity, taken
-from fusegraph.engines.llvm.folds import Fold
 from fusegraph.engines.llvm.ir import Value
+from fusegraph.engines.llvm.lanes import Fold
 from fusegraph.engines.llvm.lowering import Parts
 from fusegraph.engines.llvm.row_phases import (
     CHUNK,

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 from fusegraph.engines.base import Region
 from fusegraph.engines.llvm.columns import accumulators, is_column
-from fusegraph.engines.llvm.folds import Fold, fold_of
+from fusegraph.engines.llvm.folds import fold_of
+from fusegraph.engines.llvm.lanes import Fold
 from fusegraph.graph import Node
 
 CHUNK = 1024  # elements that pass through L1 at a time; whole blocks of a sum of doubles

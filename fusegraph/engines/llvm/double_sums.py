@@ -1,0 +1,113 @@
+"""Sums of a run of doubles that keep what their additions were rounded by, as IR.
+
+In: nothing. Out: a ``Fold``. Blocks of 16 additions a lane have sums that are added up with their
+rounding errors (Knuth, The Art of Computer Programming, volume 2, section 4.2.2, theorem B): some 22
+roundings, whatever the length, where NumPy's pairwise sum has 16 and one more a doubling.
+"""
+
+from __future__ import annotations
+
+from fusegraph.engines.llvm.lanes import LANE_BYTES, Fold, declared, flags, halved, masked_tail
+
+STEPS = 16  # additions one after the other
+
+
+def sum_of_doubles() -> Fold:
+    """The sum, and beside it the sum of the errors."""
+    lanes = LANE_BYTES // 8
+    wide = f"<{lanes} x double>"
+
+    def add(out: str, kind: str, acc: str, x: str) -> list[str]:
+        return [f"  {out} = fadd {kind} {acc}, {x}"]
+
+    begin = f"""define internal void @fg_sum_double_begin(ptr %state) alwaysinline {{
+  %errors = getelementptr i8, ptr %state, i64 {LANE_BYTES}
+  store {wide} zeroinitializer, ptr %state
+  store {wide} zeroinitializer, ptr %errors
+  ret void
+}}"""
+    finish = "\n".join(
+        [
+            "define internal double @fg_sum_double_finish(ptr %state) alwaysinline {",
+            f"  %errors = getelementptr i8, ptr %state, i64 {LANE_BYTES}",
+            f"  %s = load {wide}, ptr %state",
+            f"  %e = load {wide}, ptr %errors",
+            *halved("%s", "double", lanes, add),
+            *halved("%e", "double", lanes, add),
+            "  %sum = fadd double %s.1, %e.1",
+            "  ret double %sum",
+            "}",
+        ]
+    )
+    text = "\n".join([begin, _take_doubles(lanes), finish])
+    return Fold(
+        "fg_sum_double", "double", "double", 2 * LANE_BYTES, text, declared("double", lanes)
+    )
+
+
+def _two_sum(name: str, kind: str, a: str, b: str) -> list[str]:
+    """``name`` and its rounding error ``name.e``; the error of an infinite sum counts as zero."""
+    zero = "zeroinitializer" if kind.startswith("<") else "0.0"
+    return [
+        f"  {name} = fadd {kind} {a}, {b}",
+        f"  {name}.b = fsub {kind} {name}, {a}",
+        f"  {name}.a = fsub {kind} {name}, {name}.b",
+        f"  {name}.x = fsub {kind} {a}, {name}.a",
+        f"  {name}.y = fsub {kind} {b}, {name}.b",
+        f"  {name}.z = fadd {kind} {name}.x, {name}.y",
+        f"  {name}.o = fcmp ord {kind} {name}.z, {name}.z",
+        f"  {name}.e = select {flags(kind)} {name}.o, {kind} {name}.z, {kind} {zero}",
+    ]
+
+
+def _take_doubles(lanes: int) -> str:
+    wide = f"<{lanes} x double>"
+    lines = [
+        "define internal void @fg_sum_double_take(ptr %state, ptr %p, i64 %count) {",
+        "entry:",
+        f"  %errors = getelementptr i8, ptr %state, i64 {LANE_BYTES}",
+        f"  %whole = and i64 %count, {-lanes}",
+        "  br label %block",
+        "block:",
+        "  %i = phi i64 [0, %entry], [%i.end, %add]",
+        "  %some = icmp slt i64 %i, %whole",
+        "  br i1 %some, label %begin, label %rest",
+        "begin:",
+        f"  %full = add nuw nsw i64 %i, {lanes * STEPS}",
+        "  %short = icmp slt i64 %whole, %full",
+        "  %i.end = select i1 %short, i64 %whole, i64 %full",
+        "  br label %loop",
+        "loop:",
+        "  %k = phi i64 [%i, %begin], [%k1, %loop]",
+        f"  %acc = phi {wide} [zeroinitializer, %begin], [%acc1, %loop]",
+        "  %at = getelementptr inbounds double, ptr %p, i64 %k",
+        f"  %x = load {wide}, ptr %at, align 8",
+        f"  %acc1 = fadd {wide} %acc, %x",
+        f"  %k1 = add nuw nsw i64 %k, {lanes}",
+        "  %more = icmp slt i64 %k1, %i.end",
+        "  br i1 %more, label %loop, label %add",
+        "add:",
+        f"  %s0 = load {wide}, ptr %state",
+        *_two_sum("%s", wide, "%s0", "%acc1"),
+        f"  %e0 = load {wide}, ptr %errors",
+        f"  %e1 = fadd {wide} %e0, %s.e",
+        f"  store {wide} %s, ptr %state",
+        f"  store {wide} %e1, ptr %errors",
+        "  br label %block",
+        "rest:",
+        "  %left = icmp slt i64 %whole, %count",
+        "  br i1 %left, label %tail, label %done",
+        "tail:",
+        *masked_tail("double", lanes, "0.0"),
+        f"  %ts0 = load {wide}, ptr %state",
+        *_two_sum("%ts", wide, "%ts0", "%tx"),
+        f"  %te0 = load {wide}, ptr %errors",
+        f"  %te1 = fadd {wide} %te0, %ts.e",
+        f"  store {wide} %ts, ptr %state",
+        f"  store {wide} %te1, ptr %errors",
+        "  br label %done",
+        "done:",
+        "  ret void",
+        "}",
+    ]
+    return "\n".join(lines)

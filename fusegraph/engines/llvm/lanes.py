@@ -1,0 +1,236 @@
+"""Vectors of accumulators as IR: what a reduction of a run of elements is made of.
+
+In: a ``Recipe``, how elements are put together. Out: ``laned``, the ``Fold`` of accumulators that lie
+side by side, and the lines that other folds share with it. Lanes are vectors of a fixed length, whatever
+the processor's: a result does not depend on its width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+# Of a vector of accumulators: eight registers of 256 bits or four of 512, so that additions overlap.
+LANE_BYTES = 256
+MASKED_LANES = 64  # lanes of a vector up to which the rest of a run is one masked load
+
+Combine = Callable[[str, str, str, str], list[str]]
+"""Lines that define ``name`` of ``type`` from an accumulator and elements: (name, type, acc, x)."""
+
+
+class Recipe(NamedTuple):
+    """How elements are put together.
+
+    Attributes
+    ----------
+    symbol : str
+        What functions that do it are called.
+    element, kind : str
+        IR types of an element in memory and of an accumulator.
+    widen : str
+        The instruction that makes the one of the other, or nothing where they are the same.
+    identity : str
+        The element that changes nothing.
+    combine : callable
+    """
+
+    symbol: str
+    element: str
+    kind: str
+    widen: str
+    identity: str
+    combine: Combine
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """A reduction over runs of elements.
+
+    Attributes
+    ----------
+    symbol : str
+        ``@<symbol>_begin(ptr state)``, ``_take(ptr state, ptr x, i64 count)``, ``_finish(ptr state)``.
+    element, result : str
+        IR types in memory, and of what ``finish`` returns.
+    state_bytes : int
+    text : str
+        The definitions of the three functions.
+    declarations : tuple of str
+        LLVM's intrinsics that they call.
+    """
+
+    symbol: str
+    element: str
+    result: str
+    state_bytes: int
+    text: str
+    declarations: tuple[str, ...]
+
+
+def flags(kind: str) -> str:
+    """The type of a comparison of values of ``kind``."""
+    return f"<{kind[1:].split(maxsplit=1)[0]} x i1>" if kind.startswith("<") else "i1"
+
+
+def size(kind: str) -> int:
+    """Bytes of an element of ``kind`` in memory."""
+    return {"float": 4, "double": 8}.get(kind) or int(kind[1:]) // 8
+
+
+def laned(recipe: Recipe) -> Fold:
+    """Accumulators in lanes; elements are widened to their type."""
+    symbol, element, kind = recipe.symbol, recipe.element, recipe.kind
+    lanes = LANE_BYTES // size(kind)
+    text = "\n".join(
+        [
+            begin(symbol, kind, lanes, recipe.identity),
+            _take(recipe, lanes),
+            _finish(symbol, kind, lanes, recipe.combine),
+        ]
+    )
+    return Fold(symbol, element, kind, LANE_BYTES, text, declared(element, lanes))
+
+
+def begin(symbol: str, kind: str, lanes: int, identity: str) -> str:
+    """The function that fills a state with what changes nothing."""
+    values = ", ".join([f"{kind} {identity}"] * lanes)
+    return f"""define internal void @{symbol}_begin(ptr %state) alwaysinline {{
+  store <{lanes} x {kind}> <{values}>, ptr %state
+  ret void
+}}"""
+
+
+def _widened(out: str, widen: str, element: str, kind: str, x: str) -> list[str]:
+    return [f"  {out} = {widen} {element} {x} to {kind}"] if widen else []
+
+
+def _take(recipe: Recipe, lanes: int) -> str:
+    """Whole vectors, then what is left into the first lanes."""
+    symbol, element, kind, widen, identity, combine = recipe
+    many, wide = f"<{lanes} x {element}>", f"<{lanes} x {kind}>"
+    lines = [
+        f"define internal void @{symbol}_take(ptr %state, ptr %p, i64 %count) {{",
+        "entry:",
+        f"  %acc0 = load {wide}, ptr %state",
+        f"  %whole = and i64 %count, {-lanes}",
+        "  %some = icmp sgt i64 %whole, 0",
+        "  br i1 %some, label %loop, label %rest",
+        "loop:",
+        "  %i = phi i64 [0, %entry], [%i1, %loop]",
+        f"  %acc = phi {wide} [%acc0, %entry], [%acc1, %loop]",
+        f"  %at = getelementptr inbounds {element}, ptr %p, i64 %i",
+        f"  %x = load {many}, ptr %at, align {size(element)}",
+        *_widened("%w", widen, many, wide, "%x"),
+        *combine("%acc1", wide, "%acc", "%w" if widen else "%x"),
+        f"  %i1 = add nuw nsw i64 %i, {lanes}",
+        "  %more = icmp slt i64 %i1, %whole",
+        "  br i1 %more, label %loop, label %stored",
+        "stored:",
+        f"  store {wide} %acc1, ptr %state",
+        "  br label %rest",
+        "rest:",
+        "  %left = icmp slt i64 %whole, %count",
+        "  br i1 %left, label %tail, label %done",
+    ]
+    if lanes <= MASKED_LANES:
+        lines += [
+            "tail:",
+            *masked_tail(element, lanes, identity),
+            *_widened("%tw", widen, many, wide, "%tx"),
+            f"  %tacc = load {wide}, ptr %state",
+            *combine("%tacc1", wide, "%tacc", "%tw" if widen else "%tx"),
+            f"  store {wide} %tacc1, ptr %state",
+            "  br label %done",
+        ]
+    else:
+        lines += _tail_by_elements(element, kind, widen, combine)
+    return "\n".join([*lines, "done:", "  ret void", "}"])
+
+
+def declared(element: str, lanes: int) -> tuple[str, ...]:
+    """The declaration of LLVM's masked load, where it is used."""
+    many = f"<{lanes} x {element}>"
+    load = f"declare {many} @{_masked_name(element, lanes)}(ptr, i32, <{lanes} x i1>, {many})"
+    return (load,) if lanes <= MASKED_LANES else ()
+
+
+def _masked_name(element: str, lanes: int) -> str:
+    short = {"float": "f32", "double": "f64"}.get(element, element)
+    return f"llvm.masked.load.v{lanes}{short}.p0"
+
+
+def masked_tail(element: str, lanes: int, identity: str) -> list[str]:
+    """Lines that load ``%tx``, the elements from ``%whole`` to ``%count`` and behind them the identity.
+
+    One by one, through the state in memory, the rest of a row of 50 took as long as ten whole vectors.
+    """
+    many = f"<{lanes} x {element}>"
+    steps = ", ".join(f"i32 {lane}" for lane in range(lanes))
+    fill = ", ".join([f"{element} {identity}"] * lanes)
+    spread = ", ".join(["i32 0"] * lanes)
+    return [
+        f"  %tat = getelementptr inbounds {element}, ptr %p, i64 %whole",
+        "  %tleft = sub i64 %count, %whole",
+        "  %tl = trunc i64 %tleft to i32",
+        f"  %t0 = insertelement <{lanes} x i32> poison, i32 %tl, i32 0",
+        f"  %tn = shufflevector <{lanes} x i32> %t0, <{lanes} x i32> poison, <{lanes} x i32> <{spread}>",
+        f"  %tm = icmp ult <{lanes} x i32> <{steps}>, %tn",
+        f"  %tx = call {many} @{_masked_name(element, lanes)}(ptr %tat, i32 {size(element)}, "
+        f"<{lanes} x i1> %tm, {many} <{fill}>)",
+    ]
+
+
+def _tail_by_elements(element: str, kind: str, widen: str, combine: Combine) -> list[str]:
+    """The rest one by one: vectors of many small elements have no masked load everywhere."""
+    return [
+        "tail:",
+        "  %j = phi i64 [%whole, %rest], [%j1, %tail]",
+        f"  %tat = getelementptr inbounds {element}, ptr %p, i64 %j",
+        f"  %tx = load {element}, ptr %tat, align {size(element)}",
+        *_widened("%tw", widen, element, kind, "%tx"),
+        "  %lane = sub i64 %j, %whole",
+        f"  %sat = getelementptr inbounds {kind}, ptr %state, i64 %lane",
+        f"  %tacc = load {kind}, ptr %sat",
+        *combine("%tacc1", kind, "%tacc", "%tw" if widen else "%tx"),
+        f"  store {kind} %tacc1, ptr %sat",
+        "  %j1 = add nuw nsw i64 %j, 1",
+        "  %tmore = icmp slt i64 %j1, %count",
+        "  br i1 %tmore, label %tail, label %done",
+    ]
+
+
+def halved(name: str, kind: str, lanes: int, combine: Combine) -> list[str]:
+    """Lines that fold ``<lanes x kind> name`` by halves; the result is ``name.1``."""
+    lines, before = [], name
+    while lanes > 1:
+        half = lanes // 2
+        now = f"{name}.{half}"
+        wide, narrow = f"<{lanes} x {kind}>", f"<{half} x {kind}>"
+        for part, first in (("l", 0), ("h", half)):
+            mask = ", ".join(f"i32 {first + at}" for at in range(half))
+            lines.append(
+                f"  {now}.{part} = shufflevector {wide} {before}, {wide} poison, "
+                f"<{half} x i32> <{mask}>"
+            )
+        if half == 1:
+            lines += [
+                f"  {now}.{part}s = extractelement {narrow} {now}.{part}, i32 0" for part in "lh"
+            ]
+            lines += combine(now, kind, f"{now}.ls", f"{now}.hs")
+        else:
+            lines += combine(now, narrow, f"{now}.l", f"{now}.h")
+        before, lanes = now, half
+    return lines
+
+
+def _finish(symbol: str, kind: str, lanes: int, combine: Combine) -> str:
+    return "\n".join(
+        [
+            f"define internal {kind} @{symbol}_finish(ptr %state) alwaysinline {{",
+            f"  %s = load <{lanes} x {kind}>, ptr %state",
+            *halved("%s", kind, lanes, combine),
+            f"  ret {kind} %s.1",
+            "}",
+        ]
+    )
