@@ -273,7 +273,13 @@ def _panels(
     )
 
     def made(engine: Engine | None) -> Kernel:
-        return _panel_kernel(name, region, panels, cost, engine, decisions, setting)
+        kernel = _panel_kernel(name, region, panels, cost, engine, decisions, setting)
+        if engine is None or not engine.compiles or not panels.narrow:
+            return kernel
+        # A compiled loop needs no copies with the narrow axis first.
+        upright = _panel_kernel(name, region, panels.upright, cost, engine, decisions, setting)
+        better = upright.body.whole_stage is not None and upright.seconds < kernel.seconds
+        return upright if better else kernel
 
     if options.engine != "auto":
         asked = ELEMENTWISE_ENGINES[options.engine]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fusegraph.graph import Node, Shape
 from fusegraph.machine import Machine
@@ -70,6 +70,11 @@ class Panels:
     def narrow(self) -> bool:
         """Does the last axis come first inside a panel?"""
         return self.layout != tuple(range(len(self.layout)))
+
+    @property
+    def upright(self) -> Panels:
+        """The same with axes in their own order."""
+        return replace(self, layout=tuple(range(len(self.layout))))
 
 
 def lay_panels(

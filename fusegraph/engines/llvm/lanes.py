@@ -165,20 +165,35 @@ def masked_tail(element: str, lanes: int, identity: str) -> list[str]:
 
     One by one, through the state in memory, the rest of a row of 50 took as long as ten whole vectors.
     """
-    many = f"<{lanes} x {element}>"
-    steps = ", ".join(f"i32 {lane}" for lane in range(lanes))
-    fill = ", ".join([f"{element} {identity}"] * lanes)
-    spread = ", ".join(["i32 0"] * lanes)
     return [
         f"  %tat = getelementptr inbounds {element}, ptr %p, i64 %whole",
         "  %tleft = sub i64 %count, %whole",
-        "  %tl = trunc i64 %tleft to i32",
-        f"  %t0 = insertelement <{lanes} x i32> poison, i32 %tl, i32 0",
-        f"  %tn = shufflevector <{lanes} x i32> %t0, <{lanes} x i32> poison, <{lanes} x i32> <{spread}>",
-        f"  %tm = icmp ult <{lanes} x i32> <{steps}>, %tn",
-        f"  %tx = call {many} @{_masked_name(element, lanes)}(ptr %tat, i32 {size(element)}, "
-        f"<{lanes} x i1> %tm, {many} <{fill}>)",
+        *first_lanes("%tm", "%tleft", lanes),
+        masked_load("%tx", element, lanes, "%tat", "%tm", identity),
     ]
+
+
+def first_lanes(out: str, count: str, lanes: int) -> list[str]:
+    """Lines that define ``out``, a flag a lane: is it one of the first ``count``, an ``i64``?"""
+    steps = ", ".join(f"i32 {lane}" for lane in range(lanes))
+    spread = ", ".join(["i32 0"] * lanes)
+    many = f"<{lanes} x i32>"
+    return [
+        f"  {out}.l = trunc i64 {count} to i32",
+        f"  {out}.0 = insertelement {many} poison, i32 {out}.l, i32 0",
+        f"  {out}.n = shufflevector {many} {out}.0, {many} poison, {many} <{spread}>",
+        f"  {out} = icmp ult {many} <{steps}>, {out}.n",
+    ]
+
+
+def masked_load(out: str, element: str, lanes: int, pointer: str, mask: str, identity: str) -> str:
+    """The line that loads ``out``: elements where ``mask`` says so, elsewhere the identity."""
+    many = f"<{lanes} x {element}>"
+    fill = ", ".join([f"{element} {identity}"] * lanes)
+    return (
+        f"  {out} = call {many} @{_masked_name(element, lanes)}(ptr {pointer}, i32 {size(element)}, "
+        f"<{lanes} x i1> {mask}, {many} <{fill}>)"
+    )
 
 
 def _tail_by_elements(element: str, kind: str, widen: str, combine: Combine) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fusegraph.engines.base import Array, Region
-from fusegraph.engines.llvm import compiler, row_code, row_phases
+from fusegraph.engines.llvm import compiler, row_code, row_phases, short_code
 from fusegraph.engines.llvm.headers import arrays_lie_as_expected
 from fusegraph.engines.llvm.jobs import Work
 from fusegraph.engines.llvm.joining import join_work
@@ -40,8 +40,11 @@ class RowBody:
     def __init__(self, region: Region, halves: Callable[[], bool]) -> None:
         self.region = region
         self.halves = halves
-        self.in_place = row_phases.may_write_over(region)
-        self.call_bytes = row_phases.kept_bytes(region)
+        self.short = short_code.fits(region.nodes)
+        may_write_over = short_code.may_write_over if self.short else row_phases.may_write_over
+        self.in_place = may_write_over(region)
+        kept_bytes = short_code.kept_bytes if self.short else row_phases.kept_bytes
+        self.call_bytes = kept_bytes(region)
         self.layouts: dict[Any, Layout | None] = {}
         self.division = Division(self.layout_of)
         self.function = 0  # its address, once there is something to run
@@ -49,7 +52,8 @@ class RowBody:
     @cached_property
     def made(self) -> row_code.RowCode:
         """The IR, written when it is first needed: most plans never compile it."""
-        return row_code.generate(self.region)
+        generate = short_code.generate if self.short else row_code.generate
+        return generate(self.region)
 
     def load(self) -> int:
         """Make the machine code, or find it."""
@@ -113,7 +117,14 @@ class RowBody:
                 return self.record((1, 1), whole[0], [o._replace(strides=()) for o in found])
         rows = [o._replace(strides=o.strides[:-1]) for o in operands]
         lead, rows = joined(shape[:-1], rows)
-        return self.record((1, 1, *lead)[-2:], shape[-1], rows) if len(lead) <= 2 else None
+        if len(lead) > 2 or (self.short and lead[-1] > 1 and not self.is_dense(rows, shape[-1])):
+            return None
+        return self.record((1, 1, *lead)[-2:], shape[-1], rows)
+
+    def is_dense(self, rows: Sequence[Operand], length: int) -> bool:
+        """Does a row begin where the one before ends?"""
+        pairs = zip(rows, self.made.wide, strict=True)
+        return all(o.strides[-1] == o.itemsize * length for o, wide in pairs if wide)
 
     @property
     def first_output(self) -> int:
@@ -124,10 +135,9 @@ class RowBody:
         for operand in operands:
             words += (0, 0, *operand.strides)[-2:]
         place = 0
-        for itemsize, whole in self.made.kept:
+        for kept in self.made.kept:
             words.append(place)
-            elements = length if whole else min(length, row_phases.CHUNK)
-            place += -(-itemsize * elements // LINE) * LINE
+            place += -(-kept.nbytes(length) // LINE) * LINE
         array = np.array(words, np.int64)
         return Layout(array, array.ctypes.data, place)
 

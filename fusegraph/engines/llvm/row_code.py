@@ -14,8 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from typing import NamedTuple
 
 from fusegraph.engines.base import Region
 from fusegraph.engines.llvm import lowering
@@ -35,11 +34,25 @@ from fusegraph.engines.llvm.row_phases import (
     phases_of,
     row_length,
 )
-from fusegraph.engines.llvm.row_text import RowText
-from fusegraph.graph import DType, Node
+from fusegraph.engines.llvm.row_text import RowText, result_of
+from fusegraph.graph import Node
 
 SYMBOL = "fg_rows"
 HEAD = 3  # words before those of the operands: outer rows, rows, elements of a row
+
+
+class Kept(NamedTuple):
+    """Elements that a thread keeps of a value: of ``rows`` rows, and ``more``; at most ``most``."""
+
+    itemsize: int
+    rows: int = 1
+    more: int = 0
+    most: int | None = None
+
+    def nbytes(self, length: int) -> int:
+        """Bytes for rows of ``length``."""
+        elements = self.rows * length + self.more
+        return self.itemsize * (elements if self.most is None else min(elements, self.most))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +62,8 @@ class RowCode:
     Attributes
     ----------
     code : Code
-    kept : tuple of (int, bool)
-        Itemsize of each temporary in memory, and whether it has the length of a row or of a chunk.
+    kept : tuple of Kept
+        The temporaries in memory.
     wide : tuple of bool
         Which operands have a row of elements, not one.
     flat : bool
@@ -58,7 +71,7 @@ class RowCode:
     """
 
     code: Code
-    kept: tuple[tuple[int, bool], ...]
+    kept: tuple[Kept, ...]
     wide: tuple[bool, ...]
     flat: bool
 
@@ -109,8 +122,10 @@ class _RowWriter(RowText):
         called = [line for fold in self.folds.values() for line in fold.declarations]
         declared = (*self.declared, *called)
         code = Code(f"{body}\n{folds}", tuple(self.functions), declared, halves, ())
-        kept = [(_itemsize(n.dtype), whole) for n, whole in self.kept.items()]
-        kept += [(_itemsize(n.dtype), True) for n, _ in self.columns]
+        kept = [
+            Kept(n.dtype.itemsize, most=None if whole else CHUNK) for n, whole in self.kept.items()
+        ]
+        kept += [Kept(n.dtype.itemsize) for n, _ in self.columns]
         wide = tuple(is_wide(n, self.length) for n in self.operands)
         one = len(self.phases) == 1 and not self.columns
         flat = one and len(carried) == len(self.phases[0].folds)
@@ -381,21 +396,10 @@ class _RowWriter(RowText):
         """The result in the reduction's dtype."""
         fold = self.fold(node)
         found = self.e.call(f"{fold.symbol}_finish", fold.result, Value("ptr", self.state(node)))
-        kind = lowering.register_type(node.dtype)
-        if node.dtype.kind == "b":
-            found = self.e.icmp("ne", found, self.e.whole("i8", 0))
-        elif found.type == "double" and kind == "float":
-            found = self.e.fptrunc(found, kind)
-        elif found.type != kind:
-            found = self.e.trunc(found, kind)
-        self.values[node] = (found,)
+        self.values[node] = result_of(self.e, found, node.dtype)
         self.flush()
 
     def fold(self, node: Node) -> Fold:
         found = fold_for(node)
         assert found is not None
         return found
-
-
-def _itemsize(dtype: DType) -> int:
-    return 1 if dtype.kind == "b" else np.dtype(dtype).itemsize

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from fusegraph.engines.llvm.codegen import Evaluator, memory_type
 from fusegraph.engines.llvm.ir import Emitter, Value
-from fusegraph.engines.llvm.lowering import Parts
+from fusegraph.engines.llvm.lowering import Parts, register_type
 from fusegraph.graph import DType
 
 
@@ -86,6 +86,16 @@ class RowText(Evaluator):
                 f"{name}.{part}.at = getelementptr {kind}, ptr {pointer}, i64 {at}",
                 f"store {kind} {x.name}, ptr {name}.{part}.at, {note}",
             )
+
+
+def result_of(e: Emitter, found: Value, dtype: DType) -> Parts:
+    """What a fold gives, in the dtype of its reduction."""
+    kind = register_type(dtype)
+    if dtype.kind == "b":
+        return (e.icmp("ne", found, e.whole("i8", 0)),)
+    if found.type == "double" and kind == "float":
+        return (e.fptrunc(found, kind),)
+    return (found if found.type == kind else e.trunc(found, kind),)
 
 
 def _indices(dtype: DType, index: str) -> tuple[str, ...]:

@@ -1,0 +1,47 @@
+"""Reductions of a run so short that it is one vector, as IR.
+
+In: a ``Recipe`` and a number of lanes. Out: ``VectorFold``, a function that loads the run (lanes behind
+its end are the identity) and puts its halves together until one element is left: a tree, the same
+whatever the processor's vectors.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fusegraph.engines.llvm.lanes import Recipe, declared, flags, halved, masked_load
+
+
+class VectorFold(NamedTuple):
+    """``<result> @<symbol>(ptr run, <lanes x i1> which)``, and what its module declares."""
+
+    symbol: str
+    result: str
+    text: str
+    declarations: tuple[str, ...]
+
+
+def vector_fold(recipe: Recipe, lanes: int, extreme: bool) -> VectorFold:
+    """The fold of runs of at most ``lanes`` elements, a power of two.
+
+    ``extreme``: it is that of floats, and NaN where one is among them.
+    """
+    symbol, element, kind, widen, identity, combine = recipe
+    many, wide = f"<{lanes} x {element}>", f"<{lanes} x {kind}>"
+    found, mask = "%x.1", f"<{lanes} x i1>"
+    lines = [
+        f"define internal {kind} @{symbol}_{lanes}(ptr %p, {mask} %which) alwaysinline {{",
+        masked_load("%e", element, lanes, "%p", "%which", identity),
+        f"  %x = {widen} {many} %e to {wide}" if widen else f"  %x = freeze {wide} %e",
+        *halved("%x", kind, lanes, combine),
+    ]
+    if extreme:
+        lines += [
+            f"  %u = fcmp uno {many} %e, %e",
+            f"  %bits = bitcast {flags(many)} %u to i{lanes}",
+            f"  %some = icmp ne i{lanes} %bits, 0",
+            f"  %found = select i1 %some, {kind} 0x7FF8000000000000, {kind} {found}",
+        ]
+        found = "%found"
+    text = "\n".join([*lines, f"  ret {kind} {found}", "}"])
+    return VectorFold(f"{symbol}_{lanes}", kind, text, declared(element, lanes))
