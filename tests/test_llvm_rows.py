@@ -15,7 +15,7 @@ from fusegraph.engines.base import Region
 from fusegraph.engines.llvm import row_body
 from fusegraph.engines.llvm.engine import LlvmEngine
 from fusegraph.engines.llvm.row_body import RowBody
-from fusegraph.engines.llvm.row_code import generate
+from fusegraph.engines.llvm.row_code import LONG_ROW, generate
 from fusegraph.engines.llvm.row_phases import CHUNK, phases_of
 from fusegraph.graph import make, placeholder
 from fusegraph.ops import OPS
@@ -85,12 +85,12 @@ def test_phases_are_the_fewest_passes(name, phases):
     assert len(phases_of(region)) == phases
 
 
-def test_the_text_knows_no_sizes():
-    small, large = (
-        compiled(softmax(fg.zeros(shape, np.float32)).plan())[0]
-        for shape in ((64, 1000), (3000, 333))
-    )
-    assert generate(small).code.text(True) == generate(large).code.text(True)
+def test_the_text_knows_long_rows_and_no_sizes():
+    texts = [
+        generate(compiled(softmax(fg.zeros(shape, np.float32)).plan())[0]).code.text(True)
+        for shape in ((64, 1000), (3000, 333), (64, LONG_ROW - 1), (3000, 50))
+    ]
+    assert texts[0] == texts[1] != texts[2] == texts[3]
 
 
 # --- values ---------------------------------------------------------------------------------------

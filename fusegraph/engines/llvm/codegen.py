@@ -120,8 +120,8 @@ def evaluate(
 def loop_metadata(nodes: Iterable[Node], first: int, long: bool) -> list[str]:
     """Metadata of a loop over elements: access group ``!first``, loop ``!(first + 1)``.
 
-    Loops that are not ``long``, as those over a row may be, are left to LLVM: softmax of rows of 50
-    float32 took 120 us a 2,000 so, and 167 with four vectors in flight, which a short row never fills.
+    Loops that are not ``long``, as those over a row may be, are left to LLVM: softmax of 2,000 rows of
+    50 float32 took 120 us so, and 167 with four vectors in flight, which such a row never fills.
     """
     group, loop, accesses, progress, width = (f"!{first + at}" for at in range(5))
     length = sum(FUNCTION_LENGTH if node.op.transcendental else 1 for node in nodes)
