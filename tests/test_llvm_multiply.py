@@ -40,7 +40,8 @@ def test_products_of_any_shape_and_layout(rows, inner, columns, dtype):
     wide = np.zeros((2 * rows, inner + 5), dtype)
     wide[::2, :inner] = a
     for left in (a, np.asfortranarray(a), wide[::2, :inner]):
-        for right in (b, np.asfortranarray(b), np.ascontiguousarray(b[::-1])[::-1]):
+        rights = b, np.asfortranarray(b), np.ascontiguousarray(b[::-1])[::-1]
+        for right in (*rights, np.repeat(b, 2, axis=1)[:, ::2]):
             for packed in (True, False):
                 product = Product(a.dtype, columns, inner, packed)
                 out = np.full((rows, columns + 3), np.nan, dtype)
