@@ -17,7 +17,8 @@ from fusegraph.arrays import checked_dtype
 from fusegraph.elementwise import as_tensor
 from fusegraph.graph import DType, Shape, const, make
 from fusegraph.ops import DTYPES, OPS, promote
-from fusegraph.tensor import Tensor, cast, shown, traced_line, wrap
+from fusegraph.sources import traced_line
+from fusegraph.tensor import Tensor, cast, shown, wrap
 from fusegraph.views import apply_view
 
 

@@ -18,7 +18,8 @@ from fusegraph.elementwise import ROW_FUNCTIONS, as_tensor, where
 from fusegraph.graph import DType, const, make
 from fusegraph.ops import OPS
 from fusegraph.shaping import axis_number, axis_numbers, squeeze
-from fusegraph.tensor import Tensor, cast, elementwise, shown, traced_line, wrap
+from fusegraph.sources import traced_line
+from fusegraph.tensor import Tensor, cast, elementwise, shown, wrap
 
 _NO_IDENTITY = ("max", "min", "argmax", "argmin")
 

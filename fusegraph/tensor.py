@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import inspect
 import operator
-import sys
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,10 +22,11 @@ from fusegraph.graph import DType, Node, Shape, const, leaf, make, topological
 from fusegraph.indexing import index_params, is_mask
 from fusegraph.ops import OPS, UFUNCS, Op, resolve
 from fusegraph.options import Options, current_options
+from fusegraph.promotion import WEAK, broadcast_node, promoted
 from fusegraph.replay import matmul_shape
+from fusegraph.sources import traced_line
 from fusegraph.views import apply_view
 
-PACKAGE = str(Path(__file__).parent)
 ARRAY_FUNCTIONS: dict[Any, Callable[..., Any]] = {}
 """NumPy function -> what serves it on Tensors; filled where the functions are defined."""
 
@@ -342,105 +341,22 @@ def shown(x: Tensor) -> str:
     return f"{x.node.dtype}{list(x.node.shape)}"
 
 
-_WEAK = (int, float, complex)
-
-
 def elementwise(op: Op, *operands: Any, params: tuple[Any, ...] = (), dtype: Any = None) -> Tensor:
-    """The tensor of an element-wise op over tensors, arrays and scalars.
+    """The tensor of an element-wise op over tensors, arrays and scalars; see :func:`promoted`.
 
-    Python's ints, floats and complex numbers are weak: they take the dtype of the other operands
-    (NEP 50).
-
-    Raises
-    ------
-    TypeError
-        NumPy has no loop for these dtypes.
-    ValueError
-        The shapes do not broadcast.
-    OverflowError
-        A Python integer does not fit the dtype it would take.
+    ``dtype`` is the result's where the op is a cast.
     """
     nodes: list[Any] = []
-    kinds: list[Any] = []
     for value in operands:
         if isinstance(value, Tensor):
             nodes.append(value.node)
-            kinds.append(value.node.dtype)
-        elif type(value) in _WEAK:
-            nodes.append(value)
-            kinds.append(type(value))
         else:
-            node = as_node(value)
-            nodes.append(node)
-            kinds.append(node.dtype)
-    if all(isinstance(kind, type) for kind in kinds):
+            nodes.append(value if type(value) in WEAK else as_node(value))
+    if all(type(node) in WEAK for node in nodes):
         nodes = [as_node(value) for value in nodes]
-        kinds = [node.dtype for node in nodes]
-    if dtype is not None:  # astype: the parameter is the result, and tells plans apart
-        return _built(op, (as_node(nodes[0]),), (*params, dtype), dtype)
-    loops, result = resolve(op.name, tuple(kinds))
-    for at, kind in enumerate(kinds):
-        if isinstance(kind, type):  # (a dtype equals the Python type it comes from)
-            fitting = weak_constant(op, nodes[at], loops[at], nodes, at)
-            if fitting is None:
-                return _always(op, nodes, at)
-            nodes[at] = fitting
-    return _built(op, tuple(nodes), params, result)
-
-
-def _built(op: Op, nodes: tuple[Node, ...], params: tuple[Any, ...], dtype: DType) -> Tensor:
-    shape = nodes[0].shape
-    for node in nodes[1:]:
-        if node.shape != shape:
-            if not node.shape:
-                continue
-            shape = broadcast(op.name, nodes) if shape else node.shape
-    return wrap(make(op, nodes, params, shape, dtype, traced_line()))
-
-
-def broadcast(name: str, nodes: tuple[Node, ...]) -> Shape:
-    """Common shape of operands.
-
-    Raises
-    ------
-    ValueError
-        Naming the op, the shapes and the remedy.
-    """
-    try:
-        return np.broadcast_shapes(*(node.shape for node in nodes))
-    except ValueError:
-        shapes = " and ".join(f"{n.dtype}{list(n.shape)}" for n in nodes)
-        raise ValueError(
-            f"{name}: shapes of {shapes} do not broadcast; sizes must be equal or 1, counted from "
-            "the last axis (insert axes with t[:, None])"
-        ) from None
-
-
-def weak_constant(op: Op, value: Any, dtype: DType, nodes: list[Any], at: int) -> Node | None:
-    """A Python scalar in the dtype of the loop; None for a comparison that its range decides."""
-    if type(value) is int and dtype.kind in "iu":
-        info = np.iinfo(dtype)
-        if not info.min <= value <= info.max:
-            if op.flop_class == "compare" and op.method:
-                return None
-            raise OverflowError(
-                f"{op.name}: Python integer {value} does not fit {dtype}; cast the other operand with "
-                ".astype(...), or give a NumPy scalar"
-            )
-        if op.name == "pow" and at == 1 and value < 0:
-            raise ValueError(
-                f"pow: {dtype} to the negative power {value} is no integer; cast to a float dtype first"
-            )
-    return const(value, dtype)
-
-
-def _always(op: Op, nodes: list[Any], at: int) -> Tensor:
-    """A comparison with an integer beyond the dtype's range: the same answer for every element."""
-    other = nodes[1 - at]
-    probe = np.zeros((), other.dtype).item()
-    pair = (nodes[at], probe) if at == 0 else (probe, nodes[at])
-    answer = const(getattr(operator, op.method)(*pair), np.dtype(bool))
-    return wrap(apply_view("broadcast", other.shape, answer))
+    if dtype is not None:  # the parameter is the result, and tells plans apart
+        return wrap(broadcast_node(op, (as_node(nodes[0]),), (*params, dtype), dtype))
+    return wrap(promoted(op, nodes, params))
 
 
 def apply(op: Op, *operands: Any, dtype: Any = None) -> Tensor:
@@ -461,7 +377,7 @@ def apply(op: Op, *operands: Any, dtype: Any = None) -> Tensor:
 
 
 def _for_loop(op: Op, operand: Any, wanted: DType) -> Any:
-    if isinstance(operand, _WEAK):
+    if isinstance(operand, WEAK):
         return wrap(const(operand, wanted))
     tensor = Tensor(operand)
     if not np.can_cast(tensor.dtype, wanted, "same_kind"):
@@ -531,16 +447,6 @@ def checked_tile(tile_size: Any) -> int:
     if isinstance(tile_size, bool) or not isinstance(tile_size, (int, np.integer)) or tile_size < 1:
         raise ValueError(f"Tile size must be at least 1 and an integer, got {tile_size!r}")
     return int(tile_size)
-
-
-def traced_line() -> str:
-    """``file:line`` of the nearest caller outside of this package, if sources are traced, else ""."""
-    if not current_options().trace_source:
-        return ""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
-        frame = frame.f_back
-    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
 
 
 def _trailing(expanded: tuple[int, ...], part: Tensor, target: Tensor) -> tuple[int, ...]:

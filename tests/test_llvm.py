@@ -17,7 +17,7 @@ from fusegraph.engines.llvm import headers
 from fusegraph.engines.llvm.codegen import generate, refusal
 from fusegraph.engines.llvm.compiler import assembly
 from fusegraph.engines.llvm.engine import MAX_OPERANDS, ImitatingBody, LlvmBody, LlvmEngine
-from fusegraph.engines.llvm.lowering import half_definitions
+from fusegraph.engines.llvm.halves import half_definitions
 from fusegraph.graph import const, make, placeholder
 from fusegraph.ops import DTYPES, ELEMENTWISE, OPS, resolve
 

@@ -15,8 +15,10 @@ from functools import lru_cache
 
 from fusegraph.engines.base import Region
 from fusegraph.engines.llvm import lowering, vecmath
+from fusegraph.engines.llvm.casts import cast
+from fusegraph.engines.llvm.halves import half_definitions
 from fusegraph.engines.llvm.ir import Emitter, Value
-from fusegraph.engines.llvm.lowering import HALF, Parts, UnsupportedError, register_type
+from fusegraph.engines.llvm.values import HALF, Parts, UnsupportedError, literal, register_type
 from fusegraph.graph import DType, Node
 from fusegraph.ops import resolve
 
@@ -66,7 +68,7 @@ class Code:
         if self.halves:
             # LLVM makes one conversion of double -> float -> half, and no processor has that.
             wide = any(vecmath.TABLE[name].wide for name, _ in self.functions)
-            parts.append(lowering.half_definitions(f16c and not wide))
+            parts.append(half_definitions(f16c and not wide))
         return "\n".join((*parts, *declared))
 
 
@@ -86,7 +88,7 @@ def refusal(name: str, operands: tuple[DType, ...], result: DType) -> str | None
     """Why there is no IR for a row over these dtypes, or None: it is written once to find out."""
     e = Emitter()
     loops = loop_dtypes(name, operands, result)
-    values = tuple(lowering.literal(e, d.type(1), d) for d in operands)
+    values = tuple(literal(e, d.type(1), d) for d in operands)
     try:
         evaluate(e, name, operands, result, loops, values)
     except UnsupportedError as error:
@@ -109,12 +111,12 @@ def evaluate(
 ) -> Parts:
     """One operation: operands cast to the loop's dtypes, then its rule."""
     if name == "astype":
-        return lowering.cast(e, values[0], operands[0], result)
-    cast = tuple(
-        lowering.cast(e, value, start, loop)
+        return cast(e, values[0], operands[0], result)
+    fitting = tuple(
+        cast(e, value, start, loop)
         for value, start, loop in zip(values, operands, loops, strict=True)
     )
-    return lowering.lower(e, name, loops, result, cast)
+    return lowering.lower(e, name, loops, result, fitting)
 
 
 def loop_metadata(nodes: Iterable[Node], first: int, long: bool) -> list[str]:
@@ -172,7 +174,7 @@ class Evaluator:
     def literals(self, region: Region) -> None:
         """The constants that a region reads."""
         for node in constants(region):
-            self.values[node] = lowering.literal(self.e, node.data[()], node.dtype)
+            self.values[node] = literal(self.e, node.data[()], node.dtype)
 
     def from_memory(self, loaded: Parts, dtype: DType) -> Parts:
         """A value in registers from what was loaded."""

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from fusegraph.engines.llvm import lowering
+from fusegraph.engines.llvm.casts import cast
 from fusegraph.engines.llvm.codegen import evaluate, loop_dtypes
 from fusegraph.engines.llvm.folds import fold_of
 from fusegraph.engines.llvm.ir import Emitter
-from fusegraph.engines.llvm.lowering import Parts
+from fusegraph.engines.llvm.values import Parts, literal
 from fusegraph.engines.reductions import REDUCTION_UFUNCS
 from fusegraph.graph import DType, Node
 from fusegraph.panels import reduced_axes
@@ -47,7 +47,7 @@ def accumulators(node: Node) -> int:
 
 def identity(e: Emitter, node: Node) -> Parts:
     """The value that changes nothing."""
-    return lowering.literal(e, _identity(node.op.name, node.dtype), node.dtype)
+    return literal(e, _identity(node.op.name, node.dtype), node.dtype)
 
 
 def _identity(name: str, dtype: DType) -> Any:
@@ -64,7 +64,7 @@ def _identity(name: str, dtype: DType) -> Any:
 def taken(e: Emitter, node: Node, kept: Sequence[Parts], element: Parts) -> list[Parts]:
     """The accumulators after one more element."""
     dtype = node.dtype
-    x = lowering.cast(e, element, node.inputs[0].dtype, dtype)
+    x = cast(e, element, node.inputs[0].dtype, dtype)
     if len(kept) == 1:
         row = REDUCTION_UFUNCS[node.op.name].__name__
         loops = loop_dtypes(row, (dtype, dtype), dtype)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fusegraph.engines.base import Array, DirectCall, Extent, Region
-from fusegraph.engines.llvm import codegen, compiler, lowering, row_phases, short_code
+from fusegraph.engines.llvm import codegen, compiler, row_phases, short_code
 from fusegraph.engines.llvm.columns import has_column
 from fusegraph.engines.llvm.direct import direct_call
 from fusegraph.engines.llvm.flat import (
@@ -44,6 +44,7 @@ from fusegraph.engines.llvm.strided import (
     aligned_strides,
     strided_loop,
 )
+from fusegraph.engines.llvm.values import ARM
 from fusegraph.graph import Node, Shape
 from fusegraph.machine import Machine
 from fusegraph.panels import reduced_axes
@@ -163,7 +164,7 @@ def _is_rows(nodes: Sequence[Node]) -> bool:
 
 def converts_halves() -> bool:
     """Does the processor convert float16?"""
-    return lowering.ARM or compiler.has_feature("f16c")
+    return ARM or compiler.has_feature("f16c")
 
 
 _LOADING = threading.Lock()

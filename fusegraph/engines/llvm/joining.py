@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from functools import cache
 
-from fusegraph.engines.llvm import compiler, lowering
+from fusegraph.engines.llvm import compiler
+from fusegraph.engines.llvm.casts import cast
 from fusegraph.engines.llvm.codegen import Evaluator, evaluate, loop_dtypes, memory_type
 from fusegraph.engines.llvm.headers import ACCESSORS
 from fusegraph.engines.llvm.ir import Emitter, Value
 from fusegraph.engines.llvm.jobs import JOB_OWN, Work
-from fusegraph.engines.llvm.lowering import Parts
+from fusegraph.engines.llvm.values import Parts
 from fusegraph.engines.reductions import REDUCTION_UFUNCS
 from fusegraph.graph import DType
 
@@ -59,7 +60,7 @@ def _text(name: str, kept: DType, result: DType) -> str:
 
     def converted() -> list[str]:
         written.e = Emitter("lastv")
-        found = lowering.cast(written.e, value("%last.a"), kept, result)
+        found = cast(written.e, value("%last.a"), kept, result)
         (stored,) = written.to_memory(found, result)
         declared.update(written.e.declared)
         return [*written.e.lines, f"  store {out} {stored.name}, ptr %last.b.at"]

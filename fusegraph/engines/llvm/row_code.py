@@ -17,12 +17,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from fusegraph.engines.base import Region
-from fusegraph.engines.llvm import lowering
 from fusegraph.engines.llvm.codegen import Code, loop_metadata, memory_type
 from fusegraph.engines.llvm.columns import accumulators, finished, identity, taken
 from fusegraph.engines.llvm.ir import Value
 from fusegraph.engines.llvm.lanes import Fold
-from fusegraph.engines.llvm.lowering import Parts
 from fusegraph.engines.llvm.row_phases import (
     CHUNK,
     Phase,
@@ -35,6 +33,7 @@ from fusegraph.engines.llvm.row_phases import (
     row_length,
 )
 from fusegraph.engines.llvm.row_text import RowText, result_of
+from fusegraph.engines.llvm.values import Parts, literal
 from fusegraph.graph import Node
 
 SYMBOL = "fg_rows"
@@ -278,7 +277,7 @@ class _RowWriter(RowText):
         self.open(f"{name}.done")
 
     def begin_column(self, node: Node, index: str) -> None:
-        zero = dict.fromkeys(range(accumulators(node)), lowering.literal(self.e, 0, node.dtype))
+        zero = dict.fromkeys(range(accumulators(node)), literal(self.e, 0, node.dtype))
         for which, value in (zero | {0: identity(self.e, node)}).items():
             self.store_accumulator(
                 f"%begin{self.phase_columns(node)}.{which}", node, which, value, index, "align 1"

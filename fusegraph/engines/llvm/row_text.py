@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from fusegraph.engines.llvm.codegen import Evaluator, memory_type
 from fusegraph.engines.llvm.ir import Emitter, Value
-from fusegraph.engines.llvm.lowering import Parts, register_type
+from fusegraph.engines.llvm.values import Parts, register_type
 from fusegraph.graph import DType
 
 
