@@ -43,6 +43,10 @@ def scaled(xp, x, a, b):
     return xp.sum(x * a, axis=-1, keepdims=True) * b - a
 
 
+def weighted(xp, x, w):
+    return xp.sum(x * w, axis=-1, keepdims=True)
+
+
 FUNCTIONS = {"softmax": softmax, "normalised": normalised, "spread": spread}
 
 
@@ -109,6 +113,21 @@ def test_a_result_is_not_written_over_an_operand_that_a_later_phase_reads():
     result = x.copy()
     ENGINE.compile(region_of(softmax, x)).run([result], [result], 1)
     assert close(result, softmax, x)
+
+
+def layer_norm(xp, x, weight, bias):
+    return normalised(xp, x) * weight + bias
+
+
+@pytest.mark.parametrize("rows", ROWS)
+@pytest.mark.parametrize("lead", [(), (1,)], ids=str)
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_a_row_that_is_the_same_for_all(dtype, lead, rows):
+    x, w, b = (values(s, dtype, n) for n, s in enumerate([(rows, 24), (*lead, 24), (*lead, 24)]))
+    (found,) = run(layer_norm, x, w, b)
+    assert close(found, layer_norm, x, w, b)
+    (found,) = run(layer_norm, x[::-1], w[..., ::-1], b)
+    assert close(found, layer_norm, x[::-1], w[..., ::-1], b)
 
 
 LAYOUTS = {
@@ -205,10 +224,13 @@ def test_the_text_knows_classes_of_lengths_and_no_sizes():
         (softmax, [np.ones((90, 33), np.float32)]),
         (lambda xp, x: xp.sum(x * x, axis=-1, keepdims=True), [np.ones((90, 8), np.complex64)]),
         (lambda xp, x: xp.max(x, axis=-1, keepdims=True), [np.ones((90, 8), np.int16)]),
-        (lambda xp, x, w: xp.sum(x * w, axis=-1, keepdims=True), [np.ones((90, 8)), np.ones(8)]),
+        (
+            lambda xp, x, w: xp.sum(x * w, axis=-1, keepdims=True),
+            [np.ones((9, 7, 8)), np.ones((9, 1, 8))],
+        ),
         (lambda xp, x: xp.sum(x, axis=(0, 1), keepdims=True), [np.ones((90, 8))]),
     ],
-    ids=["longer rows", "complex", "small elements", "a row for all", "along all rows"],
+    ids=["longer rows", "complex", "small elements", "a row for several", "along all rows"],
 )
 def test_what_is_none(function, arrays):
     assert not short_code.fits(region_of(function, *arrays).nodes)

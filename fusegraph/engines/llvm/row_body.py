@@ -18,6 +18,7 @@ from fusegraph.engines.llvm import compiler, row_code, row_phases, short_code
 from fusegraph.engines.llvm.headers import arrays_lie_as_expected
 from fusegraph.engines.llvm.jobs import Work
 from fusegraph.engines.llvm.joining import join_work
+from fusegraph.engines.llvm.row_text import SYMBOL, RowCode
 from fusegraph.engines.llvm.sharing import Division, call_on
 from fusegraph.engines.llvm.strided import Layout, Operand, aligned_strides, joined
 from fusegraph.graph import DType, Node, Shape
@@ -50,7 +51,7 @@ class RowBody:
         self.function = 0  # its address, once there is something to run
 
     @cached_property
-    def made(self) -> row_code.RowCode:
+    def made(self) -> RowCode:
         """The IR, written when it is first needed: most plans never compile it."""
         generate = short_code.generate if self.short else row_code.generate
         return generate(self.region)
@@ -60,7 +61,7 @@ class RowBody:
         with _LOADING:
             if not self.function:
                 text = self.made.code.text(self.halves())
-                self.function = compiler.address_of(text, row_code.SYMBOL)
+                self.function = compiler.address_of(text, SYMBOL)
         return self.function
 
     def run(self, inputs: Sequence[Array], outputs: Sequence[Array], threads: int) -> None:
@@ -123,8 +124,9 @@ class RowBody:
 
     def is_dense(self, rows: Sequence[Operand], length: int) -> bool:
         """Does a row begin where the one before ends?"""
-        pairs = zip(rows, self.made.wide, strict=True)
-        return all(o.strides[-1] == o.itemsize * length for o, wide in pairs if wide)
+        operands = zip(rows, self.made.wide, self.made.fixed, strict=True)
+        moving = [o for o, wide, fixed in operands if wide and not fixed]
+        return all(o.strides[-1] == o.itemsize * length for o in moving)
 
     @property
     def first_output(self) -> int:

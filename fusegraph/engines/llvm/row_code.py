@@ -13,8 +13,6 @@ The text depends on dtypes, on which values are narrow, and on whether a row is 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
 
 from fusegraph.engines.base import Region
 from fusegraph.engines.llvm.codegen import Code, loop_metadata, memory_type
@@ -32,50 +30,13 @@ from fusegraph.engines.llvm.row_phases import (
     phases_of,
     row_length,
 )
-from fusegraph.engines.llvm.row_text import RowText, result_of
+from fusegraph.engines.llvm.row_text import SYMBOL, Kept, RowCode, RowText, result_of
 from fusegraph.engines.llvm.values import Parts, literal
 from fusegraph.graph import Node
 
-SYMBOL = "fg_rows"
 # Elements of a row that fills four vectors in flight: softmax of 4096 x 1024 float32 took 2.4 ms on one
 # thread where LLVM chose, and takes 2.0.
 LONG_ROW = 256
-HEAD = 3  # words before those of the operands: outer rows, rows, elements of a row
-
-
-class Kept(NamedTuple):
-    """Elements that a thread keeps of a value: of ``rows`` rows, and ``more``; at most ``most``."""
-
-    itemsize: int
-    rows: int = 1
-    more: int = 0
-    most: int | None = None
-
-    def nbytes(self, length: int) -> int:
-        """Bytes for rows of ``length``."""
-        elements = self.rows * length + self.more
-        return self.itemsize * (elements if self.most is None else min(elements, self.most))
-
-
-@dataclass(frozen=True, slots=True)
-class RowCode:
-    """IR of a region over rows.
-
-    Attributes
-    ----------
-    code : Code
-    kept : tuple of Kept
-        The temporaries in memory.
-    wide : tuple of bool
-        Which operands have a row of elements, not one.
-    flat : bool
-        Is it one pass whose reductions run along all axes? Dense rows are then one long row.
-    """
-
-    code: Code
-    kept: tuple[Kept, ...]
-    wide: tuple[bool, ...]
-    flat: bool
 
 
 def generate(region: Region) -> RowCode:
@@ -135,18 +96,7 @@ class _RowWriter(RowText):
 
     def entry(self, carried: Sequence[Node]) -> None:
         self.open("entry")
-        for at, name in enumerate(("outers", "rows", "n")):
-            self.word(name, at)
-        for at in range(len(self.operands)):
-            self.word(f"so{at}", HEAD + 2 * at)
-            self.word(f"sr{at}", HEAD + 2 * at + 1)
-            self.say(
-                f"%d{at}.at = getelementptr ptr, ptr %pointers, i64 {at}",
-                f"%d{at} = load ptr, ptr %d{at}.at",
-            )
-        for at in range(len(self.kept) + len(self.columns)):
-            self.word(f"t{at}.off", HEAD + 2 * len(self.operands) + at)
-            self.say(f"%t{at} = getelementptr i8, ptr %scratch, i64 %t{at}.off")
+        self.arguments(len(self.operands), len(self.kept) + len(self.columns))
         self.literals(self.region)
         for node in (n for phase in self.phases for n in phase.folds):
             fold = fold_for(node)
@@ -159,13 +109,7 @@ class _RowWriter(RowText):
 
     def row(self) -> None:
         """One row: where it lies, its narrow operands, then the phases."""
-        for at in range(len(self.operands)):
-            self.say(
-                f"%o{at}.o = mul i64 %outer, %so{at}",
-                f"%o{at}.r = mul i64 %row, %sr{at}",
-                f"%o{at}.off = add i64 %o{at}.o, %o{at}.r",
-                f"%p{at} = getelementptr i8, ptr %d{at}, i64 %o{at}.off",
-            )
+        self.row_begins(len(self.operands), "%row")
         for at, node in enumerate(self.region.inputs):
             if not is_wide(node, self.length):
                 loaded = self.loaded(f"%n{at}", node.dtype, f"%p{at}", "", "align 1")

@@ -1,15 +1,59 @@
-"""The text of a function over rows: blocks of code, loops, and values in memory.
+"""The text of a function over rows: its arguments, blocks of code, loops, and values in memory.
 
-In: lines and values. Out: ``RowText``, whose ``lines`` are the function's body so far; ``row_code`` says
-what is in it.
+In: lines and values. Out: ``RowText``, whose ``lines`` are the function's body so far; ``row_code`` and
+``short_code`` say what is in it, and give ``RowCode``.
 """
 
 from __future__ import annotations
 
-from fusegraph.engines.llvm.codegen import Evaluator, memory_type
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from fusegraph.engines.llvm.codegen import Code, Evaluator, memory_type
 from fusegraph.engines.llvm.ir import Emitter, Value
 from fusegraph.engines.llvm.values import Parts, register_type
 from fusegraph.graph import DType
+
+SYMBOL = "fg_rows"
+HEAD = 3  # words before those of the operands: outer rows, rows, elements of a row
+
+
+class Kept(NamedTuple):
+    """Elements that a thread keeps of a value: of ``rows`` rows, and ``more``; at most ``most``."""
+
+    itemsize: int
+    rows: int = 1
+    more: int = 0
+    most: int | None = None
+
+    def nbytes(self, length: int) -> int:
+        """Bytes for rows of ``length``."""
+        elements = self.rows * length + self.more
+        return self.itemsize * (elements if self.most is None else min(elements, self.most))
+
+
+@dataclass(frozen=True, slots=True)
+class RowCode:
+    """IR of a region over rows.
+
+    Attributes
+    ----------
+    code : Code
+    kept : tuple of Kept
+        The temporaries in memory.
+    wide : tuple of bool
+        Which operands have a row of elements, not one.
+    flat : bool
+        Is it one pass whose reductions run along all axes? Dense rows are then one long row.
+    fixed : tuple of bool
+        Which wide operands are one row for all, where the others have to be dense.
+    """
+
+    code: Code
+    kept: tuple[Kept, ...]
+    wide: tuple[bool, ...]
+    flat: bool
+    fixed: tuple[bool, ...] = ()
 
 
 class RowText(Evaluator):
@@ -44,6 +88,31 @@ class RowText(Evaluator):
             f"%{name}.at = getelementptr i64, ptr %words, i64 {at}",
             f"%{name} = load i64, ptr %{name}.at",
         )
+
+    def arguments(self, operands: int, kept: int) -> None:
+        """What the function is given: sizes, where operands lie, memory for ``kept`` temporaries."""
+        for at, name in enumerate(("outers", "rows", "n")):
+            self.word(name, at)
+        for at in range(operands):
+            self.word(f"so{at}", HEAD + 2 * at)
+            self.word(f"sr{at}", HEAD + 2 * at + 1)
+            self.say(
+                f"%d{at}.at = getelementptr ptr, ptr %pointers, i64 {at}",
+                f"%d{at} = load ptr, ptr %d{at}.at",
+            )
+        for at in range(kept):
+            self.word(f"t{at}.off", HEAD + 2 * operands + at)
+            self.say(f"%t{at} = getelementptr i8, ptr %scratch, i64 %t{at}.off")
+
+    def row_begins(self, operands: int, row: str) -> None:
+        """``%p0, %p1, ...``: where a row of each operand begins."""
+        for at in range(operands):
+            self.say(
+                f"%o{at}.o = mul i64 %outer, %so{at}",
+                f"%o{at}.r = mul i64 {row}, %sr{at}",
+                f"%o{at}.off = add i64 %o{at}.o, %o{at}.r",
+                f"%p{at} = getelementptr i8, ptr %d{at}, i64 %o{at}.off",
+            )
 
     def loop_begin(self, name: str, count: str, after: str) -> None:
         before = self.label

@@ -10,6 +10,7 @@ The text depends on dtypes, on which values are narrow, and on the power of two 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 from fusegraph.engines.base import Region
@@ -19,7 +20,6 @@ from fusegraph.engines.llvm.columns import is_column
 from fusegraph.engines.llvm.folds import recipe_of
 from fusegraph.engines.llvm.ir import Value
 from fusegraph.engines.llvm.lanes import first_lanes
-from fusegraph.engines.llvm.row_code import HEAD, SYMBOL, Kept, RowCode
 from fusegraph.engines.llvm.row_phases import (
     Phase,
     is_carried,
@@ -28,9 +28,9 @@ from fusegraph.engines.llvm.row_phases import (
     phases_of,
     row_length,
 )
-from fusegraph.engines.llvm.row_text import RowText, result_of
+from fusegraph.engines.llvm.row_text import SYMBOL, Kept, RowCode, RowText, result_of
 from fusegraph.engines.llvm.vector_folds import VectorFold, vector_fold
-from fusegraph.graph import Node
+from fusegraph.graph import Node, Shape
 
 LONGEST = 32  # elements of a row: one vector of what most processors have in four registers
 TILE = 64  # rows that pass together: a few values of each stay in L1
@@ -42,14 +42,18 @@ def fits(nodes: Sequence[Node]) -> bool:
     if not 1 < length <= LONGEST:
         return False
     lead = max((n.shape for n in nodes), key=len)[:-1]
-    return all(_fits(node, length, lead) for node in nodes)
+    values = dict.fromkeys(v for node in nodes for v in (node, *node.inputs))
+    wide = [v for v in values if is_wide(v, length) and v.shape[:-1] != lead]
+    return all(is_fixed(v, lead) and v not in nodes for v in wide) and all(map(_fits, nodes))
 
 
-def _fits(node: Node, length: int, lead: tuple[int, ...]) -> bool:
-    values = (node, *node.inputs)
-    if any(v.dtype.kind == "c" or v.dtype.itemsize == 2 for v in values):
-        return False
-    if any(is_wide(i, length) and i.shape[:-1] != lead for i in values):
+def is_fixed(value: Node, lead: Shape) -> bool:
+    """Is a wide value one row, the same for all that there are along ``lead``?"""
+    return value.shape[:-1] != lead and math.prod(value.shape[:-1]) == 1
+
+
+def _fits(node: Node) -> bool:
+    if any(v.dtype.kind == "c" or v.dtype.itemsize == 2 for v in (node, *node.inputs)):
         return False
     if node.kind != "reduce":
         return True
@@ -103,13 +107,15 @@ class _ShortWriter(RowText):
         self.folds: dict[str, VectorFold] = {}
         placed = {n for p in self.phases for n in (*p.wide, *p.folds, *p.narrow)}
         self.first = [n for n in region.nodes if n not in placed]
+        lead = max((n.shape for n in region.nodes), key=len)[:-1]
+        self.fixed = [v for v in region.inputs if self.wide(v) and is_fixed(v, lead)]
         read = dict.fromkeys(i for n in region.nodes if self.wide(n) for i in n.inputs)
         spread = [n for n in read if n.kind != "const" and not self.wide(n)]
         narrow = [n for n in region.nodes if not self.wide(n)]
         self.tiles: dict[tuple[Node, bool], Kept] = {
             **{(n, False): Kept(n.dtype.itemsize, TILE) for n in kept_values(region, self.phases)},
             **{(n, False): Kept(n.dtype.itemsize, 0, TILE) for n in narrow},
-            **{(n, True): Kept(n.dtype.itemsize, TILE, self.lanes) for n in spread},
+            **{(n, True): Kept(n.dtype.itemsize, TILE, self.lanes) for n in (*spread, *self.fixed)},
         }
 
     def wide(self, node: Node) -> bool:
@@ -129,26 +135,17 @@ class _ShortWriter(RowText):
         called = [line for fold in self.folds.values() for line in fold.declarations]
         code = Code(body, tuple(self.functions), (*self.declared, *called), False, ())
         wide = tuple(map(self.wide, self.operands))
-        return RowCode(code, tuple(self.tiles.values()), wide, False)
+        fixed = tuple(node in self.fixed for node in self.operands)
+        return RowCode(code, tuple(self.tiles.values()), wide, False, fixed)
 
     def entry(self) -> None:
         self.open("entry")
-        for at, name in enumerate(("outers", "rows", "n")):
-            self.word(name, at)
-        for at in range(len(self.operands)):
-            self.word(f"so{at}", HEAD + 2 * at)
-            self.word(f"sr{at}", HEAD + 2 * at + 1)
-            self.say(
-                f"%d{at}.at = getelementptr ptr, ptr %pointers, i64 {at}",
-                f"%d{at} = load ptr, ptr %d{at}.at",
-            )
-        for at in range(len(self.tiles)):
-            self.word(f"t{at}.off", HEAD + 2 * len(self.operands) + at)
-            self.say(f"%t{at} = getelementptr i8, ptr %scratch, i64 %t{at}.off")
+        self.arguments(len(self.operands), len(self.tiles))
         self.lines += first_lanes("%which", "%n", self.lanes)
         self.say(f"%more.rows = add i64 %rows, {TILE - 1}", f"%tiles = sdiv i64 %more.rows, {TILE}")
         self.literals(self.region)
         self.flush()
+        self.repeat(self.fixed)
 
     def tile(self) -> None:
         """A tile of rows: where it lies, then the phases."""
@@ -159,14 +156,9 @@ class _ShortWriter(RowText):
             f"%m = select i1 %short, i64 %left, i64 {TILE}",
             "%elements = mul i64 %m, %n",
         )
-        for at in range(len(self.operands)):
-            self.say(
-                f"%o{at}.o = mul i64 %outer, %so{at}",
-                f"%o{at}.r = mul i64 %r0, %sr{at}",
-                f"%o{at}.off = add i64 %o{at}.o, %o{at}.r",
-                f"%p{at} = getelementptr i8, ptr %d{at}, i64 %o{at}.off",
-            )
-        self.spread([n for n in self.region.inputs if (n, True) in self.tiles])
+        self.row_begins(len(self.operands), "%r0")
+        narrow = [n for n in self.region.inputs if not self.wide(n)]
+        self.spread([n for n in narrow if (n, True) in self.tiles])
         self.narrow(self.first)
         for phase in self.phases:
             self.fold([n for n in phase.folds if n.inputs[0] not in phase.wide])
@@ -271,6 +263,26 @@ class _ShortWriter(RowText):
 
         self.loop("%m", (), body)
 
+    def repeat(self, nodes: Sequence[Node]) -> None:
+        """Fill tiles with a row that is the same for all, once."""
+        if not nodes:
+            return
+
+        def body(index: str, note: str) -> None:
+            for node in nodes:
+                at, place = self.operands.index(node), self.place(node, True)
+                name = f"{index}.r{at}"
+                self.say(
+                    f"{name}.at = mul i64 {index}, %n",
+                    f"{name} = getelementptr {memory_type(node.dtype)}, ptr {place}, i64 {name}.at",
+                    f"{name}.bytes = mul i64 %n, {node.dtype.itemsize}",
+                    f"call void @llvm.memcpy.p0.p0.i64(ptr {name}, ptr %d{at}, i64 {name}.bytes, "
+                    "i1 false)",
+                )
+
+        self.declared["declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)"] = None
+        self.loop(str(TILE), (), body)
+
     def elements(self, phase: Phase) -> None:
         """The wide values of a phase, element by element."""
         if not phase.wide:
@@ -281,7 +293,7 @@ class _ShortWriter(RowText):
             read = dict.fromkeys(i for n in phase.wide for i in n.inputs if i not in inside)
             loaded = [n for n in read if n.kind != "const"]
             for node in loaded:
-                place = self.place(node, not self.wide(node))
+                place = self.place(node, node in self.fixed or not self.wide(node))
                 parts = self.loaded(f"{index}.x{place[1:]}", node.dtype, place, index, note)
                 self.values[node] = self.from_memory(parts, node.dtype)
             self.evaluate_all(phase.wide)
