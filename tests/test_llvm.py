@@ -18,6 +18,7 @@ from fusegraph.engines.llvm.codegen import generate, refusal
 from fusegraph.engines.llvm.compiler import assembly
 from fusegraph.engines.llvm.engine import MAX_OPERANDS, ImitatingBody, LlvmBody, LlvmEngine
 from fusegraph.engines.llvm.halves import half_definitions
+from fusegraph.engines.llvm.strided import SMALL_ROW
 from fusegraph.graph import const, make, placeholder
 from fusegraph.ops import DTYPES, ELEMENTWISE, OPS, resolve
 
@@ -187,6 +188,42 @@ def test_results_in_any_layout(shape, itemsize, assert_same):
     ):
         LlvmBody(region).run([x, y], [out], 1)
         assert_same(np.array(out), getattr(np, name)(x, y))
+
+
+COLUMNS = {
+    "a column": lambda a: a[:, :1],
+    "the same column, dense": lambda a: np.ascontiguousarray(a[:, :1]),
+    "a row": lambda a: a[:1],
+    "a row of a row": lambda a: a[0],
+    "all": lambda a: a,
+    "turned": np.asfortranarray,
+    "backwards": lambda a: a[::-1, ::-1],
+}
+
+
+@pytest.mark.parametrize("columns", [255, SMALL_ROW, 3000])
+@pytest.mark.parametrize("dtype", ["?", "f2", "f4", "f8", "c16"])
+@pytest.mark.parametrize(("first", "second"), list(itertools.product(COLUMNS, repeat=2)))
+def test_one_element_a_row(first, second, dtype, columns, assert_same):
+    """An operand that is the same for a long row is read once a row, whatever the others are."""
+    base = (np.random.default_rng(5).standard_normal((7, columns)) * 2).astype(dtype)
+    x, y = COLUMNS[first](base), COLUMNS[second](base)
+    name = "logical_xor" if dtype == "?" else "add"
+    region = region_of(lambda f, a, b: f(name, a, b), x, y)
+    expected = getattr(np, name)(x, y)
+    for out in (np.empty(expected.shape, dtype), np.empty(expected.shape, dtype, order="F")):
+        LlvmBody(region).run([x, y], [out], 1)
+        assert_same(np.ascontiguousarray(out), expected)
+
+
+def test_only_what_is_one_element_a_row_has_a_kernel_of_its_own():
+    rows, column = np.ones((50, 400), np.float32), np.ones((50, 1), np.float32)
+    body = LlvmBody(region_of(lambda f, a, b: f("add", a, b), rows, column))
+    body.run([rows, column], [np.empty_like(rows)], 1)
+    assert list(body.kernels) == [(False, True, False)]
+    turned = [np.asfortranarray(a) for a in (rows, column)]
+    body.run([turned[0].T, turned[1].T], [np.empty((400, 50), np.float32)], 1)
+    assert list(body.kernels) == [(False, True, False), (False, False, False)]
 
 
 def test_unaligned_arrays(assert_same):

@@ -9,7 +9,7 @@ on sizes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -72,15 +72,17 @@ class Code:
         return "\n".join((*parts, *declared))
 
 
-def generate(region: Region) -> Code:
+def generate(region: Region, fixed: Sequence[bool] = ()) -> Code:
     """The IR of an element-wise region.
+
+    ``fixed`` inputs are one element for all that a call passes over, as those are that have no more.
 
     Raises
     ------
     UnsupportedError
         A node has no IR with NumPy's results.
     """
-    return _Writer(region).write()
+    return _Writer(region, fixed).write()
 
 
 @lru_cache(maxsize=4096)
@@ -196,13 +198,17 @@ class Evaluator:
 class _Writer(Evaluator):
     """Writes one kernel: pointers and scalars, then the loop."""
 
-    def __init__(self, region: Region) -> None:
+    def __init__(self, region: Region, fixed: Sequence[bool]) -> None:
         super().__init__()
         self.region = region
         self.entry: list[str] = []
         self.loads: list[str] = []
         self.stores: list[str] = []
-        self.scalars = tuple(v.shape != region.shape and v.size == 1 for v in region.inputs)
+        fixed = fixed or [False] * len(region.inputs)
+        self.scalars = tuple(
+            one or (v.shape != region.shape and v.size == 1)
+            for v, one in zip(region.inputs, fixed, strict=True)
+        )
 
     def write(self) -> Code:
         region = self.region

@@ -42,6 +42,7 @@ from fusegraph.engines.llvm.strided import (
     Layout,
     Operand,
     aligned_strides,
+    fixed_in_rows,
     strided_loop,
 )
 from fusegraph.engines.llvm.values import ARM
@@ -189,6 +190,8 @@ class LlvmBody:
         self.first_scratch = self.count
         self.flat: Any = None  # the flat loop, once there is something to run
         self.plan = 0  # address of the words that it reads
+        self.words: Array = np.empty(0, np.int64)
+        self.kernels: dict[tuple[bool, ...], int] = {}
         self.layouts: dict[Any, Layout] = {}
         self.division = Division(self.layout_of)
 
@@ -267,12 +270,15 @@ class LlvmBody:
             return self.flat or self._load()
 
     def _load(self) -> Any:
-        code = codegen.generate(self.region)
+        region = self.region
+        code = codegen.generate(region)
         flat = _flat_loop()
-        kernel = compiler.address_of(code.text(converts_halves()), codegen.SYMBOL)
         self.scalars = code.scalars
-        self.kernel = kernel
-        operands = (*self.region.inputs, *self.region.outputs)
+        if any(v.shape != region.shape and v.size != 1 for v in region.inputs):
+            self.flat = lambda plan, file: 1  # never dense: the strided loop has its own kernel
+            return self.flat
+        kernel = self.kernel_for((False,) * self.count)
+        operands = (*region.inputs, *region.outputs)
         steps = [
             0 if one else v.dtype.itemsize for v, one in zip(operands, code.scalars, strict=True)
         ]
@@ -281,6 +287,15 @@ class LlvmBody:
         self.plan = self.words.ctypes.data
         self.flat = flat  # last: other threads look at it first
         return flat
+
+    def kernel_for(self, fixed: tuple[bool, ...]) -> int:
+        """The address of the kernel to which ``fixed`` operands are one element a call."""
+        found = self.kernels.get(fixed)
+        if found is None:
+            code = codegen.generate(self.region, fixed[: self.first_output])
+            found = compiler.address_of(code.text(converts_halves()), codegen.SYMBOL)
+            self.kernels[fixed] = found
+        return found
 
     def layout_of(self, file: list[Array]) -> Layout:
         """The loop over arrays of these shapes and strides, made once."""
@@ -305,7 +320,9 @@ class LlvmBody:
             )
             for at, (array, single) in enumerate(zip(file, self.scalars, strict=True))
         ]
-        return strided_loop(self.kernel, shape, operands)
+        fixed = fixed_in_rows(shape, operands)
+        operands = [o._replace(single=o.single or f) for o, f in zip(operands, fixed, strict=True)]
+        return strided_loop(self.kernel_for(fixed), shape, operands)
 
 
 class ImitatingBody(LlvmBody):

@@ -344,6 +344,13 @@ def strided_loop(kernel: int, shape: Shape, operands: Sequence[Operand]) -> Layo
     return _record(kernel, outer, (rows, row_step), (columns, column_step), operands, packed)
 
 
+def fixed_in_rows(shape: Shape, operands: Sequence[Operand]) -> tuple[bool, ...]:
+    """Which inputs are one element for a whole row, where a tile takes no more than one."""
+    shape, operands = joined(shape, operands)
+    long = shape[-1] >= SMALL_ROW
+    return tuple(long and not o.written and o.strides[-1] == 0 for o in operands)
+
+
 def _dense(operand: Operand, columns: int, several: bool) -> bool:
     row, column = ((0,) * 2 + operand.strides)[-2:]
     dense = column == operand.itemsize and (not several or row == columns * operand.itemsize)
