@@ -274,9 +274,10 @@ def _panels(
 
     def made(engine: Engine | None) -> Kernel:
         kernel = _panel_kernel(name, region, panels, cost, engine, decisions, setting)
-        if engine is None or not engine.compiles or not panels.narrow:
+        compiles = engine is not None and engine.compiles and not _loose(region, setting)
+        if not compiles or not panels.narrow:
             return kernel
-        # A compiled loop needs no copies with the narrow axis first.
+        # A compiled loop over dense rows needs no copies with the narrow axis first.
         upright = _panel_kernel(name, region, panels.upright, cost, engine, decisions, setting)
         better = upright.body.whole_stage is not None and upright.seconds < kernel.seconds
         return upright if better else kernel
@@ -332,6 +333,11 @@ def _panel_kernel(
         seconds = compute / threads + step * calls
         return predict(machine, seconds, cost, launch, threads)
 
+    # A compiled stage copies a panel's operands where one does not lie as it reads it, and its results.
+    copied = 0
+    if body.compiled and engine is not None and engine.compiles and _loose(region, setting):
+        values = (*region.inputs, *region.outputs)
+        copied = sum(body.panel_elements(v) * v.dtype.itemsize for v in values)
     margin = 1.0 if alone else THREADS_MARGIN
     threads = bound if timed(bound).seconds < margin * timed(1).seconds else 1
     prediction = timed(threads)
@@ -351,9 +357,18 @@ def _panel_kernel(
         block=panels.height,
         # An engine that loops by itself shares each panel among its own threads.
         threads=threads if engine is None or engine.blocked else 1,
-        scratch_bytes=body.panel_bytes * threads + partial_bytes(panels) + body.packed_bytes,
+        scratch_bytes=(body.panel_bytes + copied) * threads
+        + partial_bytes(panels)
+        + body.packed_bytes,
         body=body,
         panels=panels,
+    )
+
+
+def _loose(region: Region, setting: Setting) -> bool:
+    """Is there an operand that does not lie in C order?"""
+    return any(
+        setting.orders.get(v, ()) != tuple(range(len(v.shape))) for v in region.inputs if v.size > 1
     )
 
 
@@ -435,8 +450,8 @@ def _compiled_reduction(
         return None
     for engine in ELEMENTWISE_ENGINES.values():
         if engine.compiles and options.engine in ("auto", engine.name):
-            panels = lay_panels([node], rows, setting.machine, False, True)
+            panels = lay_panels([node], rows, setting.machine, False, True).upright
             found = _panel_kernel(name, region, panels, cost, engine, decisions, setting)
-            if found.body.whole_stage is not None and not panels.narrow:
+            if found.body.whole_stage is not None:
                 return found
     return None

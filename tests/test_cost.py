@@ -284,6 +284,11 @@ def attention_of(q, k, v):
     return [fg.softmax(q @ fg.matrix_transpose(k), axis=-1) @ v]
 
 
+def ratio_of(a, b):
+    a, b = fg.Tensor(a), fg.Tensor(b)
+    return [a / (a * b).sum(axis=-1, keepdims=True) + b]
+
+
 MEMORY = {
     "long rows": (softmax_of, [floats(60, 8000)]),
     "weighted rows": (weighted_of, [floats(500, 8000)]),
@@ -295,6 +300,13 @@ MEMORY = {
     ),
     "gelu": (gelu_of, [floats(1_000_000)]),
     "softmax": (softmax_of, [floats(1000, 1000)]),
+    "short rows": (softmax_of, [floats(100_000, 10)]),
+    "every second short row": (softmax_of, [floats(200_000, 10)[::2]]),
+    "short rows of a wider array": (softmax_of, [floats(100_000, 12)[:, 1:11]]),
+    "short rows turned": (softmax_of, [np.asfortranarray(floats(100_000, 10))]),
+    "short rows backwards": (softmax_of, [floats(100_000, 10)[:, ::-1]]),
+    "two operands of short rows": (ratio_of, [floats(200_000, 8)[::2] for _ in range(2)]),
+    "rows turned": (softmax_of, [np.asfortranarray(floats(20_000, 50))]),
     "layer": (layer_of, [floats(512, 256), floats(256, 512), floats(512)]),
     "float16 product": (product_of, [floats(700, 600).astype("f2"), floats(600, 500).astype("f2")]),
     "int64 product": (product_of, [integers(500, 600), integers(600, 400)]),

@@ -181,6 +181,16 @@ def test_sums_are_at_least_as_accurate_as_numpys(dtype, length):
     assert (np.abs(found - exact) <= bound).all()
 
 
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("function", [softmax, normalised, spread])
+def test_scratch_is_what_the_plan_counts(function, length):
+    x = values((200, length))
+    region = region_of(function, x)
+    body = ENGINE.compile(region)
+    layout = body.layout_of([x, *(np.empty(n.shape, n.dtype) for n in region.outputs)])
+    assert 0 < layout.scratch_bytes <= body.call_bytes
+
+
 def test_lanes_behind_a_row_are_not_read():
     """The last row may end where memory ends; an infinity right behind it must not be seen either."""
     memory = np.full((101, 10), np.inf, np.float32)
@@ -201,6 +211,15 @@ def test_a_plan_runs_them_upright_and_shares_them(threads):
     assert close(found, softmax, x)
     (alone,) = softmax(fg, fg.asarray(x)).plan(engine="llvm", threads=1).run()
     np.testing.assert_array_equal(found, alone)
+
+
+@pytest.mark.parametrize("name", ["max", "sum"])
+def test_a_reduction_alone_is_compiled_too(name):
+    x = values((100_000, 10))
+    result = getattr(fg.asarray(x), name)(axis=-1)
+    (kernel,) = result.plan(engine="llvm").kernels
+    assert kernel.body.whole_stage.body.short
+    assert close(result.compute(engine="llvm"), lambda xp, x: getattr(x, name)(axis=-1), x)
 
 
 def test_auto_compiles_them_after_some_calls():

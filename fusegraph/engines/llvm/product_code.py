@@ -263,7 +263,7 @@ declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
             lines += [
                 f"  %f{r}.off = mul i64 %step, {r}",
                 f"  %f{r} = getelementptr i8, ptr %from, i64 %f{r}.off",
-                f"  %v0.{r} = load {vector}, ptr %f{r}, align {self.size}",
+                f"  %v0.{r} = load {vector}, ptr %f{r}, align 1",
             ]
         steps = lanes.bit_length() - 1
         for s, r in itertools.product(range(steps), range(lanes)):
