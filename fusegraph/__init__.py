@@ -18,8 +18,6 @@ from fusegraph.calibrate import current_machine
 from fusegraph.compare import compare as compare
 from fusegraph.cost import Cost as Cost
 from fusegraph.cost import Traffic as Traffic
-from fusegraph.fuse import Decision as Decision
-from fusegraph.fuse import Reason as Reason
 from fusegraph.jit import jit as jit
 from fusegraph.machine import Machine as Machine
 from fusegraph.machine import default_machine as default_machine
@@ -30,6 +28,8 @@ from fusegraph.options import current_options as _current_options
 from fusegraph.options import options as options
 from fusegraph.plan import Plan as Plan
 from fusegraph.tensor import Tensor as Tensor
+from fusegraph.units import Decision as Decision
+from fusegraph.units import Reason as Reason
 
 __version__ = "0.1.0"
 globals().update(_FUNCTIONS)

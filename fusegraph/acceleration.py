@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from fusegraph.calibrate import current_machine
-from fusegraph.fuse import ALONE
 from fusegraph.ops import OPS
 from fusegraph.options import current_options
 from fusegraph.tensor import Tensor, checked_tile, elementwise, matmul
+from fusegraph.units import ALONE
 
 SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
 CUBIC = 0.044715  # Hendrycks and Gimpel 2016, "Gaussian Error Linear Units", tanh form

@@ -20,7 +20,6 @@ import numpy as np
 from fusegraph.calibrate import current_machine
 from fusegraph.cost import Cost, Traffic
 from fusegraph.execute import Program
-from fusegraph.fuse import Decision
 from fusegraph.graph import Node, placeholder, to_dot, to_networkx, topological
 from fusegraph.kernel import Kernel
 from fusegraph.options import Options
@@ -29,6 +28,7 @@ from fusegraph.profile import Profile, profile_plan
 from fusegraph.replay import replay
 from fusegraph.report import records, text
 from fusegraph.roofline import Roofline, roofline
+from fusegraph.units import Decision
 from fusegraph.views import array_order, is_mapped
 
 CACHED_PLANS = 256

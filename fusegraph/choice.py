@@ -17,7 +17,6 @@ from fusegraph.engines.base import Engine, Region
 from fusegraph.engines.library import library_call, library_scratch
 from fusegraph.engines.panel_body import PanelBody
 from fusegraph.engines.products import plan_product
-from fusegraph.fuse import Decision, Fused, Unit
 from fusegraph.graph import Node
 from fusegraph.kernel import Kernel, with_tier
 from fusegraph.machine import Machine
@@ -31,6 +30,7 @@ from fusegraph.timing import (
     node_seconds,
     predict,
 )  # fmt: skip
+from fusegraph.units import Decision, Fused, Unit
 from fusegraph.views import Order
 
 SMALLEST_BLOCK = 2048  # elements; below this the calls cost more than the arithmetic

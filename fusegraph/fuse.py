@@ -16,65 +16,21 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 from fusegraph.engines import ELEMENTWISE_ENGINES, FALLBACK
 from fusegraph.engines.base import Engine, Extent, Region
 from fusegraph.graph import GraphError, Node, Shape, consumers
-from fusegraph.panels import Panels
-
-ALONE = ("alone",)  # parameters of an element-wise node that must be a kernel of its own
-
-
-class Reason(StrEnum):
-    """Why a value is stored instead of staying in a kernel: the closed list."""
-
-    FUSION_OFF = "fusion-off"  # options(fuse=False)
-    KIND = "kind"  # producer or consumer is no element-wise op
-    VIEW = "view"  # a view that could not be pushed to the leaves stands between them
-    SHAPE = "shape"  # the iteration spaces differ: fusing would compute the producer again
-    ENGINE = "engine"  # the two need different engines
-    LIMIT = "limit"  # an engine's limit was reached
-    CONVEX = "convex"  # a path leaves the region and comes back
-    CACHE = "cache"  # a row of the panel does not stay in cache
-    COST = "cost"  # fusing would cost more time than it saves
-    FUSED = "fused"  # the value stays in the kernel
-    RECOMPUTED = "recomputed"  # it is made again where it is read: that moves fewer bytes
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Decision:
-    """What happened to one edge of the graph, and why; ``bytes`` cross memory because of it."""
-
-    producer: Node
-    consumer: Node
-    fused: bool
-    reason: Reason
-    detail: str
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Unit:
-    """One thing to run: a region of element-wise nodes, or one node that is a kernel by itself."""
-
-    region: Region
-    engines: tuple[str, ...]  # element-wise engines that can run it; () for other kinds
-    panels: Panels | None = None  # nodes of several kinds, run panel by panel
-
-    @property
-    def elementwise(self) -> bool:
-        return bool(self.engines) and self.panels is None
-
-
-@dataclass(frozen=True, slots=True)
-class Fused:
-    """The graph cut into units."""
-
-    units: tuple[Unit, ...]
-    decisions: tuple[Decision, ...]
-    refusals: dict[Node, str]  # nodes that the named engine refused, and its reason
+from fusegraph.units import (
+    ALONE,
+    Decision,
+    Fused,
+    Reason,
+    Unit,
+    ordered,
+    single,
+    single_regions,
+)
 
 
 def fuse(
@@ -101,11 +57,6 @@ def fuse(
     if not enabled:
         return _apart(order, engine, exact)
     return _Pass(outputs, order, engine, exact).run()
-
-
-def single_regions(order: Sequence[Node]) -> list[Region]:
-    """Every operation of ``order`` as a region of its own: fusion off."""
-    return [_single(n) for n in order if n.kind not in ("input", "const", "view")]
 
 
 @dataclass(slots=True, eq=False)
@@ -371,8 +322,8 @@ class _Pass:
                     built[region] = self.finish(region, position)
                 unit_of[node] = built[region]
             elif node.kind not in ("input", "const", "view"):
-                unit_of[node] = Unit(_single(node), ())
-        return _ordered([node for node in self.order if node in self.outputs], unit_of)
+                unit_of[node] = Unit(single(node), ())
+        return ordered([node for node in self.order if node in self.outputs], unit_of)
 
     def finish(self, region: _Growing, position: dict[Node, int]) -> Unit:
         members = sorted(region.members, key=position.__getitem__)
@@ -458,38 +409,3 @@ def _limited(engines: frozenset[str], extent: Extent) -> tuple[Reason, str] | No
         return None
     reasons = [ELEMENTWISE_ENGINES[e].limit(extent) for e in sorted(engines)]
     return Reason.LIMIT, "; ".join(str(reason) for reason in reasons)
-
-
-def _single(node: Node) -> Region:
-    reads = node.inputs  # a library call takes its operands by position, constants included
-    if node.kind == "elementwise":
-        reads = tuple(i for i in dict.fromkeys(reads) if i.kind != "const")
-    return Region((node,), reads, (node,), node.shape)
-
-
-def in_running_order(outputs: Sequence[Node], units: Sequence[Unit]) -> list[Unit]:
-    """``units`` with producers before consumers."""
-    return _ordered(list(outputs), {node: unit for unit in units for node in unit.region.nodes})
-
-
-def _ordered(outputs: list[Node], unit_of: dict[Node, Unit]) -> list[Unit]:
-    """Units reachable from ``outputs``, producers first, without recursion."""
-    done: dict[Unit, None] = {}
-    stack: list[Node | Unit] = list(reversed(outputs))
-    opened: set[Unit] = set()
-    while stack:
-        top = stack.pop()
-        if isinstance(top, Node):
-            while top.kind == "view":
-                top = top.inputs[0]
-            unit = unit_of.get(top)
-            if unit is None or unit in done:
-                continue
-            if unit in opened:
-                continue
-            opened.add(unit)
-            stack.append(unit)
-            stack.extend(reversed(unit.region.inputs))
-        else:
-            done[top] = None
-    return list(done)

@@ -14,8 +14,8 @@ from fusegraph.cost import Cost
 from fusegraph.engines import ELEMENTWISE_ENGINES
 from fusegraph.engines.base import Region
 from fusegraph.expression import expression
-from fusegraph.fuse import Decision
 from fusegraph.panels import Panels
+from fusegraph.units import Decision
 
 # A compiled form must be predicted to save this share. Once it is compiled it never was the slower one:
 # the triad of 4,000,000 float32 was predicted at 0.92 of NumPy's time in blocks and took 0.65.

@@ -16,7 +16,7 @@ from fusegraph.buffers import Pool
 from fusegraph.choice import Setting, make_kernel
 from fusegraph.cost import Cost, Traffic, base, kernel_cost, total
 from fusegraph.engines.base import Region
-from fusegraph.fuse import Decision, Fused, Unit, fuse, single_regions
+from fusegraph.fuse import fuse
 from fusegraph.graph import GraphError, Node, make, topological, verify
 from fusegraph.kernel import Kernel, most_scratch, together
 from fusegraph.machine import Machine
@@ -25,6 +25,7 @@ from fusegraph.options import Options
 from fusegraph.recompute import recompute
 from fusegraph.rewrite import Rewritten, rewrite
 from fusegraph.rows import share_rows
+from fusegraph.units import Decision, Fused, Unit, single_regions
 from fusegraph.views import Order, array_order, order_through
 
 OVERHEAD = 128 * 1024  # bytes of Python objects that a run may hold: measured at most 80 KiB

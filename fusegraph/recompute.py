@@ -16,8 +16,8 @@ from dataclasses import replace
 from fusegraph.cost import base, kernel_cost
 from fusegraph.engines import ELEMENTWISE_ENGINES
 from fusegraph.engines.base import Extent, Region
-from fusegraph.fuse import ALONE, Decision, Fused, Reason, Unit
 from fusegraph.graph import Node
+from fusegraph.units import ALONE, Decision, Fused, Reason, Unit
 
 CHEAP = ("move", "add", "multiply", "compare", "select")  # classes of operations
 MOST_OPERATIONS = 4  # of a value: so many take less time than the bytes of a result

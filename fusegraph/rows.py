@@ -24,7 +24,6 @@ from fusegraph.cost import base, kernel_cost
 from fusegraph.engines import FALLBACK
 from fusegraph.engines.base import Region
 from fusegraph.engines.reductions import has_partials, reorders
-from fusegraph.fuse import ALONE, Decision, Fused, Reason, Unit, in_running_order
 from fusegraph.graph import Node, Shape
 from fusegraph.machine import Machine
 from fusegraph.panels import (
@@ -40,6 +39,7 @@ from fusegraph.panels import (
     row_bytes,
 )
 from fusegraph.timing import WORTH_A_THREAD, node_seconds
+from fusegraph.units import ALONE, Decision, Fused, Reason, Unit, in_running_order
 from fusegraph.views import Order
 
 PRODUCT_DTYPES = ("float32", "float64", "complex64", "complex128")  # that BLAS multiplies

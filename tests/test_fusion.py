@@ -15,8 +15,8 @@ import pytest
 
 import fusegraph as fg
 from fusegraph.engines.numexpr import MAX_INPUTS
-from fusegraph.fuse import Reason
 from fusegraph.reference import evaluate
+from fusegraph.units import Reason
 
 N = 64
 

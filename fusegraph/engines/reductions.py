@@ -25,7 +25,7 @@ REDUCTION_UFUNCS = {
 }  # fmt: skip
 LONG_ROW = 256  # elements of a row along which one call of NumPy runs well
 SEQUENTIAL = 16  # additions one after the other before the tree begins
-WIDER = {"float16": "float64", "float32": "float64", "complex64": "complex128"}
+WIDER = {np.dtype(a): np.dtype(b) for a, b in (("f2", "f8"), ("f4", "f8"), ("c8", "c16"))}
 
 
 def reorders(node: Node) -> bool:
@@ -73,7 +73,7 @@ def _working_dtype(node: Node) -> DType | None:
 def partial_dtype(node: Node) -> DType:
     """What partial results are kept in: wider than the result, where its precision is low."""
     if node.op.name in ("sum", "prod"):
-        return np.dtype(WIDER.get(node.dtype.name, node.dtype))
+        return WIDER.get(node.dtype, node.dtype)
     return node.dtype
 
 

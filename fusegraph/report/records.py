@@ -12,10 +12,10 @@ import networkx as nx
 
 from fusegraph.buffers import Pool
 from fusegraph.cost import base
-from fusegraph.fuse import Decision, Reason
 from fusegraph.graph import Node, topological
 from fusegraph.kernel import Kernel, Tier
 from fusegraph.plan import Plan
+from fusegraph.units import Decision, Reason
 
 
 @dataclass(frozen=True, slots=True)

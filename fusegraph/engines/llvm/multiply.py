@@ -23,7 +23,8 @@ from fusegraph.buffers import POOL
 from fusegraph.engines.base import Array
 from fusegraph.engines.llvm import compiler
 from fusegraph.engines.llvm.memory import BUFFER
-from fusegraph.engines.llvm.product_code import WIDTHS, Blocking, ProductWriter
+from fusegraph.engines.llvm.packing_code import Blocking
+from fusegraph.engines.llvm.product_code import WIDTHS, ProductWriter
 from fusegraph.graph import DType
 from fusegraph.workers import Task, run_tasks
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from fusegraph.engines.base import Region
 from fusegraph.engines.llvm.columns import accumulators, is_column
@@ -46,6 +47,7 @@ def row_length(nodes: Iterable[Node]) -> int:
     return max(shape[-1] for shape in shapes if shape)
 
 
+@lru_cache(maxsize=64)  # a body asks three times while it is planned
 def phases_of(region: Region) -> list[Phase]:
     """Every node in the last phase before it is read, reductions as soon as they can be."""
     length = row_length(region.nodes)

@@ -1,0 +1,108 @@
+"""Units: what runs as one thing, and what was decided about every value between two.
+
+In: nodes. Out: the records that the passes of fusion give and take: ``Unit``, ``Decision`` with its
+``Reason``, ``Fused``; and an order in which units can run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from fusegraph.engines.base import Region
+from fusegraph.graph import Node
+from fusegraph.panels import Panels
+
+ALONE = ("alone",)  # parameters of an element-wise node that must be a kernel of its own
+
+
+class Reason(StrEnum):
+    """Why a value is stored instead of staying in a kernel: the closed list."""
+
+    FUSION_OFF = "fusion-off"  # options(fuse=False)
+    KIND = "kind"  # producer or consumer is no element-wise op
+    VIEW = "view"  # a view that could not be pushed to the leaves stands between them
+    SHAPE = "shape"  # the iteration spaces differ: fusing would compute the producer again
+    ENGINE = "engine"  # the two need different engines
+    LIMIT = "limit"  # an engine's limit was reached
+    CONVEX = "convex"  # a path leaves the region and comes back
+    CACHE = "cache"  # a row of the panel does not stay in cache
+    COST = "cost"  # fusing would cost more time than it saves
+    FUSED = "fused"  # the value stays in the kernel
+    RECOMPUTED = "recomputed"  # it is made again where it is read: that moves fewer bytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decision:
+    """What happened to one edge of the graph, and why; ``bytes`` cross memory because of it."""
+
+    producer: Node
+    consumer: Node
+    fused: bool
+    reason: Reason
+    detail: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Unit:
+    """One thing to run: a region of element-wise nodes, or one node that is a kernel by itself."""
+
+    region: Region
+    engines: tuple[str, ...]  # element-wise engines that can run it; () for other kinds
+    panels: Panels | None = None  # nodes of several kinds, run panel by panel
+
+    @property
+    def elementwise(self) -> bool:
+        return bool(self.engines) and self.panels is None
+
+
+@dataclass(frozen=True, slots=True)
+class Fused:
+    """The graph cut into units."""
+
+    units: tuple[Unit, ...]
+    decisions: tuple[Decision, ...]
+    refusals: dict[Node, str]  # nodes that the named engine refused, and its reason
+
+
+def single_regions(order: Sequence[Node]) -> list[Region]:
+    """Every operation of ``order`` as a region of its own: fusion off."""
+    return [single(n) for n in order if n.kind not in ("input", "const", "view")]
+
+
+def single(node: Node) -> Region:
+    """One operation as a region of its own."""
+    reads = node.inputs  # a library call takes its operands by position, constants included
+    if node.kind == "elementwise":
+        reads = tuple(i for i in dict.fromkeys(reads) if i.kind != "const")
+    return Region((node,), reads, (node,), node.shape)
+
+
+def in_running_order(outputs: Sequence[Node], units: Sequence[Unit]) -> list[Unit]:
+    """``units`` with producers before consumers."""
+    return ordered(list(outputs), {node: unit for unit in units for node in unit.region.nodes})
+
+
+def ordered(outputs: list[Node], unit_of: dict[Node, Unit]) -> list[Unit]:
+    """Units reachable from ``outputs``, producers first, without recursion."""
+    done: dict[Unit, None] = {}
+    stack: list[Node | Unit] = list(reversed(outputs))
+    opened: set[Unit] = set()
+    while stack:
+        top = stack.pop()
+        if isinstance(top, Node):
+            while top.kind == "view":
+                top = top.inputs[0]
+            unit = unit_of.get(top)
+            if unit is None or unit in done:
+                continue
+            if unit in opened:
+                continue
+            opened.add(unit)
+            stack.append(unit)
+            stack.extend(reversed(unit.region.inputs))
+        else:
+            done[top] = None
+    return list(done)
