@@ -203,9 +203,7 @@ def _timed(engine: Engine, work: Work, compute: float, threads: int, machine: Ma
             steps += machine.handover * blocks * calls / threads
     elif compute < WORTH_A_THREAD:  # waking costs what it saves, whoever's threads they are
         share = 1
-    flat = work.schedule == "flat"
-    beyond = machine.level(work.cost.bytes_moved, threads) == "memory"
-    streams = engine.compiles and threads > 1 and flat and beyond
+    streams = engine.compiles and threads > 1 and machine.outgrown(work.cost.bytes_moved)
     seconds = compute / share + steps
     return Trial(
         engine, predict(machine, seconds, work.cost, launch, threads, streams), threads, streams

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -92,7 +93,8 @@ def strided(kernel: Kernel) -> Loop:
     fixed = [_fixed_axes(value.shape, order) for value in values]
     loop = blocks(kernel, _placer(keys, fixed), [_extent(key, shape) for key in keys])
     if kernel.threads > 1 and kernel.body.shares_parts:
-        loop = _in_parts(kernel.body.share_parts, _parts(kernel), kernel.threads, loop)
+        share = partial(kernel.body.share_parts, streams=kernel.streams)
+        loop = _in_parts(share, _parts(kernel), kernel.threads, loop)
     return lambda operands, results: loop([_ordered(a, order) for a in (*operands, *results)])
 
 
@@ -385,7 +387,9 @@ def compiled_jobs(kernel: Kernel, arrays: list[Array]) -> Compiled | None:
         work = body.block_work(block, threads, kernel.streams) if body.shares_blocks else None
     else:
         ordered = [_ordered(array, order) for array in arrays]
-        work = body.part_work(ordered, _parts(kernel), threads) if body.shares_parts else None
+        work = None
+        if body.shares_parts:
+            work = body.part_work(ordered, _parts(kernel), threads, kernel.streams)
     return None if work is None else Compiled([(work, places, threads)], [])
 
 

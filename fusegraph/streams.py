@@ -27,15 +27,12 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from fusegraph.machine import SHARED
+from fusegraph.machine import NEVER_CACHED, SHARED
 from fusegraph.workers import BLAS_THREADS, run_tasks
 
 RUNS = 4
 STREAMS = {"read": 2, "copy": 2, "triad": 3}  # arrays that pass by
 PASSED = 128 << 20  # bytes that one timing lets pass at least: waking a thread takes 80 us
-# Bytes of the arrays that no cache holds, whatever a virtual machine says of its L3: where that was
-# 480 MiB, two threads copied 41 GB/s in arrays of 96 MiB together, 29 in 192, 29 in 256.
-MOST_IN_MEMORY = 192 << 20
 PRODUCT_DTYPES = "fdFD"
 PRODUCTS = 12  # that one timing takes on each thread
 
@@ -66,7 +63,7 @@ def bandwidths(l1: int, l2: int, l3: int, cores: int) -> dict[str, float]:
 
 
 def _bandwidths(l1: int, l2: int, l3: int, cores: int) -> dict[str, float]:
-    memory = min(8 * l3, MOST_IN_MEMORY)
+    memory = min(8 * l3, NEVER_CACHED)
     levels = {"L1": l1 // 2, "L2": l2 // 2, "L3": min(l3 // 2, memory // 8), "memory": memory}
     found = {}
     room = np.ones(max(memory // 4, 4096), np.float32)  # of which each stream's arrays take a part

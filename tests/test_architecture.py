@@ -24,7 +24,7 @@ LAYERS = (
     ("engines.llvm", "engines.llvm.ir", "engines.llvm.objects"),
     ("engines.llvm.compiler",),
     ("engines.llvm.jobs",),
-    ("engines.llvm.headers", "engines.llvm.memory"),
+    ("engines.llvm.headers", "engines.llvm.memory", "engines.llvm.streaming"),
     ("engines.llvm.flat", "engines.llvm.strided", "engines.llvm.direct_code"),
     ("engines.llvm.direct",),
     ("engines.llvm.lanes",),

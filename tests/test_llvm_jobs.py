@@ -242,6 +242,41 @@ def test_results_that_go_past_the_caches(size, dtype, assert_same):
         assert_same((t + x[:1]).compute(out=out), x + x[:1])
 
 
+@pytest.mark.parametrize("shape", [(3000, 401), (401, 3000), (90_000, 7), (5, 300, 411)], ids=str)
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i1", "c16", "?"])
+def test_strided_results_that_go_past_the_caches(shape, dtype, assert_same):
+    """A row or a column beside; results that are not dense are written as before."""
+    x = (np.random.default_rng(0).standard_normal(shape) * 9).astype(dtype)
+    small = replace(MACHINE, l3_bytes=1 << 16, l2_bytes=1 << 15)
+    row, column = x[..., :1, :], x[..., :1]
+    t, r, c = map(fg.asarray, (x, row, column))
+    with fg.options(engine="llvm", machine=small, threads=2):
+        plan = fg.plan(t + r, (t + r) == c)
+        (kernel,) = plan.kernels
+        assert kernel.schedule == "strided"
+        assert kernel.streams
+        assert_same(plan.run()[0], x + row)
+        assert_same(plan.run()[1], (x + row) == column)
+        for out in (np.empty((*shape[:-1], shape[-1] + 1), dtype)[..., 1:], np.empty_like(x)):
+            assert_same((t + r).compute(out=out), x + row)
+        f = fg.jit(lambda a, b: a + b)
+        for _ in range(3):
+            assert_same(f(x, row), x + row)
+
+
+def test_results_go_past_the_caches_where_nothing_of_them_would_be_left():
+    """They did from half of L3 on: 24 MB took twice as long so, with 32 MiB of L3."""
+    machine = replace(MACHINE, l3_bytes=32 << 20)
+    for megabytes, past in ((24, False), (32, False), (48, True)):
+        x = fg.asarray(np.empty(megabytes * 10**6 // 8, np.float32))
+        (kernel,) = (x * 2.5 + 1).plan(engine="llvm", machine=machine, threads=2).kernels
+        assert kernel.streams is past
+    huge = replace(machine, l3_bytes=480 << 20)  # as a virtual machine may say
+    x = fg.asarray(np.empty(32_000_000, np.float32))
+    (kernel,) = (x * 2.5 + 1).plan(engine="llvm", machine=huge, threads=2).kernels
+    assert kernel.streams
+
+
 def test_a_triad_in_memory_is_compiled_since_its_stores_then_read_no_lines():
     """It stayed with NumPy, whose bytes are as many for the program, and took 1.2 times as long."""
     a, b = (fg.asarray(np.zeros(32_000_000, np.float32)) for _ in range(2))

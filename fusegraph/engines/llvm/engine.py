@@ -10,7 +10,7 @@ import ctypes
 import math
 import threading
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -194,7 +194,9 @@ class LlvmBody:
         self.words: Array = np.empty(0, np.int64)
         self.kernels: dict[tuple[bool, ...], int] = {}
         self.layouts: dict[Any, Layout] = {}
-        self.division = Division(self.layout_of)
+        self.divisions = {
+            streams: Division(partial(self.layout_of, streams=streams)) for streams in (False, True)
+        }
 
     def registers(self) -> list[Array]:
         """An empty file."""
@@ -253,17 +255,19 @@ class LlvmBody:
         job[JOB_TILE], job[JOB_STEP] = tile, tile * streamed
         return tile * streamed
 
-    def share_parts(self, file: list[Array], keys: Sequence[Sequence[Any]], threads: int) -> bool:
+    def share_parts(
+        self, file: list[Array], keys: Sequence[Sequence[Any]], threads: int, streams: bool = False
+    ) -> bool:
         """Evaluate parts of arrays of any layout on several threads; see ``Division.share``."""
         self.flat or self.load()
-        return self.division.share(_strided(), file, keys, threads)
+        return self.divisions[streams].share(_strided(streams), file, keys, threads)
 
     def part_work(
-        self, file: list[Array], keys: Sequence[Sequence[Any]], threads: int
+        self, file: list[Array], keys: Sequence[Sequence[Any]], threads: int, streams: bool = False
     ) -> Work | None:
         """The same, as a job; see ``Division.work``."""
         self.flat or self.load()
-        return self.division.work(_strided(), file, keys, threads)
+        return self.divisions[streams].work(_strided(streams), file, keys, threads)
 
     def load(self) -> Any:
         """Make the machine code, or find it; one thread does, the others wait for its words."""
@@ -298,17 +302,17 @@ class LlvmBody:
             self.kernels[fixed] = found
         return found
 
-    def layout_of(self, file: list[Array]) -> Layout:
+    def layout_of(self, file: list[Array], streams: bool = False) -> Layout:
         """The loop over arrays of these shapes and strides, made once."""
-        key = tuple((a.shape, a.strides, a.flags.aligned) for a in file)
+        key = (streams, *((a.shape, a.strides, a.flags.aligned) for a in file))
         found = self.layouts.get(key)
         if found is None:
             if len(self.layouts) >= LAYOUTS_REMEMBERED:
                 self.layouts.clear()
-            found = self.layouts[key] = self.lay_out(file)
+            found = self.layouts[key] = self.lay_out(file, streams)
         return found
 
-    def lay_out(self, file: list[Array]) -> Layout:
+    def lay_out(self, file: list[Array], streams: bool) -> Layout:
         shape = file[self.first_output].shape
         operands = [
             Operand(
@@ -323,7 +327,7 @@ class LlvmBody:
         ]
         fixed = fixed_in_rows(shape, operands)
         operands = [o._replace(single=o.single or f) for o, f in zip(operands, fixed, strict=True)]
-        return strided_loop(self.kernel_for(fixed), shape, operands)
+        return strided_loop(self.kernel_for(fixed), shape, operands, streams)
 
 
 class ImitatingBody(LlvmBody):
@@ -365,6 +369,6 @@ def _flat_jobs() -> FlatJobs:
 
 
 @cache
-def _strided() -> int:
+def _strided(streams: bool = False) -> int:
     """The address of the strided loop: compiled when it is first needed."""
-    return compiler.address_of(STRIDED, "fg_strided")
+    return compiler.address_of(STRIDED, "fg_strided_past" if streams else "fg_strided")

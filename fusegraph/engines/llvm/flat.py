@@ -5,15 +5,15 @@ and compiles fast. ``fg_flat(plan, file)`` takes a list of arrays (its ``id``), 
 dense and of one size, and calls the kernel; it returns 1 where they are not. ``fg_flat_job`` writes down
 the same work as a job for several threads, and ``fg_flat_task`` is a task of it.
 
-``fg_streamed_task`` is the same task, whose results go to memory past the caches: tile by tile the
-kernel writes to scratch in L1, and that is copied by non-temporal stores. Without them a processor reads
-every line of a result before it writes it: Adam over 32,000,000 float32 took 40 ms so, and takes 25.
+``fg_streamed_task`` is the same task, whose results go to memory past the caches (see ``streaming``):
+tile by tile the kernel writes to scratch in L1, and that is copied.
 """
 
 from __future__ import annotations
 
 from fusegraph.engines.llvm.headers import ACCESSORS, DATA, DENSE, FLAGS, ITEMS
 from fusegraph.engines.llvm.jobs import JOB_OWN
+from fusegraph.engines.llvm.streaming import STREAM
 
 # Words of a plan before its operands, two words each (place in the file, bytes from element to element):
 # kernel, operands, place of a result.
@@ -128,36 +128,6 @@ run:
   ret void
 }}
 
-define internal void @stream(ptr noalias %to, ptr noalias %from, i64 %bytes) {{
-entry:
-  %address = ptrtoint ptr %to to i64
-  %negative = sub i64 0, %address
-  %away = and i64 %negative, 63
-  %head = call i64 @llvm.smin.i64(i64 %away, i64 %bytes)
-  call void @llvm.memcpy.p0.p0.i64(ptr %to, ptr %from, i64 %head, i1 false)
-  %rest = sub i64 %bytes, %head
-  %whole = and i64 %rest, -64
-  %to.whole = getelementptr i8, ptr %to, i64 %head
-  %from.whole = getelementptr i8, ptr %from, i64 %head
-  %some = icmp sgt i64 %whole, 0
-  br i1 %some, label %line, label %tail
-line:
-  %i = phi i64 [0, %entry], [%i1, %line]
-  %from.at = getelementptr i8, ptr %from.whole, i64 %i
-  %to.at = getelementptr i8, ptr %to.whole, i64 %i
-  %value = load <8 x i64>, ptr %from.at, align 1
-  store <8 x i64> %value, ptr %to.at, align 64, !nontemporal !0
-  %i1 = add nuw nsw i64 %i, 64
-  %more = icmp slt i64 %i1, %whole
-  br i1 %more, label %line, label %tail
-tail:
-  %to.tail = getelementptr i8, ptr %to.whole, i64 %whole
-  %from.tail = getelementptr i8, ptr %from.whole, i64 %whole
-  %left = sub i64 %rest, %whole
-  call void @llvm.memcpy.p0.p0.i64(ptr %to.tail, ptr %from.tail, i64 %left, i1 false)
-  ret void
-}}
-
 define void @fg_streamed_task(ptr %job, i64 %index, i64 %slot) {{
 entry:
   %size = call i64 @word(ptr %job, i64 {JOB_SIZE})
@@ -236,7 +206,7 @@ done:
   ret void
 }}
 
+{STREAM}
 declare i64 @llvm.smin.i64(i64, i64)
 declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
-!0 = !{{i32 1}}
 """

@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fusegraph.engines.llvm.headers import ACCESSORS
+from fusegraph.engines.llvm.streaming import STREAM
 from fusegraph.graph import Shape
 
 # Before the operands of a strided loop: kernel, operands, outer steps, outer axes, rows, rows of a
 # tile, columns, columns of a tile, words of an operand.
 HEAD = 9
 WORDS = 6  # of an operand: place in the file, mode, itemsize, place in the buffer, two strides
-IN_PLACE, PACKED_INPUT, PACKED_OUTPUT, PACKED_ONCE = range(4)
+IN_PLACE, PACKED_INPUT, PACKED_OUTPUT, PACKED_ONCE, STREAMED = range(5)
 # PACKED_ONCE: an input that is the same for all rows is packed for the first tile of rows only: rows of
 # 100 with two such operands, 100,000 float32, took 104 us where each tile packed them.
 TILE_BYTES = 24 << 10  # packed operands of a tile: they stay in L1 beside the dense ones
@@ -89,7 +90,7 @@ move:
   store {kind} %element, ptr %c.{"packed" if packing else "loose"}, align 1
   %c1 = add nuw nsw i64 %c, 1
   %c.done = icmp sge i64 %c1, %columns
-  br i1 %c.done, label %row.end, label %move, !llvm.loop !0
+  br i1 %c.done, label %row.end, label %move, !llvm.loop !1
 row.end:
   %r1 = add nuw nsw i64 %r, 1
   %r.done = icmp sge i64 %r1, %rows
@@ -192,8 +193,10 @@ look2:
   %operand2 = getelementptr i64, ptr %operands, i64 %off2
   %mode2 = call i64 @word(ptr %operand2, i64 1)
   %is.output = icmp eq i64 %mode2, {PACKED_OUTPUT}
-  br i1 %is.output, label %unpack, label %stored
-unpack:
+  %is.streamed = icmp eq i64 %mode2, {STREAMED}
+  %is.scratch = or i1 %is.output, %is.streamed
+  br i1 %is.scratch, label %write, label %stored
+write:
   %size2 = call i64 @word(ptr %operand2, i64 2)
   %buffer.off2 = call i64 @word(ptr %operand2, i64 3)
   %row2 = call i64 @word(ptr %operand2, i64 4)
@@ -204,6 +207,12 @@ unpack:
   %tile.off2 = add i64 %r.off2, %c.off2
   %origin2 = getelementptr i8, ptr %base2, i64 %tile.off2
   %packed2 = getelementptr i8, ptr %buffer, i64 %buffer.off2
+  br i1 %is.output, label %unpack, label %past
+past:
+  %bytes = mul i64 %elements, %size2
+  call void @stream(ptr %origin2, ptr %packed2, i64 %bytes)
+  br label %stored
+unpack:
   call void @unpack(ptr %origin2, ptr %packed2, i64 %row2, i64 %column2, i64 %rr, i64 %cc,
       i64 %size2)
   br label %stored
@@ -292,11 +301,18 @@ done:
   ret void
 }}
 
+define void @fg_strided_past(ptr %loop, ptr %places, ptr %buffer) {{
+  call void @fg_strided(ptr %loop, ptr %places, ptr %buffer)
+  fence seq_cst
+  ret void
+}}
+
+{STREAM}
 declare i64 @llvm.smin.i64(i64, i64)
 declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
 
-!0 = distinct !{{!0, !1}}
-!1 = !{{!"llvm.loop.vectorize.enable", i1 false}}
+!1 = distinct !{{!1, !2}}
+!2 = !{{!"llvm.loop.vectorize.enable", i1 false}}
 """
 
 
@@ -327,21 +343,36 @@ def aligned_strides(array: np.ndarray[Any, Any], shape: Shape) -> tuple[int, ...
     )
 
 
-def strided_loop(kernel: int, shape: Shape, operands: Sequence[Operand]) -> Layout:
-    """The loop of an element-wise kernel over ``shape``: axes joined, dense operands left in place."""
+def strided_loop(
+    kernel: int, shape: Shape, operands: Sequence[Operand], streams: bool = False
+) -> Layout:
+    """The loop of an element-wise kernel over ``shape``: axes joined, dense operands left in place.
+
+    ``streams``: dense results go past the caches.
+    """
     shape, operands = joined(shape, operands)
     rows, columns = ((1,) * 2 + shape)[-2:]
     outer = shape[:-2]
     several = columns < SMALL_ROW and rows > 1
-    packed = [not o.single and not _dense(o, columns, several) for o in operands]
-    each = sum(o.itemsize for o, p in zip(operands, packed, strict=True) if p)
+    dense = [o.single or _dense(o, columns, several) for o in operands]
+    modes = [_mode(o, d, streams) for o, d in zip(operands, dense, strict=True)]
+    each = sum(o.itemsize for o, m in zip(operands, modes, strict=True) if m != IN_PLACE)
     tile = min(LARGEST_TILE, max(16, TILE_BYTES // max(1, each) // 16 * 16))
     row_step, column_step = 1, columns
     if several:
         row_step = max(1, min(rows, tile // columns)) if each else rows
     elif each:
         column_step = min(columns, tile)
-    return _record(kernel, outer, (rows, row_step), (columns, column_step), operands, packed)
+    return _record(kernel, outer, (rows, row_step), (columns, column_step), operands, modes)
+
+
+def _mode(operand: Operand, dense: bool, streams: bool) -> int:
+    """Where a tile of an operand is read or written."""
+    if dense:
+        return STREAMED if operand.written and streams else IN_PLACE
+    if operand.written:
+        return PACKED_OUTPUT
+    return PACKED_INPUT if (0, *operand.strides)[-2] else PACKED_ONCE
 
 
 def fixed_in_rows(shape: Shape, operands: Sequence[Operand]) -> tuple[bool, ...]:
@@ -383,19 +414,16 @@ def _record(
     rows: tuple[int, int],
     columns: tuple[int, int],
     operands: Sequence[Operand],
-    packed: Sequence[bool],
+    modes: Sequence[int],
 ) -> Layout:
     words = [kernel, len(operands), math.prod(outer), len(outer), *rows, *columns]
     words += [WORDS + len(outer), *outer]
     place = 0
-    for operand, pack in zip(operands, packed, strict=True):
+    for operand, mode in zip(operands, modes, strict=True):
         row, column = ((0,) * 2 + operand.strides)[-2:]
-        mode = IN_PLACE if not pack else PACKED_OUTPUT if operand.written else PACKED_INPUT
-        if mode == PACKED_INPUT and not row:
-            mode = PACKED_ONCE
         words += [operand.place, mode, operand.itemsize, place, row, column]
         words += operand.strides[:-2] if len(operand.strides) > 2 else (0,) * len(outer)
-        if pack:
+        if mode != IN_PLACE:
             place += -(-operand.itemsize * rows[1] * columns[1] // 64) * 64
     array = np.array(words, np.int64)
     return Layout(array, array.ctypes.data, place)
