@@ -133,8 +133,8 @@ def test_bandwidth_is_that_of_the_level_that_holds_the_bytes():
         (machine.l2_bytes, 1, "L2", "one"),
         (machine.l2_bytes + 1, 1, "L3", "one"),
         (2 * machine.l2_bytes + 1, 2, "L3", "all"),
-        (machine.l3_bytes // 2, 1, "L3", "one"),
-        (machine.l3_bytes // 2 + 1, 2, "memory", "all"),
+        (machine.kept_bytes, 1, "L3", "one"),
+        (machine.kept_bytes + 1, 2, "memory", "all"),
     ):
         expected = (level, machine.streams[f"copy {level} {who}"])
         assert machine.bandwidth(nbytes, threads) == expected
@@ -152,7 +152,7 @@ def test_bytes_pass_at_the_bandwidth_of_a_copy(nbytes, threads):
     machine = default_machine()
     seconds = machine.transfer_seconds(nbytes, nbytes // 2, threads)
     level, bandwidth = machine.bandwidth(nbytes, threads)
-    kept = machine.l3_bytes // 2 / nbytes if level == "memory" else 0.0
+    kept = machine.kept_bytes / nbytes if level == "memory" else 0.0
     assert seconds == pytest.approx(
         nbytes * ((1 - kept) / bandwidth + kept / machine.roof("L3", threads))
     )
@@ -160,7 +160,7 @@ def test_bytes_pass_at_the_bandwidth_of_a_copy(nbytes, threads):
 
 def test_a_line_that_is_read_before_it_is_written_counts_twice_in_memory_only():
     machine = default_machine()
-    inside, beyond = machine.l3_bytes // 2, 1 << 36
+    inside, beyond = machine.kept_bytes, 1 << 36
     assert machine.transfer_seconds(inside, inside, 2) == machine.transfer_seconds(inside, 0, 2)
     filled, past = (machine.transfer_seconds(beyond, n, 2) for n in (beyond // 4, 0))
     assert filled / past == pytest.approx(5 / 4, rel=machine.l3_bytes / beyond)
@@ -168,7 +168,7 @@ def test_a_line_that_is_read_before_it_is_written_counts_twice_in_memory_only():
 
 def test_time_does_not_jump_where_the_caches_end():
     machine = default_machine()
-    inside = machine.l3_bytes // 2
+    inside = machine.kept_bytes
     at, after = (machine.transfer_seconds(n, n // 2, 2) for n in (inside, inside + 64))
     assert at < after < 1.001 * at
 
