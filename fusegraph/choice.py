@@ -275,7 +275,7 @@ def _panels(
         compiles = engine is not None and engine.compiles and not _loose(region, setting)
         if not compiles or not panels.narrow:
             return kernel
-        # A compiled loop over dense rows needs no copies with the narrow axis first.
+        # A compiled loop over rows that lie in C order needs no copies with the narrow axis first.
         upright = _panel_kernel(name, region, panels.upright, cost, engine, decisions, setting)
         better = upright.body.whole_stage is not None and upright.seconds < kernel.seconds
         return upright if better else kernel
@@ -331,11 +331,11 @@ def _panel_kernel(
         seconds = compute / threads + step * calls
         return predict(machine, seconds, cost, launch, threads)
 
-    # A compiled stage copies a panel's operands where one does not lie as it reads it, and its results.
+    # Where an operand does not lie as a compiled stage reads it, that copies some rows at a time, but
+    # all of a panel where it reduces along them.
     copied = 0
-    if body.compiled and engine is not None and engine.compiles and _loose(region, setting):
-        values = (*region.inputs, *region.outputs)
-        copied = sum(body.panel_elements(v) * v.dtype.itemsize for v in values)
+    if body.compiled and panels.partial and _loose(region, setting):
+        copied = sum(body.panel_elements(v) * v.dtype.itemsize for v in region.inputs)
     margin = 1.0 if alone else THREADS_MARGIN
     threads = bound if timed(bound).seconds < margin * timed(1).seconds else 1
     prediction = timed(threads)

@@ -183,7 +183,7 @@ plan: 5 ops in 1 kernel
   moved      32.0 MB before, 8.0 MB after: 4.0x less (75.0% saved)
   pages      8.0 MB mapped before, 4.0 MB after
   work       5.0 M flops, 1.0 M of them transcendental; 0.16 flop/byte before, 0.62 after
-  peak       4.2 MB beside the inputs
+  peak       4.5 MB beside the inputs
   predicted  1.47 ms on defaults
 
 inputs: v0:float32[1000, 1000]

@@ -37,6 +37,7 @@ from fusegraph.engines.llvm.multiply import DTYPES, Product
 from fusegraph.engines.llvm.row_body import RowBody
 from fusegraph.engines.llvm.sharing import Division, call_on
 from fusegraph.engines.llvm.strided import (
+    SMALL_ROW,
     STRIDED,
     TILE_BYTES,
     Layout,
@@ -181,12 +182,14 @@ class LlvmBody:
 
     scratch_bytes = 0
     shares_blocks = shares_parts = True
-    call_bytes = TILE_BYTES
     in_place = True  # it reads an element of every operand before it writes that of a result
 
     def __init__(self, region: Region) -> None:
         self.region = region
         self.count = len(region.inputs) + len(region.outputs)
+        each = sum(v.dtype.itemsize for v in (*region.inputs, *region.outputs))
+        # A tile of short rows is a whole row at least; each operand begins in a cache line.
+        self.call_bytes = max(TILE_BYTES, SMALL_ROW * each + 64 * self.count)
         self.first_output = len(region.inputs)
         self.first_scratch = self.count
         self.flat: Any = None  # the flat loop, once there is something to run

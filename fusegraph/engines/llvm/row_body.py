@@ -7,7 +7,7 @@ axes are joined to two loops; what a compiled function cannot read in place is c
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from fusegraph.engines.base import Array, Region
 from fusegraph.engines.llvm import compiler, row_code, row_phases, short_code
+from fusegraph.engines.llvm.columns import is_column
 from fusegraph.engines.llvm.headers import arrays_lie_as_expected
 from fusegraph.engines.llvm.jobs import Work
 from fusegraph.engines.llvm.joining import join_work
@@ -25,6 +26,7 @@ from fusegraph.graph import DType, Node, Shape
 
 LAYOUTS_REMEMBERED = 64
 LINE = 64  # bytes of a cache line
+COPIED_BYTES = 128 << 10  # of rows that are copied at a time, where one of them needs no more
 _LOADING = threading.Lock()
 
 
@@ -45,7 +47,14 @@ class RowBody:
         may_write_over = short_code.may_write_over if self.short else row_phases.may_write_over
         self.in_place = may_write_over(region)
         kept_bytes = short_code.kept_bytes if self.short else row_phases.kept_bytes
-        self.call_bytes = kept_bytes(region)
+        length = row_phases.row_length(region.nodes)
+        values = (*region.inputs, *region.outputs)
+        self.row_bytes = sum(
+            v.dtype.itemsize * (length if row_phases.is_wide(v, length) else 1) for v in values
+        )
+        self.call_bytes = kept_bytes(region) + max(COPIED_BYTES, self.row_bytes)
+        # A reduction over the rows is one for all of them.
+        self.splits = not any(is_column(n) or row_phases.is_carried(n) for n in region.nodes)
         self.layouts: dict[Any, Layout | None] = {}
         self.division = Division(self.layout_of)
         self.function = 0  # its address, once there is something to run
@@ -144,16 +153,30 @@ class RowBody:
         return Layout(array, array.ctypes.data, place)
 
     def run_copied(self, file: list[Array]) -> None:
-        """Evaluate on dense copies, and write the results back."""
+        """Evaluate on dense copies of as many rows at a time as the plan counts, or of all."""
         shape = np.broadcast_shapes(*(a.shape for a in file))
-        rows = (*shape[:-1], 1)
-        dense = [
-            np.broadcast_to(array, shape if wide else rows).copy()
+        inputs = [
+            np.broadcast_to(array, shape if wide else (*shape[:-1], 1))
             for array, wide in zip(file[: self.first_output], self.made.wide, strict=False)
         ]
-        dense += [np.empty(array.shape, array.dtype) for array in file[self.first_output :]]
+        results = file[self.first_output :]
+        for key in self.copied_parts(shape[:-1]):
+            self.run_copied_part([a[key] for a in inputs], [a[key] for a in results])
+
+    def run_copied_part(self, inputs: list[Array], results: list[Array]) -> None:
+        """The same for views of some rows: what it copies is let go of before the next."""
+        dense = [array.copy() for array in inputs]
+        dense += [np.empty(array.shape, array.dtype) for array in results]
         self.run_block(dense)
-        for array, result in zip(
-            file[self.first_output :], dense[self.first_output :], strict=True
-        ):
+        for array, result in zip(results, dense[self.first_output :], strict=True):
             array[...] = result
+
+    def copied_parts(self, lead: Shape) -> Iterator[tuple[Any, ...]]:
+        """What of the leading axes is copied at a time."""
+        if not self.splits or not lead:
+            yield (...,)
+            return
+        step = max(1, COPIED_BYTES // self.row_bytes)
+        for place in np.ndindex(lead[:-1]):
+            for start in range(0, lead[-1], step):
+                yield (*place, slice(start, start + step))
