@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from fusegraph.buffers import Pool
-from fusegraph.choice import Setting, make_kernel
+from fusegraph.choice import make_kernel
 from fusegraph.cost import Cost, Traffic, base, kernel_cost, total
 from fusegraph.engines.base import Region
 from fusegraph.fuse import fuse
@@ -25,6 +25,7 @@ from fusegraph.options import Options
 from fusegraph.recompute import recompute
 from fusegraph.rewrite import Rewritten, rewrite
 from fusegraph.rows import share_rows
+from fusegraph.setting import Setting
 from fusegraph.units import Decision, Fused, Unit, single_regions
 from fusegraph.views import Order, array_order, order_through
 

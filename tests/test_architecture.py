@@ -56,6 +56,8 @@ LAYERS = (
     ("timing",),
     ("rows", "recompute"),
     ("calibrate", "kernel"),
+    ("setting",),
+    ("elementwise_choice", "panel_choice"),
     ("choice",),
     ("plan",),
     ("schedules",),

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import fusegraph as fg
-from fusegraph import choice, workers
+from fusegraph import elementwise_choice, workers
 
 X = np.linspace(-3, 3, 300_001)
 
@@ -89,8 +89,8 @@ def test_results_do_not_depend_on_threads(engine, name):
 def test_results_do_not_depend_on_blocks(block, monkeypatch):
     with fg.options(engine="numpy", threads=2):
         expected = {name: t.compute() for name, t in bodies(fg.asarray(X)).items()}
-        monkeypatch.setattr(choice, "SMALLEST_BLOCK", block)
-        monkeypatch.setattr(choice, "LARGEST_BLOCK", block)
+        monkeypatch.setattr(elementwise_choice, "SMALLEST_BLOCK", block)
+        monkeypatch.setattr(elementwise_choice, "LARGEST_BLOCK", block)
         fg.clear_caches()
         for name, tensor in bodies(fg.asarray(X)).items():
             np.testing.assert_array_equal(tensor.compute(), expected[name], strict=True)

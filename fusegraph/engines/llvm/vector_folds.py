@@ -28,12 +28,13 @@ def vector_fold(recipe: Recipe, lanes: int, extreme: bool) -> VectorFold:
     """
     symbol, element, kind, widen, identity, combine = recipe
     many, wide = f"<{lanes} x {element}>", f"<{lanes} x {kind}>"
-    found, mask = "%x.1", f"<{lanes} x i1>"
+    x, mask = "%x" if widen else "%e", f"<{lanes} x i1>"
+    found = f"{x}.1"
     lines = [
         f"define internal {kind} @{symbol}_{lanes}(ptr %p, {mask} %which) alwaysinline {{",
         masked_load("%e", element, lanes, "%p", "%which", identity),
-        f"  %x = {widen} {many} %e to {wide}" if widen else f"  %x = freeze {wide} %e",
-        *halved("%x", kind, lanes, combine),
+        *([f"  %x = {widen} {many} %e to {wide}"] if widen else []),
+        *halved(x, kind, lanes, combine),
     ]
     if extreme:
         lines += [

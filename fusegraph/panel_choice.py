@@ -1,0 +1,149 @@
+"""Choosing for a region in panels: rows that stay in cache, on NumPy's calls or in compiled stages.
+
+In: a unit whose nodes share rows, and the setting of the plan. Out: a ``Kernel``.
+"""
+
+from __future__ import annotations
+
+from fusegraph.cost import Cost, kernel_cost
+from fusegraph.engines import ELEMENTWISE_ENGINES, FALLBACK
+from fusegraph.engines.base import Engine, Region
+from fusegraph.engines.panel_body import PanelBody
+from fusegraph.kernel import Kernel, with_tier
+from fusegraph.panels import Panels, partial_bytes
+from fusegraph.setting import SHARING, THREADS_MARGIN, Setting
+from fusegraph.timing import Prediction, node_seconds, predict
+from fusegraph.units import Decision, Unit
+
+PARTIALS = 10e-6  # seconds: memory for partial results, and putting them together
+
+
+def panels_kernel(
+    name: str, unit: Unit, first_touch: int, decisions: tuple[Decision, ...], setting: Setting
+) -> Kernel:
+    """The kernel of a unit in panels, and its compiled form where that pays later."""
+    region, panels, options = unit.region, unit.panels, setting.options
+    assert panels is not None
+    cost = kernel_cost(
+        region.nodes,
+        region.inputs,
+        region.outputs,
+        reread=_panels_reread(region, panels),
+        first_touch=first_touch,
+    )
+
+    def made(engine: Engine | None) -> Kernel:
+        kernel = panel_kernel(name, region, panels, cost, engine, decisions, setting)
+        compiles = engine is not None and engine.compiles and not _loose(region, setting)
+        if not compiles or not panels.narrow:
+            return kernel
+        # A compiled loop over rows that lie in C order needs no copies with the narrow axis first.
+        upright = panel_kernel(name, region, panels.upright, cost, engine, decisions, setting)
+        better = upright.body.whole_stage is not None and upright.seconds < kernel.seconds
+        return upright if better else kernel
+
+    if options.engine != "auto":
+        asked = ELEMENTWISE_ENGINES[options.engine]
+        return made(None if asked.name == FALLBACK else asked)
+    kernel = made(None)
+    for engine in ELEMENTWISE_ENGINES.values():
+        if engine.compiles and not options.exact:
+            compiled = made(engine)
+            kernel = with_tier(kernel, compiled, compiled.body.compile_seconds)
+    return kernel
+
+
+def panel_kernel(
+    name: str,
+    region: Region,
+    panels: Panels,
+    cost: Cost,
+    engine: Engine | None,
+    decisions: tuple[Decision, ...],
+    setting: Setting,
+) -> Kernel:
+    """Panels whose stages run on ``engine``, or whose every node is a call of NumPy."""
+    machine, bound = setting.machine, setting.options.thread_count
+    body = PanelBody(region, panels, engine, bound, setting.options.exact)
+    compute = sum(
+        node_seconds(node, machine, engine if engine and body.accepts(node) else None)
+        for node in region.nodes
+    )
+    compiled = {node for part in body.compiled for node in part.nodes}
+    if engine is not None:
+        compute += sum(engine.row_seconds(part.nodes, machine) for part in body.compiled)
+    numpy = ELEMENTWISE_ENGINES[FALLBACK]
+    if panels.narrow:  # calls run along the rows, of copies in panel order
+        turned = sum(v.size for v in (*region.inputs, *region.outputs) if v.shape[-1:] != (1,))
+        compute += numpy.packing_seconds(turned)
+    else:
+        left = [node for node in region.nodes if node not in compiled]
+        compute += numpy.row_seconds(left, machine)
+    alone = body.whole_stage is not None  # a panel is no call from Python
+    calls = 0 if alone else panels.count * len(body.steps)
+
+    def timed(threads: int) -> Prediction:
+        launch = machine.launch[FALLBACK]
+        if panels.partial:
+            launch += SHARING if alone else PARTIALS
+        step = machine.step[FALLBACK]
+        if threads > 1:
+            launch += SHARING if alone else machine.waking
+            step += machine.handover / threads
+        seconds = compute / threads + step * calls
+        return predict(machine, seconds, cost, launch, threads)
+
+    # Where an operand does not lie as a compiled stage reads it, that copies some rows at a time, but
+    # all of a panel where it reduces along them.
+    copied = 0
+    if body.compiled and panels.partial and _loose(region, setting):
+        copied = sum(body.panel_elements(v) * v.dtype.itemsize for v in region.inputs)
+    margin = 1.0 if alone else THREADS_MARGIN
+    threads = bound if timed(bound).seconds < margin * timed(1).seconds else 1
+    prediction = timed(threads)
+    return Kernel(
+        name=name,
+        region=region,
+        engine=engine.name if engine is not None else FALLBACK,
+        schedule="panels",
+        reads=tuple(setting.names[v] for v in region.inputs),
+        writes=tuple(setting.names[v] for v in region.outputs),
+        cost=cost,
+        seconds=prediction.seconds,
+        bound=prediction.bound,
+        choice=_panels_text(panels),
+        decisions=decisions,
+        order=tuple(range(len(region.outputs[0].shape))),
+        block=panels.height,
+        # An engine that loops by itself shares each panel among its own threads.
+        threads=threads if engine is None or engine.blocked else 1,
+        scratch_bytes=(body.panel_bytes + copied) * threads
+        + partial_bytes(panels)
+        + body.packed_bytes,
+        body=body,
+        panels=panels,
+    )
+
+
+def _loose(region: Region, setting: Setting) -> bool:
+    """Is there an operand that does not lie in C order?"""
+    return any(
+        setting.orders.get(v, ()) != tuple(range(len(v.shape))) for v in region.inputs if v.size > 1
+    )
+
+
+def _panels_reread(region: Region, panels: Panels) -> int:
+    """Bytes of right sides that each further panel of one matrix reads again."""
+    right = {n.inputs[1] for n in region.nodes if n.kind == "matmul"}
+    passes = -(-panels.rows[-1] // panels.block[-1]) if right else 1
+    return sum(value.nbytes for value in right) * max(0, passes - 1)
+
+
+def _panels_text(panels: Panels) -> str:
+    """Why the region runs in panels, and what is particular about them."""
+    parts = ["panels stay in cache"]
+    if panels.narrow:
+        parts.append("the narrow last axis first")
+    if panels.partial:
+        parts.append("partial results combined as a tree")
+    return ", ".join(parts)
