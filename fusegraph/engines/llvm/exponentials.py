@@ -52,10 +52,14 @@ EXP2 = {  # (2**r - 1) / r, |r| <= 0.5001: 2**-32.4, 2**-59.2 of 2**r
         4.465494723339027e-10, 2.7816701188613965e-11,
     ),
 }
-TANH = (  # (tanh(x) / x - 1) / x**2 in x**2, |x| <= 0.625: 2**-27.7; float only
-    -0.3333328366279602, 0.133314847946167, -0.05374302342534065, 0.020649226382374763,
-    -0.005715691484510899,
+TANH = (  # (tanh(x) / x - 1) / x**2 in x**2, |x| <= 0.56: 2**-25.1 of tanh; float only; one zero more
+    -0.33332937955856323, 0.13319990038871765, -0.05261197313666344, 0.016313431784510612, 0.0,
 )
+TANH_EXP = (  # ((exp(2 r) - 1) / r - 2) / r, |r| <= 0.1734: 2**-28.3 of exp(2 r); float only
+    1.9999966621398926, 1.3333232402801514, 0.6670335531234741, 0.2677377164363861,
+    0.08012515306472778,
+)
+TANH_EDGE = 0.56  # above atanh(1/2), where the division's error is half a unit of tanh
 SINH = {  # (sinh(x) / x - 1) / x**2 in x**2, |x| <= 1: 2**-31.4, 2**-62.6
     "float": (
         0.1666666716337204, 0.008333315141499043, 0.00019841664470732212, 2.7899995984626003e-06,
@@ -220,7 +224,7 @@ def expm1(e: Emitter, x: Value) -> Value:
 
 
 def tanh(e: Emitter, x: Value) -> Value:
-    """float: a polynomial up to 0.625, ``1 - 2 / (exp(2 a) + 1)`` above, as in Moshier's Cephes;
+    """float: a polynomial up to 0.56, ``1 - 2 / (exp(2 a) + 1)`` above, as in Moshier's Cephes;
     double: ``t / (t + 1)`` of ``t = (exp(2 a) - 1) / 2``, as in FDLIBM.
     """
     a = at_most(e, e.fabs(x), FORMATS[x.type].flat)
@@ -237,14 +241,30 @@ def tanh(e: Emitter, x: Value) -> Value:
 
 
 def _tanh_float(e: Emitter, a: Value) -> Value:
+    """Both ways through one chain of multiplications, whose numbers are chosen for each element.
+
+    A choice runs beside the multiplications, by which two chains were bound: GELU of 100,000 in cache
+    took 8.1 ns a vector of 16 with two, and takes 7.1. Both sides of ``2 / (exp(2 a) + 1)`` are divided
+    by ``2**n``, so that the exponential is not rounded by itself. What one float of ln 2 lacks is, times
+    n, under 0.04 ulp of the result.
+    """
     one = e.real("float", 1.0)
-    part = reduce(e, a, times=2)
-    power = power_of_two(e, part.biased, "float")
-    above = e.fma(power, exp_of_reduced(e, part.r, times=2), one)  # exp(2 a) + 1
-    large = e.fsub(one, e.fdiv(e.real("float", 2.0), above))
+    large = e.fcmp("ogt", a, e.real("float", TANH_EDGE))
+
+    def chosen(above: float | Value, below: float | Value) -> Value:
+        values = (e.real("float", v) if isinstance(v, float) else v for v in (above, below))
+        return e.select(large, *values)
+
+    n, biased = nearest(e, a, -2 / math.log(2))
+    r = e.fma(n, e.real("float", math.log(2) / 2), a)  # 2 a = 2 r - n ln 2
     z = e.fmul(a, a)
-    small = e.fma(e.fmul(a, z), polynomial(e, z, TANH), a)
-    return e.select(e.fcmp("ogt", a, e.real("float", 0.625)), large, small)
+    coefficients = [chosen(*pair) for pair in zip(TANH_EXP, TANH, strict=True)]
+    series = polynomial(e, chosen(r, z), coefficients)
+    small = e.fma(series, chosen(r, e.fmul(a, z)), chosen(2.0, a))  # above: (exp(2 r) - 1) / r
+    inverse = power_of_two(e, biased, "float")
+    twice = e.bitcast(e.add(e.bitcast(inverse, "i32"), e.whole("i32", 1 << 23)), "float")
+    below = e.fma(small, r, e.fadd(one, inverse))
+    return e.select(large, e.fsub(one, e.fdiv(twice, below)), small)
 
 
 def sigmoid(e: Emitter, x: Value) -> Value:

@@ -52,7 +52,7 @@ def pair_product(e: Emitter, a: Pair, b: Pair) -> Pair:
     return Pair(high, e.fma(a.high, b.low, e.fma(a.low, b.high, low)))
 
 
-def polynomial(e: Emitter, z: Value, coefficients: Sequence[float]) -> Value:
+def polynomial(e: Emitter, z: Value, coefficients: Sequence[float | Value]) -> Value:
     """``sum(c * z**k for k, c in enumerate(coefficients))`` by Horner's rule.
 
     The high powers of a long one run as two chains, even and odd: a loop of few vectors waits for
@@ -68,10 +68,10 @@ def polynomial(e: Emitter, z: Value, coefficients: Sequence[float]) -> Value:
 
 
 def _horner(
-    e: Emitter, z: Value, coefficients: Sequence[float], total: Value | None = None
+    e: Emitter, z: Value, coefficients: Sequence[float | Value], total: Value | None = None
 ) -> Value:
     for coefficient in reversed(coefficients):
-        constant = e.real(z.type, coefficient)
+        constant = coefficient if isinstance(coefficient, Value) else e.real(z.type, coefficient)
         total = constant if total is None else e.fma(total, z, constant)
     assert total is not None
     return total
