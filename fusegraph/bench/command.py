@@ -16,7 +16,7 @@ from fusegraph.bench.suite import Row, matching_rows
 from fusegraph.bench.tables import progress_text, results_text, suite_table
 from fusegraph.report.documents import document
 
-REPEATS = 5
+REPEATS = 15
 
 
 def add_bench(commands: Any) -> None:
