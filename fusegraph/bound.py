@@ -29,7 +29,7 @@ from fusegraph.replay import replay
 from fusegraph.report import records, text
 from fusegraph.roofline import Roofline, roofline
 from fusegraph.units import Decision
-from fusegraph.views import array_order, is_mapped
+from fusegraph.views import array_order, is_mapped, layout_key
 
 CACHED_PLANS = 256
 CACHED_NODES = (
@@ -78,9 +78,7 @@ def take_apart(roots: tuple[Node, ...]) -> Graph:
                     "instead of branching on values, or compute outside of the function"
                 )
             arrays.append(array)
-            mapped = array.base is not None and is_mapped(array)
-            order = None if array.flags.c_contiguous else array_order(array) or "strided"
-            key.append((array.dtype, array.shape, order, mapped))
+            key.append((array.dtype, array.shape, *layout_key(array)))
     key.append(tuple([number[root] for root in roots]))
     return Graph(nodes, roots, tuple(key), arrays)
 

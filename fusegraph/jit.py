@@ -28,7 +28,7 @@ from fusegraph.options import Options, current_options
 from fusegraph.plan import build_plan
 from fusegraph.replay import is_size_free, replay
 from fusegraph.tensor import SIZE_READS, Tensor, as_node, wrap
-from fusegraph.views import array_order, is_mapped
+from fusegraph.views import array_order, is_mapped, layout_key
 
 CACHED_TRACES = 64  # signatures a function
 CACHED_PLANS = 128  # sizes and options a function
@@ -367,22 +367,30 @@ def _add_argument(value: Any, arrays: list[Any], key: list[Any]) -> None:
     if type(value) is np.ndarray:
         if not value.dtype.isnative:
             value = checked_array(value)
-        order = None if value.flags.c_contiguous else array_order(value) or "strided"
         arrays.append(value)
-        key.append((value.dtype, value.shape, order))
+        key.append((value.dtype, value.shape, *layout_key(value)))
     elif _is_array(value) and not _holds_arrays(value):
         array = as_node(value).data
         arrays.append(array)
-        key.append((array.dtype, array.shape, None))
+        key.append((array.dtype, array.shape, *layout_key(array)))
     else:
-        # NaN equals nothing and 0.0 equals -0.0: floats go by their text
-        key.append((type(value), repr(value) if isinstance(value, (float, complex)) else value))
+        key.append(_constant_key(value))
+
+
+def _constant_key(value: Any) -> tuple[type, Any]:
+    """What stands for an argument that is no array: 1, 1.0 and True are equal and give other dtypes.
+
+    NaN equals nothing and 0.0 equals -0.0: floats go by their text.
+    """
+    if isinstance(value, tuple):
+        return type(value), tuple(map(_constant_key, value))
+    return type(value), repr(value) if isinstance(value, (float, complex)) else value
 
 
 def _signature(key: Key) -> Key:
     """A key without sizes: what broadcasts (a size of 1) and what is empty stays."""
     return ("any size", *(
-        (part[0], tuple(min(n, 2) for n in part[1]), part[2])
+        (part[0], tuple(min(n, 2) for n in part[1]), *part[2:])
         if isinstance(part, tuple) and isinstance(part[0], np.dtype) else part
         for part in key
     ))  # fmt: skip
@@ -396,5 +404,14 @@ def _signature_text(key: Key) -> str:
             sizes = ["n" if general and n > 1 else str(n) for n in part[1]]
             shown.append(f"{part[0]}[{', '.join(sizes)}]")
         else:
-            shown.append(repr(part[1]) if isinstance(part, tuple) else str(part))
+            shown.append(_constant_text(part) if isinstance(part, tuple) else str(part))
     return ", ".join(shown)
+
+
+def _constant_text(key: tuple[type, Any]) -> str:
+    """The value that :func:`_constant_key` made ``key`` of, in Python's spelling."""
+    kind, value = key
+    if issubclass(kind, tuple):
+        parts = ", ".join(map(_constant_text, value))
+        return f"({parts},)" if len(value) == 1 else f"({parts})"
+    return value if issubclass(kind, (float, complex)) else repr(value)

@@ -100,6 +100,12 @@ def is_mapped(array: np.ndarray[Any, Any]) -> bool:
     return False
 
 
+def layout_key(array: np.ndarray[Any, Any]) -> tuple[Any, bool]:
+    """How an array lies, as far as a plan depends on it: its axis order (None for C), and in a file?"""
+    order = None if array.flags.c_contiguous else array_order(array) or "strided"
+    return order, array.base is not None and is_mapped(array)
+
+
 def order_through(name: str, params: Params, order: Order, shape: Shape) -> Order:
     """Axis order of a dense value after a view of it (``reshape`` of anything but C order: None)."""
     if order is None:
