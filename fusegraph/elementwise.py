@@ -59,6 +59,12 @@ def as_tensor(x: Any) -> Tensor:
     return x if isinstance(x, Tensor) else Tensor(x)
 
 
+def as_float(x: Any) -> Tensor:
+    """``x`` as a tensor of floats: bools and integers as float64, in which no difference wraps."""
+    t = as_tensor(x)
+    return cast(t, float) if t.dtype.kind in "biu" else t
+
+
 def where(condition: Any, x: Any, y: Any) -> Tensor:
     """``x`` where ``condition`` is true, else ``y``; dtype by promotion of ``x`` and ``y``."""
     return elementwise(OPS["where"], as_truth(condition), x, y)
@@ -109,7 +115,7 @@ def round(x: Any, decimals: int = 0) -> Tensor:
 
 def isclose(a: Any, b: Any, rtol: float = 1e-05, atol: float = 1e-08) -> Tensor:
     """``|a - b| <= atol + rtol * |b|``, equal infinities included; NaN is close to nothing."""
-    a, b = as_tensor(a), as_tensor(b)
+    a, b = as_tensor(a), as_float(b)
     close = abs(a - b) <= atol + rtol * abs(b)
     return where(ROW_FUNCTIONS["isfinite"](b), close, a == b)
 
@@ -122,13 +128,13 @@ def _call(name: str, *operands: Any) -> Tensor:
 
 
 def sigmoid(x: Any) -> Tensor:
-    """``1 / (1 + exp(-x))``."""
-    return 1 / (1 + _call("exp", -as_tensor(x)))
+    """``1 / (1 + exp(-x))``; integers count as float64."""
+    return 1 / (1 + _call("exp", -as_float(x)))
 
 
 def silu(x: Any) -> Tensor:
-    """``x / (1 + exp(-x))`` (Elfwing, Uchibe and Doya 2018)."""
-    t = as_tensor(x)
+    """``x / (1 + exp(-x))`` (Elfwing, Uchibe and Doya 2018); integers count as float64."""
+    t = as_float(x)
     return t / (1 + _call("exp", -t))
 
 
@@ -138,7 +144,7 @@ def relu(x: Any) -> Tensor:
 
 
 def gelu(x: Any, approximate: str = "tanh") -> Tensor:
-    """Gaussian error linear unit (Hendrycks and Gimpel 2016).
+    """Gaussian error linear unit (Hendrycks and Gimpel 2016); integers count as float64.
 
     Parameters
     ----------
@@ -147,7 +153,7 @@ def gelu(x: Any, approximate: str = "tanh") -> Tensor:
         ``tanh``: ``0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))``; ``none``: by ``erf``, which
         needs scipy.
     """
-    t = as_tensor(x)
+    t = as_float(x)
     if approximate == "tanh":
         cube = t * t * t
         return 0.5 * t * (1 + _call("tanh", math.sqrt(2 / math.pi) * (t + 0.044715 * cube)))
@@ -157,18 +163,21 @@ def gelu(x: Any, approximate: str = "tanh") -> Tensor:
 
 
 def softplus(x: Any) -> Tensor:
-    """``log(1 + exp(x))``, as ``maximum(x, 0) + log1p(exp(-|x|))``, which does not overflow."""
-    x = as_tensor(x)
+    """``log(1 + exp(x))``, as ``maximum(x, 0) + log1p(exp(-|x|))``, which does not overflow.
+
+    Integers count as float64.
+    """
+    x = as_float(x)
     return _call("maximum", x, 0) + _call("log1p", _call("exp", -abs(x)))
 
 
 def mish(x: Any) -> Tensor:
-    """``x tanh(softplus(x))`` (Misra 2019)."""
-    t = as_tensor(x)
+    """``x tanh(softplus(x))`` (Misra 2019); integers count as float64."""
+    t = as_float(x)
     return t * _call("tanh", softplus(t))
 
 
 def hardswish(x: Any) -> Tensor:
-    """``x min(max(x + 3, 0), 6) / 6`` (Howard et al. 2019)."""
-    t = as_tensor(x)
+    """``x min(max(x + 3, 0), 6) / 6`` (Howard et al. 2019); integers count as float64."""
+    t = as_float(x)
     return t * clip(t + 3, 0, 6) / 6

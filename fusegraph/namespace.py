@@ -5,6 +5,7 @@ In: the modules that define functions. Out: ``FUNCTIONS``, and ``Tensor`` with i
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -17,7 +18,15 @@ from fusegraph.options import current_options
 from fusegraph.tensor import ARRAY_FUNCTIONS, Tensor, compute_tensors, matmul
 from fusegraph.tensor import elementwise as row
 
-_HELPERS = {"as_tensor", "as_truth", "axis_number", "axis_numbers", "as_shape", "reduce"}
+_HELPERS = {
+    "as_tensor",
+    "as_float",
+    "as_truth",
+    "axis_number",
+    "axis_numbers",
+    "as_shape",
+    "reduce",
+}
 _NO_METHOD = {
     "concat", "stack", "full", "zeros", "ones", "full_like", "zeros_like", "ones_like", "arange",
     "linspace", "eye", "where", "isclose", "around",
@@ -63,10 +72,10 @@ def _attach_methods() -> None:
 
 
 def _method(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
     def method(self: Tensor, *args: Any, **keywords: Any) -> Any:
         return function(self, *args, **keywords)
 
-    method.__name__, method.__doc__ = function.__name__, function.__doc__
     return method
 
 
@@ -79,18 +88,28 @@ def _serve_numpy() -> None:
     ARRAY_FUNCTIONS[np.ndim] = lambda a: a.ndim
     ARRAY_FUNCTIONS[np.size] = lambda a: a.size
     ARRAY_FUNCTIONS[np.copy] = _copy
+    ARRAY_FUNCTIONS[np.clip] = _clip
 
 
 def _copy(a: Any, order: str = "K", subok: bool = False) -> Tensor:
-    """``np.copy`` (``order`` and ``subok`` have no effect): a cast to the same dtype."""
+    """``np.copy`` and the method (``order`` and ``subok`` have no effect): a cast to the same dtype."""
     x = elementwise.as_tensor(a)
     return row(OPS["astype"], x, dtype=x.dtype)
+
+
+def _clip(
+    a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None
+) -> Tensor:
+    """``np.clip``, whose bounds have two names each."""
+    return elementwise.clip(a, a_min if min is None else min, a_max if max is None else max)
 
 
 def _round(self: Tensor, ndigits: int | None = None) -> Tensor:
     return elementwise.round(self, ndigits or 0)
 
 
+Tensor.copy = _copy  # type: ignore[attr-defined]
+Tensor.flatten = shaping.ravel  # type: ignore[attr-defined]
 Tensor.T = property(shaping.transpose)  # type: ignore[attr-defined]
 Tensor.__round__ = _round  # type: ignore[attr-defined]
 Tensor.mT = property(shaping.matrix_transpose)  # type: ignore[attr-defined]

@@ -76,8 +76,10 @@ def as_shape(name: str, shape: Any) -> Shape:
 # --- views ----------------------------------------------------------------------------------------
 
 
-def reshape(x: Any, *shape: Any, order: str = "C", copy: Any = None) -> Tensor:
+def reshape(x: Any, *sizes: Any, shape: Any = None, order: str = "C", copy: Any = None) -> Tensor:
     """``x`` in another shape, in row-major order; one size may be -1.
+
+    The shape is given by position, as a tuple or size by size, or by name.
 
     Raises
     ------
@@ -85,7 +87,10 @@ def reshape(x: Any, *shape: Any, order: str = "C", copy: Any = None) -> Tensor:
         The sizes do not multiply to those of ``x``.
     """
     x = as_tensor(x)
-    wanted = given = as_shape("reshape", shape[0] if len(shape) == 1 else shape)
+    if (shape is None) != bool(sizes):
+        raise TypeError("reshape: give the shape once, as in reshape(x, (2, 3))")
+    parts = sizes[0] if len(sizes) == 1 else sizes
+    wanted = given = as_shape("reshape", parts if shape is None else shape)
     if order != "C":
         raise ValueError(f"reshape: order={order!r} is not supported; transpose first")
     known = math.prod(n for n in wanted if n != -1)
@@ -99,9 +104,9 @@ def reshape(x: Any, *shape: Any, order: str = "C", copy: Any = None) -> Tensor:
     return wrap(apply_view("reshape", wanted, x.node))
 
 
-def ravel(x: Any) -> Tensor:
-    """``x`` as one axis."""
-    return reshape(x, -1)
+def ravel(x: Any, order: str = "C") -> Tensor:
+    """``x`` as one axis, in row-major order; the method ``flatten`` is the same."""
+    return reshape(x, -1, order=order)
 
 
 def permute_dims(x: Any, axes: Any) -> Tensor:
@@ -115,11 +120,12 @@ def permute_dims(x: Any, axes: Any) -> Tensor:
     return wrap(apply_view("permute", order, x.node))
 
 
-def transpose(x: Any, *axes: Any) -> Tensor:
-    """``x`` with its axes reversed, or in the order of ``axes``."""
+def transpose(x: Any, *order: Any, axes: Any = None) -> Tensor:
+    """``x`` with its axes reversed, or in the order of ``axes`` (by position or by name)."""
     x = as_tensor(x)
-    given = axes[0] if len(axes) == 1 and not isinstance(axes[0], int) else axes
-    return permute_dims(x, given or tuple(range(x.ndim))[::-1])
+    if order:
+        axes = order[0] if len(order) == 1 and not isinstance(order[0], int) else order
+    return permute_dims(x, tuple(range(x.ndim))[::-1] if axes is None or axes == () else axes)
 
 
 def matrix_transpose(x: Any) -> Tensor:

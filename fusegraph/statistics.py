@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fusegraph.arrays import checked_dtype
-from fusegraph.elementwise import ROW_FUNCTIONS, as_tensor, where
+from fusegraph.elementwise import ROW_FUNCTIONS, as_float, as_tensor, where
 from fusegraph.graph import DType, const, make
 from fusegraph.ops import OPS
 from fusegraph.shaping import axis_number, axis_numbers, squeeze
@@ -194,16 +194,16 @@ def std(
 
 
 def softmax(x: Any, axis: Any = -1) -> Tensor:
-    """``exp(x - max) / sum(exp(x - max))`` along an axis."""
-    x = as_tensor(x)
+    """``exp(x - max) / sum(exp(x - max))`` along an axis; integers count as float64."""
+    x = as_float(x)
     axes = _axes("softmax", x, axis)
     e = elementwise(OPS["exp"], x - reduce("max", x, axes, True, caller="softmax"))
     return e / reduce("sum", e, axes, True)
 
 
 def log_softmax(x: Any, axis: Any = -1) -> Tensor:
-    """Logarithm of :func:`softmax`, without the underflow."""
-    t = as_tensor(x)
+    """Logarithm of :func:`softmax`, without the underflow; integers count as float64."""
+    t = as_float(x)
     axes = _axes("log_softmax", t, axis)
     shifted = t - reduce("max", t, axes, True, caller="log_softmax")
     total = reduce("sum", elementwise(OPS["exp"], shifted), axes, True)
@@ -211,8 +211,11 @@ def log_softmax(x: Any, axis: Any = -1) -> Tensor:
 
 
 def logsumexp(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
-    """``log(sum(exp(x)))``, without overflow; rows of ``-inf`` give ``-inf``."""
-    x = as_tensor(x)
+    """``log(sum(exp(x)))``, without overflow; rows of ``-inf`` give ``-inf``.
+
+    Integers count as float64.
+    """
+    x = as_float(x)
     axes = _axes("logsumexp", x, axis)
     top = reduce("max", x, axes, True, caller="logsumexp")
     top = where(ROW_FUNCTIONS["isfinite"](top), top, 0)
@@ -225,16 +228,22 @@ def logsumexp(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
 def layer_norm(
     x: Any, weight: Any = None, bias: Any = None, axis: Any = -1, eps: float = 1e-5
 ) -> Tensor:
-    """``(x - mean) / sqrt(var + eps) * weight + bias`` along axes (Ba, Kiros and Hinton 2016)."""
-    x = as_tensor(x)
+    """``(x - mean) / sqrt(var + eps) * weight + bias`` along axes (Ba, Kiros and Hinton 2016).
+
+    Integers count as float64.
+    """
+    x = as_float(x)
     away = x - _mean("layer_norm", x, axis, None, True)
     scale = elementwise(OPS["sqrt"], _mean("layer_norm", away * away, axis, None, True) + eps)
     return _scaled(away / scale, weight, bias)
 
 
 def rms_norm(x: Any, weight: Any = None, axis: Any = -1, eps: float = 1e-5) -> Tensor:
-    """``x / sqrt(mean(x^2) + eps) * weight`` along axes (Zhang and Sennrich 2019)."""
-    x = as_tensor(x)
+    """``x / sqrt(mean(x^2) + eps) * weight`` along axes (Zhang and Sennrich 2019).
+
+    Integers count as float64.
+    """
+    x = as_float(x)
     scale = elementwise(OPS["sqrt"], _mean("rms_norm", x * x, axis, None, True) + eps)
     return _scaled(x / scale, weight, None)
 

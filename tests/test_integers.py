@@ -204,3 +204,32 @@ def test_floor_division_in_the_middle_of_a_chain(assert_same):
     result = (fg.asarray(a) // fg.asarray(b) + 1) * 2 - fg.asarray(a) % fg.asarray(b)
     with np.errstate(all="ignore"):
         assert_same(result.compute(), (a // b + 1) * 2 - a % b)
+
+
+FLOATING = (
+    "sigmoid", "silu", "gelu", "softplus", "mish", "hardswish", "softmax", "log_softmax", "logsumexp",
+    "layer_norm", "rms_norm",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["?", *INTEGERS])
+@pytest.mark.parametrize("name", FLOATING)
+def test_functions_of_floats_take_integers_as_float64(name, dtype, assert_same):
+    """In the integers' own dtype differences, squares and negatives wrapped: softmax of -128 and 127."""
+    x = np.array([False, True]) if dtype == "?" else corners(dtype)
+    function = getattr(fg, name)
+    expected = function(x.astype(float)).compute(exact=True)
+    assert_same(function(x).compute(exact=True), expected)
+
+
+@pytest.mark.parametrize("dtype", ["?", *INTEGERS])
+def test_integers_are_close_where_numpy_finds_them_close(dtype, assert_same):
+    a, b = (
+        (np.array([False, True, True]), np.array([True, True, False]))
+        if dtype == "?"
+        else pairs(dtype)
+    )
+    for tolerance in (0, 1, 3):
+        for x, y in ((a, b), (a, b.astype(float)), (a.astype(float), b)):
+            expected = reference(np.isclose, x, y, 1e-5, tolerance)
+            assert_same(fg.isclose(x, y, atol=tolerance).compute(), expected)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import pytest
 
@@ -205,3 +207,37 @@ def test_copies_that_no_plan_can_avoid_count_before_and_after():
     assert t.plan().traffic.before.bytes_moved == t.plan(fuse=False).cost.bytes_moved
     made = fg.full((3,), 2.0).plan()
     assert made.traffic.before.bytes_moved == made.cost.bytes_moved == 24
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda t: np.clip(t, a_min=2, a_max=5),
+        lambda t: np.clip(t, min=None, max=5),
+        lambda t: np.transpose(t, axes=(1, 0)),
+        lambda t: np.transpose(t, None),
+        lambda t: np.reshape(t, shape=(-1,)),
+        lambda t: np.ravel(t, order="C"),
+        lambda t: t.transpose((1, 0)),
+        lambda t: t.transpose(1, 0),
+        lambda t: t.reshape(-1, 1),
+        lambda t: t.copy(),
+        lambda t: t.flatten(),
+    ],
+)
+def test_arguments_have_numpys_names(call, assert_same):
+    x = np.arange(8.0).reshape(2, 4)
+    assert_same(call(fg.asarray(x)).compute(), call(x))
+
+
+def test_a_shape_is_given_once(assert_same):
+    x = np.arange(8.0)
+    assert_same(fg.reshape(x, shape=(2, 4)).compute(), x.reshape(2, 4))
+    for wrong in ((), ((2, 4), {"shape": (2, 4)})):
+        with pytest.raises(TypeError, match=r"^reshape: give the shape once, as in"):
+            fg.reshape(x, *wrong[:1], **(wrong[1] if wrong else {}))
+
+
+def test_methods_show_what_they_take():
+    signature = inspect.signature(fg.Tensor.softmax)
+    assert list(signature.parameters) == ["x", "axis"]
