@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fusegraph import acceleration as acceleration
+from fusegraph.arrays import checked_dtype as _checked_dtype
 from fusegraph.bound import PLANS as _PLANS
 from fusegraph.bound import BoundPlan as BoundPlan
 from fusegraph.bound import MemoryLimitError as MemoryLimitError
@@ -28,6 +29,9 @@ from fusegraph.options import current_options as _current_options
 from fusegraph.options import options as options
 from fusegraph.plan import Plan as Plan
 from fusegraph.tensor import Tensor as Tensor
+from fusegraph.tensor import as_node as _as_node
+from fusegraph.tensor import cast as _cast
+from fusegraph.tensor import wrap as _wrap
 from fusegraph.units import Decision as Decision
 from fusegraph.units import Reason as Reason
 
@@ -48,9 +52,14 @@ def asarray(value: Any, dtype: Any = None) -> Tensor:
         The dtype is not one of NumPy's bool, integer, float16/32/64 and complex64/128 types.
     ValueError
         The list is ragged.
+    OverflowError
+        A Python integer does not fit ``dtype``.
     """
-    tensor = value if isinstance(value, Tensor) else Tensor(value)
-    return tensor if dtype is None else _FUNCTIONS["astype"](tensor, dtype)
+    if dtype is None:
+        return value if isinstance(value, Tensor) else Tensor(value)
+    kind = _checked_dtype(dtype)
+    # NumPy says where a Python integer does not fit; a cast would wrap it.
+    return _cast(_wrap(_as_node(value, kind)), kind)
 
 
 def plan(*tensors: Any, **changes: Any) -> BoundPlan:
@@ -66,7 +75,7 @@ def plan(*tensors: Any, **changes: Any) -> BoundPlan:
 
 
 def machine() -> Machine:
-    """The profile of this machine: measured in under a second on first use, then kept."""
+    """The profile of this machine: measured in about a second on first use, then kept."""
     return current_machine()
 
 

@@ -99,7 +99,7 @@ class Tensor:
     def __repr__(self) -> str:
         pending = self.pending
         state = "computed" if not pending else f"{pending} op{'s' * (pending > 1)} pending"
-        return f"Tensor({self.dtype}{list(self.shape)}, {state})"
+        return f"Tensor({shown(self)}, {state})"
 
     def _repr_html_(self) -> str:
         return self.plan()._repr_html_()
@@ -180,25 +180,42 @@ class Tensor:
         return (self[i] for i in range(len(self)))
 
     def __setitem__(self, key: Any, value: Any) -> None:
+        given = as_node(value).dtype
+        if given.kind == "c" and self.dtype.kind != "c":
+            raise TypeError(
+                f"setitem: {given} does not go into {self.dtype}; assign its real part, fg.real(values)"
+            )
+        part = elementwise(OPS["astype"], value, params=(), dtype=self.dtype)
         if is_mask(key, self.shape):
-            chosen = elementwise(OPS["where"], Tensor(key), value, self)
-            self._become(chosen)
+            self.node = self._masked(key, part).node
             return
         expanded, kept = index_params(key, self.shape)
         target = self[key]
-        part = elementwise(OPS["astype"], value, params=(), dtype=self.dtype)
         try:
             fits = np.broadcast_shapes(part.shape, target.shape) == target.shape
         except ValueError:
             fits = False
         if not fits:
             raise ValueError(
-                f"setitem: {list(part.shape)} does not fit the selection {list(target.shape)}"
+                f"setitem: values of shape {list(part.shape)} do not broadcast to the selection "
+                f"{list(target.shape)}; give one value, or values of that shape"
             )
         if expanded:
             part = wrap(apply_view("squeeze", _trailing(expanded, part, target), part.node))
         inputs = (self.node, part.node)
         self.node = make(OPS["assign"], inputs, (("key", kept),), self.shape, self.dtype)
+
+    def _masked(self, mask: Any, values: Tensor) -> Tensor:
+        """``values`` where ``mask`` holds, else itself: how many are chosen is not known here."""
+        given, shape = values.node.shape, self.node.shape
+        if values.node.size != 1 and given != shape:
+            raise ValueError(
+                f"setitem: a mask takes one value, or values of the tensor's shape {list(shape)}, of "
+                f"which it takes its own; got {list(given)}: write them with np.place on an array"
+            )
+        if given != shape:
+            values = wrap(apply_view("reshape", (), values.node))
+        return elementwise(OPS["where"], Tensor(mask), values, self)
 
     def _become(self, result: Tensor) -> None:
         """In-place syntax: the handle shows ``result``, in this tensor's shape and dtype."""

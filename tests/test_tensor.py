@@ -195,6 +195,27 @@ def test_assignment(name, engine, assert_same):
     np.testing.assert_array_equal(x, X)
 
 
+@pytest.mark.parametrize("values", [[7, 8, 9], [[1, 2, 3]], [[1], [2]]], ids=repr)
+def test_a_mask_refuses_values_for_which_it_would_have_to_count(values):
+    """They went to other places than NumPy's, or to none that fit."""
+    t = fg.asarray(X)
+    with pytest.raises(
+        ValueError, match=r"setitem: a mask takes one value, or values of the tensor's"
+    ):
+        t[X > 3] = values
+    np.testing.assert_array_equal(t.compute(), X)
+
+
+def test_what_is_assigned_is_cast_as_numpy_casts_it(assert_same):
+    for key in (X > 3, 1, (slice(None), 0)):
+        t, expected = fg.asarray(X.astype("i4")), X.astype("i4")
+        t[key] = expected[key] = 2.9
+        assert_same(lazy(t), expected)
+    t, expected = fg.asarray(X), X.copy()
+    t[X > 3] = expected[X > 3] = [5.5]
+    assert_same(lazy(t), expected)
+
+
 def test_assignment_of_tensors_and_to_computed_values(assert_same):
     t = fg.asarray(X) * 2
     t[0] = fg.asarray(X)[1] + 1
@@ -220,14 +241,19 @@ def test_assignment_casts_as_numpy_does(assert_same):
 
 def test_assignment_errors():
     t = fg.asarray(X)
-    with pytest.raises(ValueError, match=r"setitem: \[2\] does not fit the selection \[3\]"):
+    with pytest.raises(
+        ValueError, match=r"setitem: values of shape \[2\] .* the selection \[3\]; give"
+    ):
         t[0] = [1, 2]
     with pytest.raises(IndexError):
         t[5] = 1
     with pytest.raises(TypeError, match="no lazy form"):
         t[[0, 1]] = 1
-    with pytest.raises(TypeError, match="in-place: complex128"):
-        t[X > 3] = 1j
+    for key in (X > 3, 0):
+        with pytest.raises(
+            TypeError, match="setitem: complex128 does not go into float64; assign its"
+        ):
+            t[key] = 1j
 
 
 def test_augmented_assignment_of_a_part(assert_same):
@@ -553,6 +579,17 @@ def test_values_that_are(assert_same):
     assert_same(lazy(fg.asarray(np.float16(2))), np.asarray(np.float16(2)))
     assert_same(lazy(fg.asarray([])), np.array([]))
     assert_same(lazy(fg.asarray(True)), np.asarray(True))
+
+
+def test_integers_that_the_dtype_does_not_hold():
+    """A cast would wrap them."""
+    for value in (300, [1, 300], -1):
+        with pytest.raises(OverflowError):
+            np.asarray(value, "u1")
+        with pytest.raises(OverflowError):
+            fg.asarray(value, dtype="u1")
+    assert fg.asarray(np.array([300]), dtype="u1").compute().tolist() == [300 - 256]
+    assert not fg.asarray([1, 2], dtype="u1").pending
 
 
 @pytest.mark.parametrize("dtype", [object, "M8[s]", "S3", np.longdouble, [("a", "i4")]])
