@@ -260,6 +260,6 @@ def _timing(function: Callable[..., Any], count: int, size: int, repeats: int) -
     options = current_options()
     machine = options.machine or current_machine()
     flops, moved = cost.flops / seconds, cost.bytes_moved / seconds
-    peak = machine.gigaflops["float32"] * 1e9 * options.thread_count
-    share = max(flops / peak, moved / machine.streams["copy memory all"])
+    peak = machine.peak("float32", options.thread_count)
+    share = max(flops / peak, moved / machine.roof("memory", options.thread_count))
     return Timing(size, seconds, flops / 1e9, moved / 1e9, share)

@@ -1,4 +1,4 @@
-"""Measuring this machine: what the time model needs, in under a second, on first use.
+"""Measuring this machine: what the time model needs, in about a second, on first use.
 
 In: nothing. Out: a ``Machine``, kept under the user's cache directory. Every figure is the least of a
 few runs on operands in cache: what the machine can do, not what it does beside other work.

@@ -13,14 +13,14 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from importlib import resources
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from platformdirs import user_cache_path
 
-FORMAT = 7  # of the cache file; another number means: measure again
+FORMAT = 8  # of the cache file; another number means: measure again
 CLASS_COST = {  # of an op that was not measured, in costs of an addition of the same dtype
     "move": 1.0, "add": 1.0, "multiply": 1.0, "compare": 1.0, "select": 2.0,
     "divide": 4.0, "sqrt": 4.0, "transcendental": 40.0,
@@ -153,12 +153,16 @@ class Machine:
 
 def fingerprint() -> str:
     """What a measurement belongs to: processor, core count and the versions that run kernels."""
-    import_versions = (np.__version__, _numexpr_version())
-    return "/".join((platform.machine(), cpu_name(), str(available_cores()), *import_versions))
+    versions = (np.__version__, *(_version_of(name) for name in ("numexpr", "llvmlite")))
+    return "/".join((platform.machine(), cpu_name(), str(available_cores()), *versions))
 
 
-def _numexpr_version() -> str:
-    return version("numexpr")
+def _version_of(name: str) -> str:
+    """The version of a distribution; nothing where it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
 
 
 @lru_cache(maxsize=1)

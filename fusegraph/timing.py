@@ -18,7 +18,7 @@ from fusegraph.machine import Machine
 from fusegraph.panels import reduced_axes
 
 # Seconds of arithmetic below which sharing it gains nothing: a group of less is not cut for
-# threads, nor does numexpr wake its pool for it (blocked engines compare predictions instead).
+# threads, and numexpr's count as one (blocked engines compare predictions instead).
 # 1,000,000 float32 additions (150 us) took 1.05x of NumPy on one thread and 1.42x on two, GELU of
 # as many (4 ms) 0.83x and 0.59x.
 WORTH_A_THREAD = 500e-6
@@ -37,7 +37,7 @@ def node_seconds(node: Node, machine: Machine, engine: Engine | None = None) -> 
     """Seconds of one operation on one thread, operands in cache; NumPy's, or those of ``engine``."""
     if node.kind == "matmul":
         flops = 2 * node.size * node.inputs[0].shape[-1]
-        return flops / (machine.gigaflops[node.dtype.name] * 1e9)
+        return flops / machine.peak(node.dtype.name, 1)
     if node.kind == "elementwise":
         chosen = engine or ELEMENTWISE_ENGINES[FALLBACK]
         return chosen.nanoseconds(node, machine) * node.size * 1e-9

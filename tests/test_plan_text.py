@@ -93,7 +93,7 @@ k0        numpy     flat            9   4.0 kB    4.0 kB    9.0 k         1.12  
 computes:
   k0: t0 = (0.5 * v0) * (1.0 + tanh(0.7978846 * (v0 + (0.044715 * ((v0 * v0) * v0)))))
       numpy: numexpr would take 2.6x as long
-      then llvm: from call 2,348 on, which saves 6.90 us a call after 16.20 ms of compiling
+      then llvm: from call 2,308 on, which saves 7.02 us a call after 16.20 ms of compiling
 
 not fused: nothing"""
 
@@ -137,7 +137,7 @@ computes:
 tanh(0.7978846 * (s0 + (0.044715 * ((s0 * s0) * s0)))))
       numpy: panels stay in cache
       for 1 panel of 8 rows on 1 thread: matmul; add, ..., multiply
-      then llvm: from call 14,713 on, which saves 4.51 us a call after 66.35 ms of compiling
+      then llvm: from call 14,613 on, which saves 4.54 us a call after 66.35 ms of compiling
 
 not fused: nothing"""
 

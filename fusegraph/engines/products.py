@@ -204,8 +204,7 @@ def _library_seconds(node: Node, extents: Extents, machine: Machine, threads: in
 
 
 def _blas_seconds(dtype: DType, extents: Extents, machine: Machine, threads: int) -> float:
-    rate = machine.gigaflops.get(dtype.name, machine.gigaflops["float32"]) * 1e9
-    return 2 * extents.products / (rate * threads)
+    return 2 * extents.products / machine.peak(dtype.name, threads)
 
 
 def _cast_bytes(node: Node) -> int:
