@@ -35,9 +35,9 @@ class Kernel:
         ``k0, k1, ...`` in the order they run.
     region : Region
     engine : str
-        What evaluates the body: ``numexpr``, ``numpy``, ``blas``, ``tiles``.
+        What evaluates the body: ``numexpr``, ``numpy``, ``llvm``, ``blas``, ``tiles``.
     schedule : str
-        How the loop runs: ``flat``, ``strided``, ``whole``, ``tiles``.
+        How the loop runs: ``flat``, ``strided``, ``panels``, ``whole``, ``tiles``.
     reads, writes : tuple of str
         Names of the values that cross memory.
     cost : Cost

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -95,9 +96,19 @@ LAYERS = (
     ("vecmath_check.record",),
     ("vecmath_check.__main__",),
 )
+# Packages that may be missing, and the modules that import them, inside the functions that need them.
 OPTIONAL = {
-    "scipy", "matplotlib", "llvmlite", "IPython", "mpmath", "jax", "torch", "numba", "blosc2", "dask"
-}  # fmt: skip
+    "scipy": {"ops", "vecmath_check.references", "bench.runners.parallel"},
+    "mpmath": {"vecmath_check.references"},
+    "matplotlib": {"report.pictures"},
+    "llvmlite": {"engines.llvm.compiler"},
+    "jax": {"bench.runners.tracing"},
+    "torch": {"bench.runners.tensors"},
+    "numba": {"bench.runners.parallel"},
+    "blosc2": {"bench.runners.expressions"},
+    "dask": {"bench.runners.chunks"},
+}
+REQUIRED = {"numpy", "numexpr", "networkx", "tabulate", "threadpoolctl", "platformdirs"}
 LAYER_OF = {name: at for at, layer in enumerate(LAYERS) for name in layer}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -155,28 +166,42 @@ def test_no_switches_in_the_environment(name):
     assert found == []
 
 
+def imported_packages(tree):
+    """Packages of others that ``tree`` imports, each with the statement."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        else:
+            continue
+        for package in {name.partition(".")[0] for name in names}:
+            if package != "fusegraph" and package not in sys.stdlib_module_names:
+                yield package, node
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_imports_stand_at_the_top_but_for_optional_packages(name):
-    inner = [
-        node
-        for function in ast.walk(MODULES[name])
-        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
-        for node in ast.walk(function)
-        if isinstance(node, (ast.Import, ast.ImportFrom))
-    ]
-    packages = {
-        (node.module if isinstance(node, ast.ImportFrom) else node.names[0].name).split(".")[0]
-        for node in inner
-    }
-    assert packages <= OPTIONAL
+    tree = MODULES[name]
+    for package, statement in imported_packages(tree):
+        assert (package in REQUIRED) == (statement in tree.body), package
+        assert package in REQUIRED or name in OPTIONAL[package], package
+    own = [n for n in ast.walk(tree) if isinstance(n, (ast.Import, ast.ImportFrom))]
+    assert not any(n not in tree.body and set(imported_modules(n)) for n in own)
+
+
+def test_optional_packages_are_imported_where_it_is_said():
+    found = {}
+    for name, tree in MODULES.items():
+        for package, _ in imported_packages(tree):
+            if package not in REQUIRED:
+                found.setdefault(package, set()).add(name)
+    assert found == OPTIONAL
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_no_global_statements_but_the_worker_threads(name):
-    found = {
-        n for node in ast.walk(MODULES[name]) if isinstance(node, ast.Global) for n in node.names
-    }
-    assert found <= ({"_executor", "_starting"} if name == "workers" else set())
+def test_no_global_statements(name):
+    assert [node for node in ast.walk(MODULES[name]) if isinstance(node, ast.Global)] == []
 
 
 def test_modules_are_nouns():

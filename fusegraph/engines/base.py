@@ -1,7 +1,8 @@
 """What an engine is: the interface, and the records that pass through it.
 
 An engine evaluates the body of a kernel; the schedule runs the loop around it. ``refuses`` speaks for
-one node, ``limit`` for a region while it grows, ``estimate`` in seconds, ``compile`` gives the body.
+one node, ``limit`` for a region while it grows, ``nanoseconds`` says what a node costs, ``compile``
+gives the body.
 """
 
 from __future__ import annotations
