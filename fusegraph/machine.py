@@ -144,8 +144,12 @@ class Machine:
 
     def peak(self, dtype: str, threads: int) -> float:
         """Flops per second of products in ``dtype``; float32's where that was not measured."""
-        known = dtype if dtype in self.gigaflops else "float32"
+        known = self.products_like(dtype)
         return 1e9 * min(self.gigaflops[known] * threads, self.gigaflops_all[known])
+
+    def products_like(self, dtype: str) -> str:
+        """The dtype whose products stand for those in ``dtype``: itself where it was measured."""
+        return dtype if dtype in self.gigaflops else "float32"
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -7,12 +7,16 @@ figures of the machine's profile, and everything else is modelled unless it says
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 from tabulate import tabulate
 
+from fusegraph.cost import node_flops
+from fusegraph.graph import Node
 from fusegraph.kernel import Kernel
 from fusegraph.machine import LEVELS, Machine
 from fusegraph.plan import Plan
@@ -29,12 +33,31 @@ class Roof:
 
 
 @dataclass(frozen=True, slots=True)
+class Peak:
+    """Flops per second in a dtype on all threads of the plan, which matrix products reach.
+
+    ``products`` is the dtype of those products: another where the profile has none of ``dtype``.
+    """
+
+    dtype: str
+    products: str
+    speed: float
+
+    @property
+    def label(self) -> str:
+        """What it is a peak of: ``float64``, or ``int64 (as float32)``."""
+        return self.dtype if self.dtype == self.products else f"{self.dtype} (as {self.products})"
+
+
+@dataclass(frozen=True, slots=True)
 class Point:
     """One kernel under its roofs. Speeds are in flops per second.
 
     Attributes
     ----------
     kernel : str
+    dtype : str
+        What most of its flops are done in.
     intensity : float
         Flops per byte read or written.
     level : str
@@ -50,6 +73,7 @@ class Point:
     """
 
     kernel: str
+    dtype: str
     intensity: float
     level: str
     ceiling: float
@@ -62,22 +86,51 @@ class Point:
         """Measured speed as a part of the ceiling."""
         return None if self.measured is None or not self.ceiling else self.measured / self.ceiling
 
+    @property
+    def source(self) -> str:
+        """Where ``speed`` is from: ``measured``, or ``predicted``."""
+        return "predicted" if self.measured is None else "measured"
+
+    @property
+    def speed(self) -> float:
+        """Measured speed, or the predicted one where none was measured."""
+        return self.predicted if self.measured is None else self.measured
+
+    def to_dict(self) -> dict[str, Any]:
+        derived = {"achieved": self.achieved, "source": self.source, "speed": self.speed}
+        return {**asdict(self), **derived}
+
 
 @dataclass(frozen=True, slots=True)
 class Roofline:
-    """Roofs of a machine, and the kernels of a plan before and after fusion."""
+    """Roofs of a machine, and the kernels of a plan before and after fusion.
+
+    There is a peak for each dtype that kernels compute in, those before fusion included.
+    """
 
     machine: str
-    peak: float  # flops per second in float32 on the plan's threads, reached by matrix products
+    peaks: tuple[Peak, ...]
     roofs: tuple[Roof, ...]
     before: tuple[Point, ...]
     after: tuple[Point, ...]
 
+    @property
+    def without_flops(self) -> dict[str, tuple[str, ...]]:
+        """Kernels before and after fusion that only move bytes: logarithmic axes have no place for 0."""
+        groups = {"before": self.before, "after": self.after}
+        return {
+            name: tuple(p.kernel for p in points if not p.intensity)
+            for name, points in groups.items()
+        }
+
     def to_dict(self) -> dict[str, Any]:
-        """The same as plain data."""
+        """The same as plain data, which is all that a picture needs."""
         return {
             **asdict(self),
-            "after": [{**asdict(point), "achieved": point.achieved} for point in self.after],
+            "peaks": [{**asdict(peak), "label": peak.label} for peak in self.peaks],
+            "before": [point.to_dict() for point in self.before],
+            "after": [point.to_dict() for point in self.after],
+            "without_flops": self.without_flops,
         }
 
     def plot(self, path: str) -> None:
@@ -98,8 +151,10 @@ class Roofline:
         table = tabulate(
             rows, headers, tablefmt="plain", colalign=align if rows else None, disable_numparse=True
         )
+        peaks = ", ".join(f"{p.label} {_speed(p.speed)}" for p in self.peaks)
         roofs = ", ".join(f"{r.level} {count_text(r.bandwidth)}B/s" for r in self.roofs)
-        return f"roofline of {self.machine}: peak {_speed(self.peak)}; {roofs}\n\n{table}"
+        ceilings = f"peak {peaks}; {roofs}" if peaks else roofs
+        return f"roofline of {self.machine}: {ceilings}\n\n{table}"
 
 
 def _speed(flops: float) -> str:
@@ -117,23 +172,30 @@ def roofline(plan: Plan, unfused: Plan, measured: Mapping[str, float]) -> Roofli
         Seconds of kernels of ``plan`` by name, where they were measured.
     """
     machine, threads = plan.machine, plan.options.thread_count
+    before = tuple(_point(kernel, machine, {}) for kernel in unfused.kernels)
+    after = tuple(_point(kernel, machine, measured) for kernel in plan.kernels)
+    dtypes = dict.fromkeys(point.dtype for point in (*after, *before) if point.intensity)
     return Roofline(
         machine=machine.name,
-        peak=machine.peak("float32", threads),
+        peaks=tuple(
+            Peak(dtype, machine.products_like(dtype), machine.peak(dtype, threads))
+            for dtype in dtypes
+        ),
         roofs=tuple(Roof(level, machine.roof(level, threads)) for level in LEVELS),
-        before=tuple(_point(kernel, machine, {}) for kernel in unfused.kernels),
-        after=tuple(_point(kernel, machine, measured) for kernel in plan.kernels),
+        before=before,
+        after=after,
     )
 
 
 def _point(kernel: Kernel, machine: Machine, measured: Mapping[str, float]) -> Point:
-    cost = kernel.cost
+    cost, dtype = kernel.cost, _dtype(kernel)
     level, bandwidth = machine.bandwidth(cost.bytes_moved, kernel.threads)
     memory = cost.arithmetic_intensity * bandwidth
-    peak = _peak(kernel, machine)
+    peak = machine.peak(dtype, kernel.threads)
     seconds = measured.get(kernel.name)
     return Point(
         kernel=kernel.name,
+        dtype=dtype,
         intensity=cost.arithmetic_intensity,
         level=level,
         ceiling=min(peak, memory),
@@ -143,7 +205,17 @@ def _point(kernel: Kernel, machine: Machine, measured: Mapping[str, float]) -> P
     )
 
 
-def _peak(kernel: Kernel, machine: Machine) -> float:
-    """Flops per second of the kernel's dtype in a product; float32's where that was not measured."""
-    dtype = kernel.region.outputs[0].dtype.name
-    return machine.peak(dtype, kernel.threads)
+def _dtype(kernel: Kernel) -> str:
+    """The dtype that most flops of a kernel are done in; its result's where it has none."""
+    flops: Counter[str] = Counter()
+    for node in kernel.region.nodes:
+        if count := node_flops(node):
+            flops[_working_dtype(node)] += count
+    return max(flops, key=flops.__getitem__) if flops else kernel.region.outputs[0].dtype.name
+
+
+def _working_dtype(node: Node) -> str:
+    """Its result's, or its operands' where the result is a truth value or an index of floats."""
+    if node.dtype.kind in "fc":
+        return node.dtype.name
+    return np.result_type(*[operand.dtype for operand in node.inputs]).name

@@ -9,6 +9,8 @@ import pytest
 
 import fusegraph as fg
 from fusegraph.machine import default_machine
+from fusegraph.report.pictures import new_figure, roofline_on
+from fusegraph.roofline import roofline
 
 N = 1024
 
@@ -86,14 +88,135 @@ def test_text_and_record_agree():
     assert f"{drawn.after[0].intensity:.2f}" in str(drawn)
 
 
-def test_it_is_drawn(tmp_path):
-    pytest.importorskip("matplotlib")
-    path = tmp_path / "roofline.png"
-    gelu(tensor(N)).plan().roofline().plot(str(path))
-    assert path.read_bytes().startswith(b"\x89PNG")
+def test_a_peak_for_each_dtype_that_is_computed_in():
+    machine = default_machine()
+    doubles = fg.asarray(np.ones((N, N)))
+    drawn = fg.plan(gelu(tensor(N)), doubles @ doubles.T, doubles.astype("c8")).roofline()
+    assert {p.dtype: p.speed for p in drawn.peaks} == {
+        name: 1e9 * machine.gigaflops_all[name] for name in ("float32", "float64")
+    }
+    assert "float64 80.0 Gflop/s" in str(drawn)
+
+
+def test_a_dtype_without_a_peak_of_its_own_says_whose_it_has():
+    (peak,) = (fg.asarray(np.arange(N)) * 3).plan().roofline().peaks
+    assert (peak.dtype, peak.products, peak.label) == ("int64", "float32", "int64 (as float32)")
+    assert peak.speed == 1e9 * default_machine().gigaflops_all["float32"]
+
+
+# Of float64: where its result is of another dtype, the flops say what it computes in.
+DTYPES = {
+    "truth values": (lambda x: x > 2, "float64"),
+    "indices": (lambda x: x.argmax(), "float64"),
+    "a cast before the end": (lambda x: (x * x * x).astype("f4") + 1, "float64"),
+    "no flops": (lambda x: x.astype("f4"), "float32"),
+}
+
+
+@pytest.mark.parametrize(("build", "dtype"), DTYPES.values(), ids=DTYPES)
+def test_the_dtype_is_that_of_most_flops(build, dtype):
+    (point,) = build(fg.asarray(np.ones(N))).plan().roofline().after
+    assert point.dtype == dtype
 
 
 def test_nothing_to_compute_has_no_points():
     drawn = tensor(4).plan().roofline()
-    assert drawn.after == drawn.before == ()
+    assert drawn.after == drawn.before == drawn.peaks == ()
     assert "roofline of" in str(drawn)
+
+
+# --- pictures -------------------------------------------------------------------------------------
+
+
+def lines_of(drawn):
+    """Axes that the record is drawn on, as JSON has it, and x and y of each line by its label."""
+    pytest.importorskip("matplotlib")
+    axes = new_figure().add_subplot()
+    roofline_on(axes, json.loads(json.dumps(drawn.to_dict())))
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        line.get_label() for line in axes.lines
+    ]
+    return axes, {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+
+
+def places(points):
+    return [[point.intensity, point.speed] for point in points]
+
+
+def test_roofs_and_peaks_are_drawn():
+    doubles = fg.asarray(np.ones((N, N)))
+    drawn = fg.plan(gelu(tensor(N)), doubles @ doubles).roofline()
+    _, lines = lines_of(drawn)
+    highest = max(peak.speed for peak in drawn.peaks)
+    for roof in drawn.roofs:
+        assert [y / x for x, y in lines[roof.level]] == pytest.approx([roof.bandwidth] * 2)
+        assert lines[roof.level][-1][1] == highest
+    for peak in drawn.peaks:
+        assert [y for _, y in lines[f"{peak.dtype} peak"]] == [peak.speed, peak.speed]
+    assert {label for label in lines if "peak" in label} == {"float32 peak", "float64 peak"}
+
+
+def test_a_product_alone_has_no_roof_above_its_peak():
+    drawn = (tensor(N, N) @ tensor(N, N)).plan().roofline()
+    axes, lines = lines_of(drawn)
+    assert max(y for line in lines.values() for _, y in line) == drawn.peaks[0].speed
+    assert axes.get_xscale() == axes.get_yscale() == "log"
+
+
+def test_points_before_a_profile_are_all_predicted():
+    drawn = gelu(tensor(N)).plan().roofline()
+    _, lines = lines_of(drawn)
+    assert lines["before fusion, predicted"] == places(drawn.before)
+    assert lines["after fusion, predicted"] == [
+        [point.intensity, point.predicted] for point in drawn.after
+    ]
+    assert not [label for label in lines if "measured" in label]
+
+
+def test_points_that_were_measured_say_so():
+    bound = fg.plan(gelu(tensor(N)), tensor(N, N) @ tensor(N, N))
+    measured = {bound.plan.kernels[1].name: 1e-3}
+    drawn = roofline(bound.plan, bound.plan, measured)
+    _, lines = lines_of(drawn)
+    predicted, timed = drawn.after
+    flops = bound.plan.kernels[1].cost.flops
+    assert lines["after fusion, measured"] == [[timed.intensity, flops / 1e-3]]
+    assert lines["after fusion, predicted"] == [[predicted.intensity, predicted.predicted]]
+    assert lines["before fusion, predicted"] == places(drawn.before)
+    assert "before fusion, measured" not in lines
+
+
+def test_kernels_without_flops_are_named_in_the_title():
+    x = tensor(N)
+    drawn = fg.plan(fg.concat([gelu(x), x])).roofline()
+    axes, lines = lines_of(drawn)
+    assert drawn.without_flops == {"before": ("k9",), "after": ("k1",)}
+    assert axes.get_title().splitlines()[1] == "without flops: k9 before fusion; k1 after fusion"
+    assert len(lines["before fusion, predicted"]) == 9
+    assert len(lines["after fusion, predicted"]) == 1
+
+
+def test_many_kernels_without_flops_fill_lines_of_the_title():
+    copies = [fg.concat([tensor(n), tensor(n)]) for n in range(1, 41)]
+    axes, lines = lines_of(fg.plan(*copies).roofline())
+    title = axes.get_title()
+    assert all(f"k{n}" in title for n in range(40))
+    assert max(map(len, title.splitlines())) <= 80
+    assert set(lines) == {"L1", "L2", "L3", "memory"}
+
+
+def test_a_title_without_such_kernels_is_the_machine():
+    axes, _ = lines_of(gelu(tensor(N)).plan().roofline())
+    assert axes.get_title() == default_machine().name
+
+
+def test_a_picture_of_nothing():
+    _, lines = lines_of(tensor(4).plan().roofline())
+    assert set(lines) == {"L1", "L2", "L3", "memory"}
+
+
+def test_plot_draws_to_a_file(tmp_path):
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "roofline.svg"
+    gelu(tensor(N)).plan().roofline().plot(str(path))
+    assert "<!-- after fusion, predicted -->" in path.read_text()
