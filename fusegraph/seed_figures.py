@@ -1,7 +1,7 @@
 """The worked figures of the course module, each derived from the cost model.
 
-In: nothing, or the inputs of a question. Out: ``Figure`` records and ``GeluCount``. Nothing here runs
-a kernel: flops and bytes are those of plans over arrays that are never read.
+In: nothing, or the inputs of a question. Out: records (``Intensity``, ``GeluCount``, ``Saving``).
+Nothing here runs a kernel: flops and bytes are those of plans over arrays that are never read.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import numpy as np
 from fusegraph.acceleration import fused_gelu, unfused_gelu, vectorized_matmul
 from fusegraph.cost import Cost
 from fusegraph.engines.tiles import largest_tile, tile_bytes, tile_for_cache
+from fusegraph.machine import default_machine
+from fusegraph.roofline import Point
 from fusegraph.tensor import Tensor
 
 MEBIBYTE = 2**20
@@ -31,6 +33,34 @@ def addition_cost(size: int) -> Cost:
 
 def _empty(shape: tuple[int, ...]) -> Tensor:
     return Tensor(np.empty(shape, np.float32))
+
+
+@dataclass(frozen=True, slots=True)
+class Intensity:
+    """A row of the module's table of arithmetic intensities.
+
+    ``stated`` is what the table says, in flops a byte; ``point`` what the roofline of the plan says.
+    """
+
+    name: str
+    stated: str
+    point: Point
+
+
+def intensities(size: int) -> tuple[Intensity, Intensity, Intensity]:
+    """Addition, fused GELU and product of ``(size, size)`` float32, by the shipped profile."""
+    x, y = _empty((size, size)), _empty((size, size))
+    return (
+        Intensity("addition", "0.08", _only_point(x + y)),
+        Intensity("GELU, fused", "about 1", _only_point(fused_gelu(x))),
+        Intensity("product", "N/6", _only_point(vectorized_matmul(x, y))),
+    )
+
+
+def _only_point(result: Tensor) -> Point:
+    """Of the one kernel that computes ``result``."""
+    (point,) = result.plan(machine=default_machine(), threads=2).roofline().after
+    return point
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,6 +153,16 @@ def test_addition():
     assert seed_figures.addition_cost(1000).arithmetic_intensity == pytest.approx(1 / 12)
 
 
+@pytest.mark.parametrize("size", [1024, 1536])
+def test_the_table_of_intensities(size):
+    rows = seed_figures.intensities(size)
+    assert [row.stated for row in rows] == ["0.08", "about 1", "N/6"]
+    found = [row.point.intensity for row in rows]
+    assert found == pytest.approx([1 / 12, 9 / 8, size / 6])
+    assert [f"{found[0]:.2f}", f"{found[1]:.0f}"] == ["0.08", "1"]
+    assert [row.point.limit == "compute" for row in rows] == [False, False, True]
+
+
 def test_the_three_counts():
     counts = seed_figures.gelu_counts()
     assert [(c.reads, c.writes) for c in counts] == [(7, 7), (8, 8), (10, 8)]
