@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import json
 import math
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -217,6 +218,36 @@ def test_text_tells_rows_versions_what_failed_and_what_is_missing():
     for part in ("some-row", "0.50x", "llvm flat from call 3", "numpy 2.0", "jax: not installed",
                  "torch: wrong: an error of 1.0e+00 (some-row)", "some-row 0.50 (jax)"):  # fmt: skip
         assert part in text
+
+
+def table_of(text, title):
+    """Rows of the table below a title, by column; plain tables have two spaces between columns."""
+    (part,) = (part for part in text.split("\n\n") if part.startswith(f"{title}\n"))
+    _, header, *rows = part.splitlines()
+    ends = [m.end() for m in re.finditer(r"\S+", header)]
+    names = header.split()
+    return {
+        row.split()[0]: {
+            name: row[start:end].strip()
+            for name, start, end in zip(names[1:], ends, ends[1:], strict=False)
+        }
+        for row in rows
+    }
+
+
+def test_text_has_medians_and_first_calls_of_every_way():
+    never = Way("torch", first=5.0, reason="wrong: an error of 1.0e+00")
+    late = Way("jax", 5e-4, first=7e-2)
+    ways = (*made_up(first=3e-3).ways, late, never)
+    text = results_text(results(replace(made_up("a"), ways=ways), made_up("b", first=6e-3)))
+    assert table_of(text, "medians of all ways") == {
+        "a": {"fusegraph": "1.00 ms", "numpy": "2.00 ms", "jax": "500.00 us"},
+        "b": {"fusegraph": "1.00 ms", "numpy": "2.00 ms", "jax": ""},
+    }
+    assert table_of(text, "first calls of all ways") == {
+        "a": {"fusegraph": "3.00 ms", "numpy": "4.00 ms", "jax": "70.00 ms", "torch": "5.00 s"},
+        "b": {"fusegraph": "6.00 ms", "numpy": "4.00 ms", "jax": "", "torch": ""},
+    }
 
 
 def test_a_picture(tmp_path):

@@ -152,6 +152,7 @@ def results_text(results: Results) -> str:
         facts_text(results),
         results_table(rows),
         "medians of all ways\n" + ways_table(rows, lambda way: way.seconds),
+        "first calls of all ways\n" + ways_table(rows, lambda way: way.first),
         *([f"without a time\n{failed}"] if failed else []),
         summary_text(rows),
     ]
