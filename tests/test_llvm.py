@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 
 import numpy as np
@@ -13,7 +14,7 @@ import fusegraph as fg
 pytest.importorskip("llvmlite")
 
 from fusegraph.engines.base import Extent, Region
-from fusegraph.engines.llvm import headers
+from fusegraph.engines.llvm import engine, headers
 from fusegraph.engines.llvm.codegen import generate, refusal
 from fusegraph.engines.llvm.compiler import assembly
 from fusegraph.engines.llvm.engine import MAX_OPERANDS, ImitatingBody, LlvmBody, LlvmEngine
@@ -105,29 +106,77 @@ def test_float16_rounds_after_every_operation(assert_same):
     assert_same(run(lambda f, a, b, c: f("subtract", f("multiply", a, b), c), x, y, z), x * y - z)
 
 
-def test_float16_without_the_processors_conversions(assert_same):
-    """The integer versions of both conversions, over every float16 and around every rounding."""
+@pytest.fixture
+def texts_without_f16c(monkeypatch):
+    """IR as for a processor that does not convert float16: the texts of the kernels compiled since."""
+    texts, address_of = [], engine.compiler.address_of
+
+    def noted(text, symbol):
+        texts.append(text)
+        return address_of(text, symbol)
+
+    monkeypatch.setattr(engine, "converts_halves", lambda: False)
+    monkeypatch.setattr(engine.compiler, "address_of", noted)
+    return texts
+
+
+def kernel_text(texts):
+    """The one kernel among them, beside the loops that call it."""
+    (text,) = (t for t in texts if "@fg_kernel(" in t)
+    return text
+
+
+def assert_in_integers(text):
+    """The conversions are there, and no value of type half."""
+    assert "@fg_half_bits(float %x)" in text
+    assert not re.search(r"\bhalf\b", text)
+
+
+def halves_and_around():
+    """Every float16 as float32, the next floats on both sides, and the middles between two of them."""
     every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
     wide = every.astype(np.float32)
     with np.errstate(all="ignore"):
-        between = np.concatenate([np.nextafter(wide, np.float32(s)) for s in (np.inf, -np.inf)])
-        middles = (wide + np.nextafter(every, np.float16(np.inf)).astype(np.float32)) / 2
-    values = np.concatenate([wide, between, middles, np.float32([65519.99, 65520, 1e-8, 1e38])])
+        following = np.nextafter(every, np.float16(np.inf)).astype(np.float32)
+        middles = (wide + following) / 2
+        ends = np.float32([65519.99, 65520, -65520, 65536, 1e5, 1e38, -1e38, 1e-8, 2.0**-149])
+        at = np.concatenate([wide, middles, ends])
+        between = [np.nextafter(at, np.float32(side)) for side in (np.inf, -np.inf)]
+    return np.concatenate([at, *between])
 
-    class Plain(LlvmBody):
-        def converts_halves(self):
-            return False
 
-    widened = run(lambda f, a: f("add", a, f32(0)), every, body=Plain)
-    assert_same(widened, reference(np.add, every, np.float32(0)))
+def test_float16_to_float32_in_integers(texts_without_f16c, assert_same):
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    leaf = placeholder(0, every.shape, every.dtype, None)
+    node = make(OPS["astype"], (leaf,), (), every.shape, np.dtype("f4"))
+    widened = np.empty(every.shape, np.float32)
+    LlvmBody(Region((node,), (leaf,), (node,), every.shape)).run([every], [widened], 1)
+    assert_same(widened, every.astype(np.float32))
+    assert_in_integers(kernel_text(texts_without_f16c))
+
+
+def test_float32_to_float16_in_integers(texts_without_f16c, assert_same):
+    values = halves_and_around()
     leaf = placeholder(0, values.shape, values.dtype, None)
     node = make(OPS["astype"], (leaf,), (), values.shape, np.dtype("f2"))
-    region = Region((node,), (leaf,), (node,), values.shape)
     narrowed = np.empty(values.shape, np.float16)
-    Plain(region).run([values], [narrowed], 1)
+    LlvmBody(Region((node,), (leaf,), (node,), values.shape)).run([values], [narrowed], 1)
     assert_same(narrowed, reference(values.astype, np.float16))
+    assert_in_integers(kernel_text(texts_without_f16c))
+
+
+def test_float16_arithmetic_in_integers(texts_without_f16c, assert_same):
+    """Both conversions beside operations, each of which rounds."""
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    other = every[::-1].copy()
+    result = run(lambda f, a, b: f("add", f("multiply", a, b), b), every, other)
+    assert_same(result, reference(lambda a, b: a * b + b, every, other))
+    assert_in_integers(kernel_text(texts_without_f16c))
+
+
+def test_float16_by_the_processors_conversions():
     assert "fpext half" in half_definitions(True)
-    assert "half" not in half_definitions(False).replace("fg_half", "")
+    assert_in_integers(half_definitions(False))
 
 
 def test_a_double_becomes_a_float16_in_one_rounding(assert_same):
