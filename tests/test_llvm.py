@@ -14,14 +14,15 @@ import fusegraph as fg
 pytest.importorskip("llvmlite")
 
 from fusegraph.engines.base import Extent, Region
-from fusegraph.engines.llvm import engine, headers
+from fusegraph.engines.llvm import compiler, engine, headers, vecmath
 from fusegraph.engines.llvm.codegen import generate, refusal
-from fusegraph.engines.llvm.compiler import assembly
 from fusegraph.engines.llvm.engine import MAX_OPERANDS, ImitatingBody, LlvmBody, LlvmEngine
 from fusegraph.engines.llvm.halves import half_definitions
 from fusegraph.engines.llvm.strided import SMALL_ROW
+from fusegraph.engines.llvm.values import ARM
 from fusegraph.graph import const, make, placeholder
 from fusegraph.ops import DTYPES, ELEMENTWISE, OPS, resolve
+from fusegraph.vecmath_check.subjects import subjects, value_text
 
 ENGINE = LlvmEngine()
 SIZE = 1021  # vectors and a tail
@@ -381,10 +382,62 @@ def test_code_does_not_depend_on_sizes():
     assert text(3) == text(300)
 
 
-def test_a_loop_is_vectorised():
-    x = np.ones(8, np.float32)
-    code = generate(region_of(lambda f, a: f("add", f("multiply", a, a), a), x)).text(True)
-    assert "<8 x float>" in code or any(w in assembly(code) for w in ("ymm", "zmm", "xmm", ".4s"))
+VECTORS = re.compile(r"= .*\b(?:fadd|fmul|fma)\b.*<\d+ x (half|float|double)>")
+SCALARS = re.compile(r"= (?:(?:tail )?call|f\w+(?: \w+)?|load) (?:float|double)\b|\w+element <.*")
+
+
+def vector_loop(text):
+    """The loop over vectors that LLVM makes of a kernel; the one over its tail stands elsewhere."""
+    found = re.search(r"^vector\.body:(?:.+\n)+", compiler.optimised(text), re.MULTILINE)
+    assert found, "one element at a time"
+    return found[0]
+
+
+def calls(text):
+    """Calls in the machine code of a kernel: functions of the C library."""
+    return re.findall(r"^\s+(?:callq?|blr?)\s.*", compiler.assembly(text), re.MULTILINE)
+
+
+PARTS = {
+    "f2": {"half", "float"},
+    "f4": {"float"},
+    "f8": {"double"},
+    "c8": {"float"},
+    "c16": {"double"},
+}
+
+
+@pytest.mark.parametrize("dtype", PARTS)
+def test_a_loop_is_vectorised(dtype):
+    x = np.ones(8, dtype)
+    code = generate(region_of(lambda f, a: f("add", f("multiply", a, a), a), x))
+    found = set(VECTORS.findall(vector_loop(code.text(engine.converts_halves()))))
+    assert found
+    assert found <= PARTS[dtype]
+
+
+@pytest.mark.parametrize("subject", subjects(), ids=lambda s: f"{s.name}-{s.dtype}")
+def test_functions_are_vectorised(subject):
+    """Nothing in the loop is done for one element at a time; floats may go by way of double."""
+    text = value_text(subject)
+    loop = vector_loop(text)
+    wide = subject.type == "double" or vecmath.TABLE[subject.name].wide
+    assert ("double" if wide else "float") in VECTORS.findall(loop)
+    assert not SCALARS.findall(loop)
+    if ARM or compiler.has_feature("fma"):  # elsewhere a fused multiply-add is a call by itself
+        assert not calls(text)
+
+
+def test_a_loop_that_is_not_vectorised_is_seen():
+    """The checks above, on a loop that calls the C library for each element."""
+    (subject,) = subjects(["exp"], ["float64"])
+    body, _, rest = value_text(subject).partition("define internal")
+    scalar = body.replace("@fg_exp_f64", "@erf") + "declare double @erf(double)\n"
+    assert rest
+    with pytest.raises(AssertionError, match="one element at a time"):
+        vector_loop(scalar)
+    assert calls(scalar)
+    assert SCALARS.findall(scalar)
 
 
 @pytest.mark.parametrize("op", ELEMENTWISE, ids=lambda op: op.name)

@@ -76,10 +76,14 @@ def _of_row(row: vecmath.MathFunction, dtype: str) -> Subject:
 
 def value_kernel(subject: Subject) -> Callable[..., None]:
     """``run(*operands, result)`` over dense arrays of the subject's dtype."""
+    return _compiled(value_text(subject))
+
+
+def value_text(subject: Subject) -> str:
+    """The IR of ``value_kernel``."""
     e = Emitter()
     result = subject.write(e, *_arguments(subject))
-    kinds = [subject.type] * (subject.arity + 1)
-    return _compiled(subject, e, kinds, result)
+    return _text(subject, e, [subject.type] * (subject.arity + 1), result)
 
 
 def error_kernel(subject: Subject) -> Callable[..., None]:
@@ -93,7 +97,8 @@ def error_kernel(subject: Subject) -> Callable[..., None]:
     result = e.fpext(subject.write(e, *operands), "double")
     least = [e.fpext(x, "double") for x in operands] if subject.cancels else []
     error = e.fptrunc(_float_ulps(e, result, reference, least), "float")
-    return _compiled(subject, e, ["float"] * subject.arity + ["double", "float"], error)
+    kinds = ["float"] * subject.arity + ["double", "float"]
+    return _compiled(_text(subject, e, kinds, error))
 
 
 def _arguments(subject: Subject) -> list[Value]:
@@ -132,8 +137,7 @@ def _limited(e: Emitter, x: Value, end: Value) -> Value:
     return e.select(e.fcmp("olt", x, low), low, x)
 
 
-def _compiled(subject: Subject, e: Emitter, kinds: list[str], result: Value) -> Callable[..., None]:
-    text = _text(subject, e, kinds, result)
+def _compiled(text: str) -> Callable[..., None]:
     function = compiler.function(PROTOTYPE, text, SYMBOL)
 
     def run(*arrays: Array) -> None:

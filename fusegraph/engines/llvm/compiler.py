@@ -53,6 +53,12 @@ def forget(text: str) -> None:
     _addresses.pop(text, None)
 
 
+def optimised(text: str) -> str:
+    """The IR ``text`` after LLVM's passes, for reading."""
+    with _compiling:
+        return str(_compiler().optimised(text))
+
+
 def assembly(text: str) -> str:
     """What the processor runs, for reading: the IR ``text`` as assembly."""
     with _compiling:
