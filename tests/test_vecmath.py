@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -38,6 +39,12 @@ def test_every_function_of_the_table_is_checked_in_both_types():
     names = {row.name for row in vecmath.ROWS}
     for dtype in FORMATS:
         assert {s.name for s in EVERY if s.dtype == dtype} == names
+
+
+@pytest.mark.parametrize("row", vecmath.ROWS, ids=lambda row: row.name)
+def test_every_function_names_its_source(row):
+    """Each docstring has a year; 9899 is C's number, and no year."""
+    assert re.search(r"\b(?:19|20)\d\d\b", row.emit.__doc__)
 
 
 @pytest.mark.parametrize("name", ["exp", "tanh", "pow", "logaddexp"])

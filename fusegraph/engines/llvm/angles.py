@@ -167,7 +167,10 @@ def _sine_of_float(e: Emitter, x: Value, more: int) -> Value:
 
 @rounds_doubles
 def sin(e: Emitter, x: Value) -> Value:
-    """Sine: reduced to [-pi/4, pi/4], polynomials of sine and cosine, one chosen."""
+    """Sine: reduced to [-pi/4, pi/4], polynomials of sine and cosine, one chosen.
+
+    The reduction is that of Payne and Hanek 1983.
+    """
     if x.type == "float":
         return _or_itself(e, x, _sine_of_float(e, x, 0))
     return _sin(e, x, reduce_any)
@@ -175,13 +178,16 @@ def sin(e: Emitter, x: Value) -> Value:
 
 @rounds_doubles
 def cos(e: Emitter, x: Value) -> Value:
-    """Cosine: the sine a quarter turn on."""
+    """Cosine: the sine a quarter turn on, reduced likewise (Payne and Hanek 1983)."""
     return _sine_of_float(e, x, 1) if x.type == "float" else _cos(e, x, reduce_any)
 
 
 @rounds_doubles
 def tan(e: Emitter, x: Value) -> Value:
-    """Tangent: reduced to [-pi/4, pi/4]; ``-1 / tan`` in the odd octants, with its remainder."""
+    """Tangent: reduced to [-pi/4, pi/4]; ``-1 / tan`` in the odd octants, with its remainder.
+
+    The reduction is that of Payne and Hanek 1983.
+    """
     return _tan_of_float(e, x) if x.type == "float" else _tan(e, x, reduce_any)
 
 
@@ -251,7 +257,7 @@ def asin(e: Emitter, x: Value) -> Value:
 
 
 def acos(e: Emitter, x: Value) -> Value:
-    """Arccosine: ``2 asin(s)``, ``pi - 2 asin(s)`` or ``pi/2 - asin(x)`` (Cody and Waite)."""
+    """Arccosine: ``2 asin(s)``, ``pi - 2 asin(s)`` or ``pi/2 - asin(x)`` (Cody and Waite 1980)."""
     large, s, z = _half_angle(e, x)
     zero = e.real(x.type, 0.0)
     negative = e.fcmp("olt", x, zero)
@@ -262,7 +268,7 @@ def acos(e: Emitter, x: Value) -> Value:
 
 
 def atan(e: Emitter, x: Value) -> Value:
-    """Arctangent: ``atan(t)`` for t in [0, 1], or ``pi/2 - atan(1/t)``."""
+    """Arctangent: ``atan(t)`` for t in [0, 1], or ``pi/2 - atan(1/t)`` (Cody and Waite 1980)."""
     size = e.fabs(x)
     one, zero = e.real(x.type, 1.0), e.real(x.type, 0.0)
     large = e.fcmp("ogt", size, one)
@@ -275,6 +281,7 @@ def atan(e: Emitter, x: Value) -> Value:
 def atan2(e: Emitter, y: Value, x: Value) -> Value:
     """Angle of the point (x, y): ``atan`` of the smaller over the larger, and the octant's base.
 
+    The method is that of Cody and Waite 1980, chapter 11, with one range for all quotients.
     The quotient is corrected by its remainder: without, the error in float passed 1.5 ulp.
     Signed zeros and infinities as in C (ISO/IEC 9899, F.10.1.4): equal sizes are a quotient of 1,
     or of 0 where both are zero.

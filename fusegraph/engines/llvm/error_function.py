@@ -1,8 +1,9 @@
 """The error function, as IR.
 
 In: an Emitter and a Value of type ``float`` or ``double``. Out: the Value of erf, straight-line code.
-W. Cody, "Rational Chebyshev approximations for the error function" (1969), takes the same two ranges;
-the polynomials are fits of our own on Chebyshev points, reweighted to a near-minimax error.
+W. Cody, "Rational Chebyshev approximations for the error function" (1969), likewise takes erf near
+zero and erfc above; the polynomials are fits of our own on Chebyshev points, reweighted to a
+near-minimax error.
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ FLAT = {"float": 4.0, "double": 6.0}  # from 3.92 and 5.93 on erf rounds to 1
 
 
 def erf(e: Emitter, x: Value) -> Value:
-    """``x + x p(x**2)`` up to 1 and ``1 - exp(q(a))`` above, where ``exp(q(a))`` is erfc."""
+    """``x + x p(x**2)`` up to 1 and ``1 - exp(q(a))`` above, where ``exp(q(a))`` is erfc.
+
+    Cody 1969 likewise takes erf near zero and erfc above.
+    """
     kind = x.type
     one = e.real(kind, 1.0)
     a = at_most(e, e.fabs(x), FLAT[kind])

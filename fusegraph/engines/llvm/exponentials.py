@@ -187,14 +187,14 @@ def exp_of_reduced(e: Emitter, r: Value, times: int = 1) -> Value:
 
 
 def exp(e: Emitter, x: Value) -> Value:
-    """``2**n exp(r)``."""
+    """``2**n exp(r)`` (Cody and Waite 1980)."""
     form = FORMATS[x.type]
     part = reduce(e, clamped(e, x, form.least, form.most), more=-1)
     return scaled(e, exp_of_reduced(e, part.r), part.n, part.biased)
 
 
 def exp2(e: Emitter, x: Value) -> Value:
-    """``2**n 2**r``: the argument splits exactly."""
+    """``2**n 2**r`` (Cody and Waite 1980); the argument splits exactly."""
     form = FORMATS[x.type]
     inside = clamped(e, x, -(form.bias + form.fraction + 2.0), form.bias + 1.0)
     n, biased = nearest(e, inside, more=-1)
@@ -215,7 +215,7 @@ def half_expm1(e: Emitter, part: Reduced, tail: Value) -> Pair:
 
 
 def expm1(e: Emitter, x: Value) -> Value:
-    """The sum of two parts."""
+    """The sum of ``2**n (exp(r) - 1)`` and ``2**n - 1`` (r as in Cody and Waite 1980)."""
     form = FORMATS[x.type]
     part = reduce(e, clamped(e, x, form.minus_one * 2, form.most), more=-1)
     half = half_expm1(e, part, expm1_tail(e, part)).high
@@ -224,8 +224,8 @@ def expm1(e: Emitter, x: Value) -> Value:
 
 
 def tanh(e: Emitter, x: Value) -> Value:
-    """float: a polynomial up to 0.56, ``1 - 2 / (exp(2 a) + 1)`` above, as in Moshier's Cephes;
-    double: ``t / (t + 1)`` of ``t = (exp(2 a) - 1) / 2``, as in FDLIBM.
+    """float: a polynomial up to 0.56, ``1 - 2 / (exp(2 a) + 1)`` above, as in Cephes (Moshier 1989);
+    double: ``t / (t + 1)`` of ``t = (exp(2 a) - 1) / 2``, as in FDLIBM (1993).
     """
     a = at_most(e, e.fabs(x), FORMATS[x.type].flat)
     if x.type == "float":
@@ -271,7 +271,7 @@ def sigmoid(e: Emitter, x: Value) -> Value:
     """``1 / (1 + y)`` or ``y / (1 + y)`` of ``y = exp(-|x|)``, with its subnormal results.
 
     ``1 / (1 + exp(-x))`` is zero where they begin. The quotient is corrected by what both sides were
-    rounded by, to first order.
+    rounded by, to first order. The argument of y is reduced as in Cody and Waite 1980.
     """
     form = FORMATS[x.type]
     one, zero = e.real(x.type, 1.0), e.real(x.type, 0.0)
@@ -324,7 +324,10 @@ def _quarter_exp(e: Emitter, a: Value) -> Pair:
 
 
 def sinh(e: Emitter, x: Value) -> Value:
-    """A polynomial up to 1, ``(y - 1 / y) / 2`` of ``y = exp(a)`` above (Cody and Waite, chapter 12)."""
+    """A polynomial up to 1, ``(y - 1 / y) / 2`` of ``y = exp(a)`` above.
+
+    Cody and Waite 1980, chapter 12.
+    """
     kind, a = x.type, e.fabs(x)
     two = e.real(kind, 2.0)
     quarter = _quarter_exp(e, a)
@@ -336,7 +339,7 @@ def sinh(e: Emitter, x: Value) -> Value:
 
 
 def cosh(e: Emitter, x: Value) -> Value:
-    """``(y + 1 / y) / 2`` of ``y = exp(a)`` (Cody and Waite, chapter 12)."""
+    """``(y + 1 / y) / 2`` of ``y = exp(a)`` (Cody and Waite 1980, chapter 12)."""
     two = e.real(x.type, 2.0)
     quarter = _quarter_exp(e, e.fabs(x))
     inverse = e.fdiv(e.real(x.type, 0.125), quarter.high)

@@ -117,7 +117,8 @@ def _log(e: Emitter, x: _Scaled) -> Value:
 def asinh(e: Emitter, x: Value) -> Value:
     """Inverse hyperbolic sine: ``log1p(a + a**2 / (1 + sqrt(1 + a**2)))`` of ``a = |x|``.
 
-    From 2**28 (2**12 for float) on, where 1 / (4 a**2) no longer counts, ``log(2 a)``.
+    From 2**28 (2**12 for float) on, where 1 / (4 a**2) no longer counts, ``log(2 a)``. The logarithm
+    has the form of FDLIBM (1993).
     """
     a = e.fabs(x)
     one = e.real(x.type, 1.0)
@@ -135,7 +136,7 @@ def asinh(e: Emitter, x: Value) -> Value:
 def acosh(e: Emitter, x: Value) -> Value:
     """Inverse hyperbolic cosine: ``log1p(t + sqrt(2 t + t**2))`` of ``t = x - 1``.
 
-    From 2**28 (2**12 for float) on, ``log(2 x)``.
+    From 2**28 (2**12 for float) on, ``log(2 x)``. The logarithm has the form of FDLIBM (1993).
     """
     one = e.real(x.type, 1.0)
     t = e.fsub(x, one)

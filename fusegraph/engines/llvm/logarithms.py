@@ -133,13 +133,13 @@ def _natural(e: Emitter, exponent: Value, f: Value, tail: Value) -> Value:
 
 
 def log(e: Emitter, x: Value) -> Value:
-    """``k ln 2 + log(1 + f)``."""
+    """``k ln 2 + log(1 + f)`` (FDLIBM 1993)."""
     part = split(e, x)
     return with_edges(e, x, _natural(e, part.exponent, part.f, log_tail(e, part.f).tail))
 
 
 def log2(e: Emitter, x: Value) -> Value:
-    """``k + log(1 + f) log2(e)``; f itself is the larger part of that."""
+    """``k + log(1 + f) log2(e)`` (FDLIBM 1993); f itself is the larger part of that."""
     kind, part = x.type, split(e, x)
     excess = LOG2_E_LESS_1[kind]
     tail = e.fmul(log_tail(e, part.f).tail, e.real(kind, 1 + excess))
@@ -148,7 +148,7 @@ def log2(e: Emitter, x: Value) -> Value:
 
 
 def log10(e: Emitter, x: Value) -> Value:
-    """``k log10(2) + log(1 + f) log10(e)``; a half of f is the larger part of that."""
+    """``k log10(2) + log(1 + f) log10(e)`` (FDLIBM 1993); a half of f is the larger part of that."""
     kind, part = x.type, split(e, x)
     excess, (high, low) = LOG10_E_LESS_HALF[kind], LOG10_2[kind]
     tail = e.fmul(log_tail(e, part.f).tail, e.real(kind, 0.5 + excess))
@@ -158,7 +158,7 @@ def log10(e: Emitter, x: Value) -> Value:
 
 
 def log1p(e: Emitter, x: Value) -> Value:
-    """``log(u) + c / u`` of ``u + c = 1 + x``; where u needs no scaling, f is x itself."""
+    """``log(u) + c / u`` of ``u + c = 1 + x`` (FDLIBM 1993); where u needs no scaling, f is x itself."""
     kind = x.type
     u, c = two_sum(e, e.real(kind, 1.0), x)
     part = split_normal(e, u)

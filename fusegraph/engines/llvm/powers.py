@@ -109,8 +109,9 @@ def _log2_for_floats(e: Emitter, a: Value) -> Value:
 def power(e: Emitter, x: Value, y: Value) -> Value:
     """``exp2(y log2(a))`` with the sign of an odd power.
 
-    For doubles the logarithm and the product are pairs; for floats they are doubles, and so is what
-    is rounded to float at last. Special values are C's (ISO C, F.10.4.4).
+    The logarithm has the form of FDLIBM (1993). For doubles it and the product are pairs; for floats
+    they are doubles, and so is what is rounded to float at last. Special values are C's (ISO C,
+    F.10.4.4).
     """
     size = _float_power if x.type == "float" else _double_power
     # (-1) ** inf is 1, and what is finite has no product 0 * inf
@@ -269,7 +270,7 @@ def logaddexp(e: Emitter, x: Value, y: Value) -> Value:
 
 @through_double
 def logaddexp2(e: Emitter, x: Value, y: Value) -> Value:
-    """``max + log2(1 + 2**-|x - y|)``, likewise."""
+    """``max + log2(1 + 2**-|x - y|)``, likewise (Blanchard, Higham and Higham 2021)."""
     top, away = _top_and_distance(e, x, y)
     k, nats = _log1p_exp(e, _scaled_pair(e, away, LN2))
     fraction = _scaled_pair(e, nats, LOG2_E)
