@@ -19,12 +19,10 @@ from fusegraph.engines.llvm.ir import Emitter, Value
 from fusegraph.engines.llvm.pairs import Pair, polynomial, quick_two_sum
 from fusegraph.engines.llvm.reduction import (
     INTEGER,
-    MODERATE,
     Turn,
     pi_fraction,
     reduce_any,
     reduce_float,
-    reduce_moderate,
     split,
 )
 
@@ -91,8 +89,6 @@ BIAS = {"float": 127, "double": 1023}
 TINY = {"float": 2.0**-13, "double": 2.0**-30}  # below, sin(x) and tan(x) round to x
 MITCHELL = 0.1011  # what the middle of log2(1 + f) - f, twice, is worth in a quotient of bits
 
-Reduction = Callable[[Emitter, Value], Turn]
-
 
 # --- sine, cosine, tangent ------------------------------------------------------------------------
 
@@ -123,17 +119,8 @@ def _is_odd(e: Emitter, count: Value) -> Value:
     return e.icmp("ne", e.and_(count, e.whole(count.type, 1)), e.whole(count.type, 0))
 
 
-def _sin(e: Emitter, x: Value, reduction: Reduction) -> Value:
-    return _or_itself(e, x, _sine_of(e, reduction(e, x)))
-
-
-def _cos(e: Emitter, x: Value, reduction: Reduction) -> Value:
-    angle, count = reduction(e, x)
-    return _sine_of(e, Turn(angle, e.add(count, e.whole(count.type, 1))))
-
-
-def _tan(e: Emitter, x: Value, reduction: Reduction) -> Value:
-    turn = reduction(e, x)
+def _tan_of_double(e: Emitter, x: Value) -> Value:
+    turn = reduce_any(e, x)
     high, low = turn.angle
     z = e.fmul(high, high)
     cubic = e.fmul(e.fmul(high, z), polynomial(e, z, TAN[x.type]))
@@ -171,15 +158,17 @@ def sin(e: Emitter, x: Value) -> Value:
 
     The reduction is that of Payne and Hanek 1983.
     """
-    if x.type == "float":
-        return _or_itself(e, x, _sine_of_float(e, x, 0))
-    return _sin(e, x, reduce_any)
+    sine = _sine_of_float(e, x, 0) if x.type == "float" else _sine_of(e, reduce_any(e, x))
+    return _or_itself(e, x, sine)
 
 
 @rounds_doubles
 def cos(e: Emitter, x: Value) -> Value:
     """Cosine: the sine a quarter turn on, reduced likewise (Payne and Hanek 1983)."""
-    return _sine_of_float(e, x, 1) if x.type == "float" else _cos(e, x, reduce_any)
+    if x.type == "float":
+        return _sine_of_float(e, x, 1)
+    angle, quarters = reduce_any(e, x)
+    return _sine_of(e, Turn(angle, e.add(quarters, e.whole(quarters.type, 1))))
 
 
 @rounds_doubles
@@ -188,7 +177,7 @@ def tan(e: Emitter, x: Value) -> Value:
 
     The reduction is that of Payne and Hanek 1983.
     """
-    return _tan_of_float(e, x) if x.type == "float" else _tan(e, x, reduce_any)
+    return _tan_of_float(e, x) if x.type == "float" else _tan_of_double(e, x)
 
 
 def _tan_of_float(e: Emitter, x: Value) -> Value:
@@ -199,21 +188,6 @@ def _tan_of_float(e: Emitter, x: Value) -> Value:
     above = e.select(odd, e.real("double", -1.0), tangent)
     quotient = e.fdiv(above, e.select(odd, tangent, one))
     return _or_itself(e, x, e.fptrunc(quotient, "float"))
-
-
-def sin_moderate(e: Emitter, x: Value) -> Value:
-    """``sin`` for ``|x| <= MODERATE[x.type]``."""
-    return _sin(e, x, reduce_moderate)
-
-
-def cos_moderate(e: Emitter, x: Value) -> Value:
-    """``cos`` for ``|x| <= MODERATE[x.type]``."""
-    return _cos(e, x, reduce_moderate)
-
-
-def tan_moderate(e: Emitter, x: Value) -> Value:
-    """``tan`` for ``|x| <= MODERATE[x.type]``."""
-    return _tan(e, x, reduce_moderate)
 
 
 # --- inverses -------------------------------------------------------------------------------------
@@ -348,37 +322,16 @@ class Row(NamedTuple):
 PAYNE_HANEK = "Payne and Hanek 1983, polynomials of our own"
 CODY_WAITE = "Cody and Waite 1980, polynomials of our own"
 TURNS = tuple(k * math.pi / 4 for k in range(1, 9))
+MANY_TURNS = (1e5, 1e12)  # no edges, but the recorded errors are of points about them too
 
 # fmt: off
 ANGLES: tuple[Row, ...] = (
-    Row("sin", 1, sin, PAYNE_HANEK, (*TURNS, *TINY.values(), *MODERATE.values(), 2.0**45, 2.0**106)),
-    Row("cos", 1, cos, PAYNE_HANEK, (*TURNS, *MODERATE.values(), 2.0**45, 2.0**106)),
-    Row("tan", 1, tan, PAYNE_HANEK, (*TURNS, *TINY.values(), *MODERATE.values(), 2.0**45, 2.0**106)),
+    Row("sin", 1, sin, PAYNE_HANEK, (*TURNS, *TINY.values(), *MANY_TURNS, 2.0**45, 2.0**106)),
+    Row("cos", 1, cos, PAYNE_HANEK, (*TURNS, *MANY_TURNS, 2.0**45, 2.0**106)),
+    Row("tan", 1, tan, PAYNE_HANEK, (*TURNS, *TINY.values(), *MANY_TURNS, 2.0**45, 2.0**106)),
     Row("asin", 1, asin, CODY_WAITE, (0.5, 1.0)),
     Row("acos", 1, acos, CODY_WAITE, (0.5, 1.0)),
     Row("atan", 1, atan, CODY_WAITE, (1.0,)),
     Row("atan2", 2, atan2, CODY_WAITE, (1.0,)),
 )
 # fmt: on
-
-
-# --- for the code generator -----------------------------------------------------------------------
-
-
-class Moderate(NamedTuple):
-    """A form of a function at a third of its cost, right where ``|x| <= bound[type]``.
-
-    It is branch-free too, and its results there equal the full form's within the same error. Beyond
-    the bound they are wrong, though never undefined: a kernel may run it over a block, note whether
-    any argument passed the bound, and run the block again with the full form if one did.
-    """
-
-    emit: Callable[[Emitter, Value], Value]
-    bound: dict[str, float]
-
-
-MODERATE_FORMS: dict[str, Moderate] = {
-    "sin": Moderate(sin_moderate, MODERATE),
-    "cos": Moderate(cos_moderate, MODERATE),
-    "tan": Moderate(tan_moderate, MODERATE),
-}

@@ -1,12 +1,10 @@
 """Argument reduction for sin, cos and tan: what is left of an angle after multiples of pi/2.
 
-In: an angle of any size. Out: a ``Turn``, the angle in [-pi/4, pi/4] to about twice the precision of
-its type, and how many quarter turns were taken off.
+In: an angle of any size. Out: the angle in [-pi/4, pi/4], and how many quarter turns were taken off:
+for a double a ``Turn``, whose angle has about twice a double's precision, for a float a ``WideTurn``,
+whose angle is a double.
 
-Two ways, both branch-free. ``reduce_moderate`` subtracts ``n * pi/2`` with pi/2 in three parts (W. Cody
-and W. Waite, Software Manual for the Elementary Functions, 1980; with fused multiply-add as in
-P. Kornerup et al.): right up to ``MODERATE[type]``, and what nearly every loop needs. ``reduce_any``
-multiplies by the few bits of 2/pi that matter for the angle's exponent (M. Payne and R. Hanek,
+Both ways multiply by the few bits of 2/pi that matter for the angle's exponent (M. Payne and R. Hanek,
 "Radian reduction for trigonometric functions", 1983): right for every finite angle. The bits are
 chosen by selects, not fetched from a table in memory: a load whose address depends on the angle
 would need a gather, and a proof that the loop's stores do not touch the table.
@@ -22,10 +20,6 @@ from typing import NamedTuple
 from fusegraph.engines.llvm.ir import Emitter, Value
 from fusegraph.engines.llvm.pairs import Pair, quick_two_sum, two_product, two_sum
 
-MODERATE = {"float": 1e5, "double": 1e12}
-"""The largest |x| that ``reduce_moderate`` takes."""
-
-PARTS_OF_PI = 3
 DIGITS = {"float": 24, "double": 53}  # of the significand
 INTEGER = {"float": "i32", "double": "i64"}
 
@@ -94,20 +88,6 @@ def nearest_integer(e: Emitter, x: Value) -> Pair:
     shifter = e.real(x.type, 1.5 * 2 ** (DIGITS[x.type] - 1))
     shifted = e.fadd(x, shifter)
     return Pair(e.fsub(shifted, shifter), shifted)
-
-
-def reduce_moderate(e: Emitter, x: Value) -> Turn:
-    """Take multiples of pi/2 off ``x``, for ``|x| <= MODERATE[x.type]``."""
-    half_pi = pi_fraction() / 2
-    parts = split(x.type, half_pi, PARTS_OF_PI)
-    turns = e.fmul(x, e.real(x.type, split(x.type, 1 / half_pi, 1)[0]))
-    count, shifted = nearest_integer(e, turns)
-    # The first difference is exact: its last place is no finer than that of x or of the part.
-    first = e.fma(count, e.real(x.type, -parts[0]), x)
-    product = two_product(e, count, e.real(x.type, -parts[1]))
-    high, low = two_sum(e, first, product.high)
-    low = e.fadd(low, e.fma(count, e.real(x.type, -parts[2]), product.low))
-    return Turn(Pair(high, low), e.bitcast(shifted, INTEGER[x.type]))
 
 
 def reduce_any(e: Emitter, x: Value) -> Turn:
