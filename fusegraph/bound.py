@@ -69,7 +69,7 @@ def take_apart(roots: tuple[Node, ...]) -> Graph:
         if node.inputs:
             key.append((node.op.name, node.params, node.source, *[number[i] for i in node.inputs]))
         elif node.kind == "const":
-            key.append((node.dtype.char, node.data.tobytes()))
+            key.append((node.dtype.char, node.data.tobytes(), node.params))
         else:
             array = node.data
             if array is None:

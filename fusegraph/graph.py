@@ -21,6 +21,7 @@ from fusegraph.ops import OPS, Op
 
 Shape = tuple[int, ...]
 DType = np.dtype[Any]
+SIZE = ("size",)  # parameters of a constant that follows from a shape
 
 
 class Node:
@@ -141,22 +142,30 @@ def const(value: Any, dtype: DType) -> Node:
     """A scalar constant. Keyed by dtype and bytes: 1, 1.0 and True differ, and so do 0.0 and -0.0."""
     if value.__class__ in (int, float) and value:
         return _scalar_const(value, dtype)
-    return _make_const(value, dtype)
+    return _make_const(value, dtype, ())
+
+
+def size_const(value: Any, dtype: DType) -> Node:
+    """A constant of eight bytes that follows from a shape, such as how many elements a mean is of.
+
+    Generated code reads it from memory, so that the same code serves every size.
+    """
+    return _make_const(value, dtype, SIZE)
 
 
 @lru_cache(maxsize=1024)
 def _scalar_const(value: float, dtype: DType) -> Node:
     """Python's numbers but zero (whose signs are equal keys), remembered: 1 and 1.0 mean the same."""
-    return _make_const(value, dtype)
+    return _make_const(value, dtype, ())
 
 
-def _make_const(value: Any, dtype: DType) -> Node:
+def _make_const(value: Any, dtype: DType, params: tuple[str, ...]) -> Node:
     with np.errstate(over="ignore"):
         data = np.asarray(value, dtype)
-    key = ("const", dtype.char, data.tobytes())
+    key = ("const", dtype.char, data.tobytes(), params)
     found = _find(key)
     if found is None:
-        node = Node(OPS["const"], (), (), (), dtype)
+        node = Node(OPS["const"], (), params, (), dtype)
         data.flags.writeable = False
         node.data = data
         found = _intern(key, node)

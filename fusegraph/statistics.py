@@ -15,7 +15,7 @@ import numpy as np
 
 from fusegraph.arrays import checked_dtype
 from fusegraph.elementwise import ROW_FUNCTIONS, as_float, as_tensor, where
-from fusegraph.graph import DType, const, make
+from fusegraph.graph import DType, make, size_const
 from fusegraph.ops import OPS
 from fusegraph.shaping import axis_number, axis_numbers, squeeze
 from fusegraph.sources import traced_line
@@ -131,7 +131,7 @@ def _count(x: Tensor, axes: tuple[int, ...]) -> int:
 def _divided(total: Tensor, count: float) -> Tensor:
     """``total / count`` in the dtype of ``total``; NumPy divides by a 64-bit integer."""
     kind = np.dtype(np.intp) if isinstance(count, int) else np.dtype(float)
-    return cast(elementwise(OPS["divide"], total, wrap(const(count, kind))), total.dtype)
+    return cast(elementwise(OPS["divide"], total, wrap(size_const(count, kind))), total.dtype)
 
 
 def mean(x: Any, axis: Any = None, dtype: Any = None, keepdims: bool = False) -> Tensor:

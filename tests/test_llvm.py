@@ -485,3 +485,31 @@ def test_compile_seconds_grow_with_the_region():
 
     assert chain(10) < chain(100) < chain(1000)
     assert chain(1000) - chain(900) == pytest.approx(chain(200) - chain(100))
+
+
+MEANS = {
+    "layer norm": fg.layer_norm,
+    "RMS norm": fg.rms_norm,
+    "variance of columns": lambda x: fg.var(x, axis=0),
+    "variance with half a degree": lambda x: fg.var(x, axis=-1, ddof=0.5),
+    "standard score": lambda x: (x - fg.mean(x)) / fg.std(x),
+}
+
+
+@pytest.mark.parametrize("lengths", [(1000, 1016), (300, 299), (90, 91), (9, 10)], ids=repr)
+@pytest.mark.parametrize("name", MEANS)
+def test_what_follows_from_sizes_is_no_part_of_the_code(name, lengths, monkeypatch):
+    """Each length of a mean was compiled anew, and kept on disk, because it divides by its count."""
+    first, second = (
+        np.random.default_rng(n).standard_normal((40 + n % 2, n)).astype("f4") for n in lengths
+    )
+    MEANS[name](first).compute(engine="llvm")
+
+    def optimised(self, text):
+        raise AssertionError(f"compiled again: {text}")
+
+    monkeypatch.setattr(compiler.Compiler, "optimised", optimised)
+    for x in (second, first, second):  # each size with words of its own
+        found = MEANS[name](x).compute(engine="llvm")
+        expected = MEANS[name](x.astype("f8")).compute(engine="numpy")
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)

@@ -101,11 +101,36 @@ def test_a_directory_that_cannot_be_written_is_no_error(monkeypatch, tmp_path):
     assert compiler.function(compiler.FLAT, TEXT.format(7), "answer")(None, None) == 7
 
 
-def test_the_compiler_keeps_objects_and_remakes_damaged_ones():
+def test_storing_keeps_to_the_bound(monkeypatch):
+    monkeypatch.setattr(objects, "MOST_BYTES", 5 * (len(OBJECT) + 200))
+    keys = [objects.key_of(str(n)) for n in range(9)]
+    for age, key in enumerate(keys):
+        objects.store(key, OBJECT)
+        os.utime(objects.directory() / f"{key.hex()}.o", (1e9 + age, 1e9 + age))
+    assert [objects.load(key) is not None for key in keys] == [False] * 4 + [True] * 5
+    objects.store(objects.key_of("large"), OBJECT * 5)  # would throw out what is used
+    assert objects.load(objects.key_of("large")) is None
+
+
+def test_an_object_belongs_to_its_compiler(monkeypatch):
+    """What another pipeline or release made of one text is not taken for what this one makes."""
+    made = []
+    monkeypatch.setattr(objects, "key_of", lambda *facts: made.append(facts) or KEY)
+    compiler.Compiler().machine_code(TEXT.format(5))
+    (facts,) = made
+    binding = pytest.importorskip("llvmlite.binding")
+    for fact in (TEXT.format(5), repr(binding.llvm_version_info), compiler.PIPELINE):
+        assert fact in facts
+    assert binding.get_host_cpu_name() in facts
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_the_compiler_keeps_objects_and_remakes_damaged_ones(damage):
     text = TEXT.format(41)
+    compiler.forget(text)
     assert compiler.function(compiler.FLAT, text, "answer")(None, None) == 41
     kept = entry().read_bytes()
-    entry().write_bytes(kept[:-3] + b"abc")
+    entry().write_bytes(DAMAGE[damage](kept))
     compiler.forget(text)
     assert compiler.function(compiler.FLAT, text, "answer")(None, None) == 41
     assert entry().read_bytes() == kept

@@ -13,13 +13,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+
 from fusegraph.engines.base import Region
 from fusegraph.engines.llvm import lowering, vecmath
 from fusegraph.engines.llvm.casts import cast
+from fusegraph.engines.llvm.compiler import SIZES
 from fusegraph.engines.llvm.halves import half_definitions
 from fusegraph.engines.llvm.ir import Emitter, Value
 from fusegraph.engines.llvm.values import HALF, Parts, UnsupportedError, literal, register_type
-from fusegraph.graph import DType, Node
+from fusegraph.graph import SIZE, DType, Node
 from fusegraph.ops import resolve
 
 SYMBOL = "fg_kernel"
@@ -50,6 +53,8 @@ class Code:
         Does it convert float16?
     scalars : tuple of bool
         Which operands are one element.
+    sizes : tuple of int
+        Words that the code reads from memory: what follows from sizes, of which it knows none.
     """
 
     body: str
@@ -57,6 +62,7 @@ class Code:
     declarations: tuple[str, ...]
     halves: bool
     scalars: tuple[bool, ...]
+    sizes: tuple[int, ...]
 
     def text(self, f16c: bool) -> str:
         """The whole module, for a processor with or without conversions of float16."""
@@ -69,6 +75,8 @@ class Code:
             # LLVM makes one conversion of double -> float -> half, and no processor has that.
             wide = any(vecmath.TABLE[name].wide for name, _ in self.functions)
             parts.append(half_definitions(f16c and not wide))
+        if self.sizes:
+            parts.append(f"@{SIZES} = global [{len(self.sizes)} x i64] zeroinitializer")
         return "\n".join((*parts, *declared))
 
 
@@ -160,6 +168,7 @@ class Evaluator:
         self.e = Emitter()
         self.values: dict[Node, Parts] = {}
         self.functions: dict[tuple[str, str], None] = {}
+        self.sizes: list[int] = []
 
     def evaluate_all(self, nodes: Iterable[Node]) -> None:
         for node in nodes:
@@ -173,10 +182,19 @@ class Evaluator:
         values = tuple(self.values[i] for i in node.inputs)
         return evaluate(self.e, name, operands, node.dtype, loops, values)
 
-    def literals(self, region: Region) -> None:
-        """The constants that a region reads."""
+    def literals(self, region: Region) -> list[str]:
+        """The constants that a region reads; lines to begin with, that load those of sizes."""
+        loads = []
         for node in constants(region):
-            self.values[node] = literal(self.e, node.data[()], node.dtype)
+            if node.params != SIZE:
+                self.values[node] = literal(self.e, node.data[()], node.dtype)
+                continue
+            kind, name = register_type(node.dtype), f"%size{len(self.sizes)}"
+            loads.append(f"  {name}.at = getelementptr i64, ptr @{SIZES}, i64 {len(self.sizes)}")
+            loads.append(f"  {name} = load {kind}, ptr {name}.at")
+            self.values[node] = (Value(kind, name),)
+            self.sizes.append(int(node.data.view(np.int64)))
+        return loads
 
     def from_memory(self, loaded: Parts, dtype: DType) -> Parts:
         """A value in registers from what was loaded."""
@@ -216,14 +234,15 @@ class _Writer(Evaluator):
         self.entry = [line for at in range(len(operands)) for line in _pointer(at)]
         for at, (node, scalar) in enumerate(zip(region.inputs, self.scalars, strict=True)):
             self.values[node] = self.load(at, node.dtype, scalar)
-        self.literals(region)
+        self.entry += self.literals(region)
         self.evaluate_all(region.nodes)
         for at, node in enumerate(region.outputs, len(region.inputs)):
             self.store(at, self.values[node], node.dtype)
         scalars = (*self.scalars, *(False for _ in region.outputs))
         body = self.function()
         halves = "@fg_half_" in body
-        return Code(body, tuple(self.functions), self.e.declarations, halves, scalars)
+        functions, declared = tuple(self.functions), self.e.declarations
+        return Code(body, functions, declared, halves, scalars, tuple(self.sizes))
 
     def load(self, at: int, dtype: DType, scalar: bool) -> Parts:
         """An operand's value: before the loop where it is one element."""

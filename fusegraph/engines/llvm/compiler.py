@@ -26,31 +26,41 @@ def installed() -> bool:
     return importlib.util.find_spec("llvmlite") is not None
 
 
-def address_of(text: str, symbol: str) -> int:
+def address_of(text: str, symbol: str, sizes: tuple[int, ...] = ()) -> int:
     """The address of function ``symbol`` of the IR ``text``, compiled if it was not yet.
+
+    ``sizes`` are the words at ``@fg_sizes`` that it reads: other sizes are other copies of one machine
+    code, which are linked and not compiled.
 
     Raises
     ------
     ImportError
         llvmlite is missing; the message says how to install it.
     """
-    found = _addresses.get(text)
+    found = _addresses.get((text, sizes))
     if found is None:
         with _compiling:
-            found = _addresses.get(text)
+            found = _addresses.get((text, sizes))
             if found is None:
-                found = _compiler().link(_compiler().machine_code(text), _EXPORTED.findall(text))
-                _addresses[text] = found
+                code, names = _compiler().machine_code(text), _EXPORTED.findall(text)
+                found = _compiler().link(code, names)
+                if sizes:
+                    words = (ctypes.c_int64 * len(sizes))(*sizes)
+                    ctypes.memmove(found[SIZES], words, ctypes.sizeof(words))
+                _addresses[text, sizes] = found
     return found[symbol]
 
 
-_addresses: dict[str, dict[str, int]] = {}
-_EXPORTED = re.compile(r"^define (?!internal).*?@(\w+)\(", re.MULTILINE)
+SIZES = "fg_sizes"
+PIPELINE = "O3, loops vectorised and interleaved"  # part of the key of what is kept on disk
+_addresses: dict[tuple[str, tuple[int, ...]], dict[str, int]] = {}
+_EXPORTED = re.compile(rf"^(?:define (?!internal).*?@(?=\w+\()|@(?={SIZES} ))(\w+)", re.MULTILINE)
 
 
 def forget(text: str) -> None:
     """Let the next call ask the disk again. Machine code that is in use stays where it is."""
-    _addresses.pop(text, None)
+    for key in [key for key in _addresses if key[0] == text]:
+        del _addresses[key]
 
 
 def optimised(text: str) -> str:
@@ -102,8 +112,8 @@ class Compiler:
     def machine_code(self, text: str) -> bytes:
         """An object file for ``text``: kept from before, or made now."""
         key = objects.key_of(
-            text, self.cpu, self.flags, self.machine.triple,
-            version("llvmlite"),
+            text, self.cpu, self.flags, self.machine.triple, version("llvmlite"),
+            repr(self.binding.llvm_version_info), PIPELINE,
         )  # fmt: skip
         found = objects.load(key)
         if found is None:
@@ -112,7 +122,10 @@ class Compiler:
         return found
 
     def optimised(self, text: str) -> Any:
-        """The module after the O3 pipeline. One flat loop has nothing for SLP to find."""
+        """The module after the O3 pipeline. One flat loop has nothing for SLP to find.
+
+        Another pipeline makes other objects of one text: then ``PIPELINE`` has to change.
+        """
         module = self.binding.parse_assembly(text)
         module.verify()
         tuning = self.binding.create_pipeline_tuning_options(speed_level=3)

@@ -301,7 +301,7 @@ class LlvmBody:
         found = self.kernels.get(fixed)
         if found is None:
             code = codegen.generate(self.region, fixed[: self.first_output])
-            found = compiler.address_of(code.text(converts_halves()), codegen.SYMBOL)
+            found = compiler.address_of(code.text(converts_halves()), codegen.SYMBOL, code.sizes)
             self.kernels[fixed] = found
         return found
 

@@ -74,8 +74,12 @@ def store(key: bytes, payload: bytes) -> None:
                 Path(partial).unlink()
 
 
-def shrink(most: int = MOST_BYTES) -> None:
-    """Remove what was not used for longest until the entries take at most ``most`` bytes."""
+def shrink(most: int | None = None) -> None:
+    """Remove what was not used for longest until the entries take at most ``most`` bytes.
+
+    None is ``MOST_BYTES``.
+    """
+    bound = MOST_BYTES if most is None else most
     found = []
     for entry in os.scandir(directory()):
         with suppress(OSError):  # another process may remove it first
@@ -83,7 +87,7 @@ def shrink(most: int = MOST_BYTES) -> None:
             found.append((facts.st_mtime, facts.st_size, entry.path))
     total = sum(size for _, size, _ in found)
     for _, size, name in sorted(found):
-        if total <= most:
+        if total <= bound:
             return
         with suppress(OSError):
             Path(name).unlink()

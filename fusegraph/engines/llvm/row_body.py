@@ -69,8 +69,8 @@ class RowBody:
         """Make the machine code, or find it."""
         with _LOADING:
             if not self.function:
-                text = self.made.code.text(self.halves())
-                self.function = compiler.address_of(text, SYMBOL)
+                code = self.made.code
+                self.function = compiler.address_of(code.text(self.halves()), SYMBOL, code.sizes)
         return self.function
 
     def run(self, inputs: Sequence[Array], outputs: Sequence[Array], threads: int) -> None:

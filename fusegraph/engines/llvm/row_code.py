@@ -84,7 +84,8 @@ class _RowWriter(RowText):
         halves = "@fg_half_" in body
         called = [line for fold in self.folds.values() for line in fold.declarations]
         declared = (*self.declared, *called)
-        code = Code(f"{body}\n{folds}", tuple(self.functions), declared, halves, ())
+        functions, sizes = tuple(self.functions), tuple(self.sizes)
+        code = Code(f"{body}\n{folds}", functions, declared, halves, (), sizes)
         kept = [
             Kept(n.dtype.itemsize, most=None if whole else CHUNK) for n, whole in self.kept.items()
         ]
@@ -97,7 +98,7 @@ class _RowWriter(RowText):
     def entry(self, carried: Sequence[Node]) -> None:
         self.open("entry")
         self.arguments(len(self.operands), len(self.kept) + len(self.columns))
-        self.literals(self.region)
+        self.lines += self.literals(self.region)
         for node in (n for phase in self.phases for n in phase.folds):
             fold = fold_for(node)
             assert fold is not None, node

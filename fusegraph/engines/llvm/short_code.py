@@ -133,7 +133,8 @@ class _ShortWriter(RowText):
         folds = [fold.text for fold in self.folds.values()]
         body = "\n".join([head, *self.lines, "}", *self.metadata, *folds])
         called = [line for fold in self.folds.values() for line in fold.declarations]
-        code = Code(body, tuple(self.functions), (*self.declared, *called), False, ())
+        functions, declared = tuple(self.functions), (*self.declared, *called)
+        code = Code(body, functions, declared, False, (), tuple(self.sizes))
         wide = tuple(map(self.wide, self.operands))
         fixed = tuple(node in self.fixed for node in self.operands)
         return RowCode(code, tuple(self.tiles.values()), wide, False, fixed)
@@ -143,7 +144,7 @@ class _ShortWriter(RowText):
         self.arguments(len(self.operands), len(self.tiles))
         self.lines += first_lanes("%which", "%n", self.lanes)
         self.say(f"%more.rows = add i64 %rows, {TILE - 1}", f"%tiles = sdiv i64 %more.rows, {TILE}")
-        self.literals(self.region)
+        self.lines += self.literals(self.region)
         self.flush()
         self.repeat(self.fixed)
 
