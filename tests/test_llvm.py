@@ -112,9 +112,9 @@ def texts_without_f16c(monkeypatch):
     """IR as for a processor that does not convert float16: the texts of the kernels compiled since."""
     texts, address_of = [], engine.compiler.address_of
 
-    def noted(text, symbol):
+    def noted(text, symbol, sizes=()):
         texts.append(text)
-        return address_of(text, symbol)
+        return address_of(text, symbol, sizes)
 
     monkeypatch.setattr(engine, "converts_halves", lambda: False)
     monkeypatch.setattr(engine.compiler, "address_of", noted)

@@ -53,7 +53,8 @@ class Worker:
         expected: list[Array] = []
         answers = {}
         for way in self.runner.ways:
-            rest()
+            if answers:  # threads of the way before may spin; a program that just made its arrays has none
+                rest()
             try:
                 answers[way] = self._first(way, row, arrays, expected)
             except Exception as error:
