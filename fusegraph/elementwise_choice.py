@@ -17,7 +17,7 @@ from fusegraph.graph import Node
 from fusegraph.kernel import Kernel, with_tier
 from fusegraph.machine import Machine
 from fusegraph.setting import SHARING, THREADS_MARGIN, Setting
-from fusegraph.timing import WORTH_A_THREAD, Prediction, compute_seconds, predict
+from fusegraph.timing import WORTH_A_THREAD, Kinds, Prediction, compute_seconds, kinds_of, predict
 from fusegraph.units import Decision, Unit
 from fusegraph.views import Order
 
@@ -43,6 +43,7 @@ class Work:
     order: tuple[int, ...]
     schedule: str
     packed: int
+    kinds: Kinds
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,8 @@ def elementwise_kernel(
     region = unit.region
     cost = kernel_cost(region.nodes, region.inputs, region.outputs, first_touch=first_touch)
     packed = sum(v.size for v in region.inputs if setting.orders[v] is None)
-    work = Work(name, region, cost, decisions, *iteration_order(region, setting.orders), packed)
+    order = iteration_order(region, setting.orders)
+    work = Work(name, region, cost, decisions, *order, packed, kinds_of(region.nodes))
     trials = [_predict(ELEMENTWISE_ENGINES[e], work, setting) for e in unit.engines]
     trials.sort(key=lambda t: t.prediction.seconds * (MARGIN if t.engine.name == FALLBACK else 1))
     waiting = [t for t in trials if t.engine.compiles and len(trials) > 1]
@@ -131,7 +133,7 @@ def iteration_order(region: Region, orders: Mapping[Node, Order]) -> tuple[tuple
 def _predict(engine: Engine, work: Work, setting: Setting) -> Trial:
     """One thread or all of them, whichever is predicted to take less."""
     bound, region = setting.options.thread_count, work.region
-    compute = compute_seconds(engine, region.nodes, _size(region), setting.machine)
+    compute = compute_seconds(engine, work.kinds, _size(region), setting.machine)
     if not engine.blocked:  # it wakes its own threads, whatever the work
         return _timed(engine, work, compute, bound, setting.machine)
     compute += engine.packing_seconds(work.packed)

@@ -16,7 +16,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from fusegraph.engines import ELEMENTWISE_ENGINES, FALLBACK
 from fusegraph.engines.base import Engine, Extent, Region
@@ -89,8 +89,7 @@ class _Growing:
         return Extent(alive, constants, self.outputs + stored, max(self.live, alive + 1))
 
 
-@dataclass(frozen=True, slots=True)
-class _Offer:
+class _Offer(NamedTuple):
     """What it would mean for a node to join a region."""
 
     level: int  # lowest level above every consumer outside of the region
@@ -102,6 +101,13 @@ def _resolved(region: _Growing) -> _Growing:
     while region.merged is not None:
         region = region.merged
     return region
+
+
+def _latest_last(homes: list[_Growing | None]) -> list[_Growing]:
+    """Regions, once each, the latest to run last."""
+    if len(homes) == 1:
+        return [home for home in homes if home is not None]
+    return sorted(dict.fromkeys(r for r in homes if r is not None), key=lambda r: -r.level)
 
 
 def _merge_extent(a: _Growing, b: _Growing) -> Extent:
@@ -177,12 +183,15 @@ class _Pass:
         found = self.region_of.get(node)
         return found if found is None or found.merged is None else _resolved(found)
 
-    def feed(self, node: Node, level: int) -> None:
-        """Tell the regions that read ``node`` that a unit of ``level`` feeds them."""
-        for consumer in self.consumers[node]:
-            region = self.region(consumer)
-            if region is not None and region is not self.region(node):
-                region.floor = min(region.floor, level)
+    def homes(self, node: Node) -> list[_Growing | None]:
+        """The region of each consumer of ``node``; None for one that is in no region."""
+        return [self.region(consumer) for consumer in self.consumers[node]]
+
+    def feed(self, own: _Growing | None, homes: list[_Growing | None], level: int) -> None:
+        """Tell the regions that read a node, but its ``own``, that a unit of ``level`` feeds them."""
+        for region in homes:
+            if region is not None and region is not own and region.floor > level:
+                region.floor = level
 
     # --- placing ----------------------------------------------------------------------------------
 
@@ -191,41 +200,47 @@ class _Pass:
         if node.kind != "const":
             self.join_siblings(node)
             self.level[node] = self.above_consumers(node)
-            self.feed(node, self.level[node])
+            self.feed(None, self.homes(node), self.level[node])
 
     def place(self, node: Node) -> None:
         """An element-wise node: into the first region of its consumers that may take it."""
         engines = self.acceptance.engines_for(node)
         self.join_siblings(node)
-        for region in self.consumer_regions(node):
-            offer = self.offer(node, region)
-            failed = self.refusal_to_join(node, engines, region, offer)
+        homes = self.homes(node)
+        for region in _latest_last(homes):
+            offer = self.offer(node, region, homes)
+            able = _able(engines & region.engines, offer.extent)
+            failed = self.refusal_to_join(node, engines, region, offer, able)
             if failed is None:
                 region.level = max(region.level, offer.level)
-                region.engines = _able(region.engines & engines, offer.extent)
+                region.engines = able
                 self.add(node, region, offer.stored)
                 break
             self.why[node, region] = failed
         else:
-            self.add(node, _Growing(self.above_consumers(node), node.shape, engines), True)
-        self.feed(node, self.unit_level(node))
+            region = _Growing(self.above_consumers(node), node.shape, engines)
+            self.add(node, region, True)
+        self.feed(region, homes, region.level)
 
-    def offer(self, node: Node, region: _Growing) -> _Offer:
+    def offer(self, node: Node, region: _Growing, homes: list[_Growing | None]) -> _Offer:
         level, stored = 0, node in self.outputs
-        for consumer in self.consumers[node]:
-            if self.region(consumer) is not region:
+        for consumer, home in zip(self.consumers[node], homes, strict=True):
+            if home is not region:
                 level, stored = max(level, self.unit_level(consumer) + 1), True
         return _Offer(level, stored, region.extent_with(node, stored))
 
-    def consumer_regions(self, node: Node) -> list[_Growing]:
-        """The regions that read ``node``, the latest to run last."""
-        regions = dict.fromkeys(self.region(c) for c in self.consumers[node])
-        return sorted((r for r in regions if r is not None), key=lambda r: -r.level)
-
     def refusal_to_join(
-        self, node: Node, engines: frozenset[str], region: _Growing, offer: _Offer
+        self,
+        node: Node,
+        engines: frozenset[str],
+        region: _Growing,
+        offer: _Offer,
+        able: frozenset[str],
     ) -> tuple[Reason, str] | None:
-        """The ladder for a node and a region that reads it: why it may not join, or None."""
+        """The ladder for a node and a region that reads it: why it may not join, or None.
+
+        ``able`` are the engines of both whose limits the region would keep.
+        """
         if node.params == ALONE or region.members[0].params == ALONE:
             return Reason.FUSION_OFF, "fusion is off for this operation"
         if node.shape != region.shape:
@@ -234,8 +249,7 @@ class _Pass:
                 f"{list(node.shape)} is broadcast to {list(region.shape)}: fusing would compute "
                 f"each element {times} times"
             )
-        common = engines & region.engines
-        if not common:
+        if not engines & region.engines:
             names = "/".join(sorted(region.engines))
             detail = self.acceptance.refusals.get(node) or f"the consumer runs on {names} only"
             return Reason.ENGINE, detail
@@ -244,14 +258,13 @@ class _Pass:
             if views:
                 return Reason.VIEW, f"it is read through {views[0]} too, which shows a stored value"
             return Reason.CONVEX, "another kernel between them needs the value first"
-        return _limited(common, offer.extent)
+        return None if able else _limit(engines & region.engines, offer.extent)
 
     def add(self, node: Node, region: _Growing, stored: bool) -> None:
         self.region_of[node] = region
         region.members.append(node)
         if not region.feeds_rows:
-            kinds = {consumer.kind for consumer in self.consumers[node]}
-            region.feeds_rows = not kinds.isdisjoint(("reduce", "matmul"))
+            region.feeds_rows = any(c.kind in ("reduce", "matmul") for c in self.consumers[node])
         region.outputs += stored
         region.frontier.discard(node)
         for operand in node.inputs:
@@ -270,9 +283,8 @@ class _Pass:
         """Regions that read one stored value share the pass, where that saves reading it again."""
         if len(self.consumers[node]) < 2:
             return
-        regions = [
-            r for r in self.consumer_regions(node) if r.shape == node.shape and not r.feeds_rows
-        ]
+        found = _latest_last(self.homes(node))
+        regions = [r for r in found if r.shape == node.shape and not r.feeds_rows]
         for before, region in itertools.pairwise(regions):
             home = _resolved(before)
             if self.merge_refusal(home, region) is None:
@@ -291,7 +303,9 @@ class _Pass:
         top = max(home.level, other.level)
         if any(r.level < top and r.floor <= top for r in (home, other)):
             return Reason.CONVEX, "another kernel between them needs the value first"
-        return _limited(home.engines & other.engines, _merge_extent(home, other))
+        extent = _merge_extent(home, other)
+        both = home.engines & other.engines
+        return None if _able(both, extent) else _limit(both, extent)
 
     def merge(self, home: _Growing, other: _Growing) -> None:
         extent = _merge_extent(home, other)
@@ -362,9 +376,17 @@ class _Pass:
         assert home is not None
         return (
             self.why.get((producer, region))
-            or self.refusal_to_join(producer, home.engines, region, self.offer(producer, region))
+            or self.joining_later(producer, home, region)
             or (Reason.CONVEX, "the value is stored for another kernel")
         )
+
+    def joining_later(
+        self, node: Node, home: _Growing, region: _Growing
+    ) -> tuple[Reason, str] | None:
+        """Why a node, which is in ``home`` now, could not have joined a region that reads it."""
+        offer = self.offer(node, region, self.homes(node))
+        able = _able(home.engines & region.engines, offer.extent)
+        return self.refusal_to_join(node, home.engines, region, offer, able)
 
 
 def _apart(order: Sequence[Node], engine: str, exact: bool) -> Fused:
@@ -404,8 +426,7 @@ def _able(engines: frozenset[str], extent: Extent) -> frozenset[str]:
     return frozenset([e for e in engines if ELEMENTWISE_ENGINES[e].limit(extent) is None])
 
 
-def _limited(engines: frozenset[str], extent: Extent) -> tuple[Reason, str] | None:
-    if _able(engines, extent):
-        return None
+def _limit(engines: frozenset[str], extent: Extent) -> tuple[Reason, str]:
+    """The limits that none of ``engines`` keeps."""
     reasons = [ELEMENTWISE_ENGINES[e].limit(extent) for e in sorted(engines)]
     return Reason.LIMIT, "; ".join(str(reason) for reason in reasons)

@@ -23,7 +23,7 @@ from fusegraph.machine import Machine
 from fusegraph.ops import OPS
 from fusegraph.options import Options
 from fusegraph.recompute import recompute
-from fusegraph.rewrite import Rewritten, rewrite
+from fusegraph.rewrite import Rewritten, rewrite, unchanged
 from fusegraph.rows import share_rows
 from fusegraph.setting import Setting
 from fusegraph.units import Decision, Fused, Unit, single_regions
@@ -141,16 +141,11 @@ class Plan:
 def build_plan(outputs: Sequence[Node], options: Options, machine: Machine) -> Plan:
     """Plan the graph below ``outputs``, whose inputs are placeholders."""
     graph = tuple(outputs)
-    rewritten = (
-        rewrite(graph, options.moves_last_bits)
-        if options.fuse
-        else Rewritten(graph, (), {n: n for n in graph})
-    )
-    order = topological(rewritten.outputs)
-    copies = store_in_order(graph, rewritten.outputs, order)
+    rewritten = rewrite(graph, options.moves_last_bits) if options.fuse else unchanged(graph)
+    copies = store_in_order(graph, rewritten.outputs, rewritten.order)
     if copies:
         rewritten = rewritten.mapped(copies)
-        order = topological(rewritten.outputs)
+    order = rewritten.order
     orders = value_orders(order)
     fused = fuse(rewritten.outputs, order, options.engine, options.fuse, options.exact)
     if options.fuse:

@@ -43,11 +43,19 @@ class Rewritten:
     outputs: tuple[Node, ...]
     fired: tuple[Fired, ...]
     image: dict[Node, Node]  # node of the old graph -> what stands for it, where it still exists
+    order: list[Node]  # every node of the new graph, producers first
 
     def mapped(self, step: dict[Node, Node]) -> Rewritten:
         """The same after a further step that replaced nodes."""
         image = {old: step.get(new, new) for old, new in self.image.items()}
-        return Rewritten(tuple(step.get(o, o) for o in self.outputs), self.fired, image)
+        outputs = tuple(step.get(o, o) for o in self.outputs)
+        return Rewritten(outputs, self.fired, image, topological(outputs))
+
+
+def unchanged(outputs: Sequence[Node]) -> Rewritten:
+    """The graph below ``outputs`` as it is."""
+    order = topological(outputs)
+    return Rewritten(tuple(outputs), (), {n: n for n in outputs}, order)
 
 
 def rewrite(outputs: Sequence[Node], ulp: bool) -> Rewritten:
@@ -67,7 +75,8 @@ class _Driver:
         self.ulp = ulp
         self.uses: dict[Node, int] = {}
         self.readers: dict[Node, list[Node]] = {}
-        for node in topological(outputs):
+        self.order = topological(outputs)
+        for node in self.order:
             for operand in dict.fromkeys(node.inputs):
                 self.uses[operand] = self.uses.get(operand, 0) + 1
                 self.readers.setdefault(operand, []).append(node)
@@ -82,7 +91,8 @@ class _Driver:
         new = tuple(self.done[output, ()] for output in self.outputs)
         image = {node: built for (node, views), built in self.done.items() if views}
         image.update({node: built for (node, views), built in self.done.items() if not views})
-        return Rewritten(new, tuple(self.fired), image)
+        order = self.order if new == tuple(self.outputs) else topological(new)
+        return Rewritten(new, tuple(self.fired), image, order)
 
     def build(self, root: Key) -> None:
         done, stack = self.done, [root]
@@ -214,8 +224,9 @@ class _Driver:
                 return apply_view(node.op.name, node.params, self.simplify(node.inputs[0]))
             if node.kind != "elementwise":
                 return node
+            names = {"", *[operand.op.name for operand in node.inputs]}
             for rule in rules_for(node.op.name, self.ulp):
-                better = rule.apply(node)
+                better = rule.apply(node) if rule.over in names else None
                 if better is not None:
                     self.note(rule.name, node, repr(better))
                     better = _from_line(node.source, better)

@@ -29,6 +29,7 @@ class Rule:
     ops: tuple[str, ...]  # rows whose nodes it looks at; () for all element-wise rows
     apply: Callable[[Node], Node | None]
     numeric: str = "exact"  # "exact" or "ulp"
+    over: str = ""  # the row of an operand without which it never applies
 
 
 def _same(node: Node, operand: Node) -> Node | None:
@@ -118,8 +119,6 @@ def _same_branches(node: Node) -> Node | None:
 
 def _drop_broadcast(node: Node) -> Node | None:
     # x + broadcast(c) -> x + c, where the other operands already have the shape
-    if not any(i.op.name == "broadcast" for i in node.inputs):
-        return None
     inputs = list(node.inputs)
     for at, operand in enumerate(inputs):
         if operand.op.name == "broadcast":
@@ -197,15 +196,15 @@ def _small_integer_power(node: Node) -> Node | None:
 
 
 RULES: tuple[Rule, ...] = (
-    Rule("fold-constants", (), _fold),
-    Rule("drop-broadcast", (), _drop_broadcast),
-    Rule("drop-squeeze", (), _drop_squeeze),
-    Rule("lift-squeeze", (), _lift_squeeze),
-    Rule("multiply-by-one", ("multiply",), _neutral_either(1)),
-    Rule("divide-by-one", ("divide",), _neutral_right(1)),
-    Rule("power-of-one", ("pow",), _neutral_right(1)),
-    Rule("add-zero", ("add",), _add_zero),
-    Rule("subtract-zero", ("subtract",), _neutral_right(0.0)),
+    Rule("fold-constants", (), _fold, over="const"),
+    Rule("drop-broadcast", (), _drop_broadcast, over="broadcast"),
+    Rule("drop-squeeze", (), _drop_squeeze, over="squeeze"),
+    Rule("lift-squeeze", (), _lift_squeeze, over="squeeze"),
+    Rule("multiply-by-one", ("multiply",), _neutral_either(1), over="const"),
+    Rule("divide-by-one", ("divide",), _neutral_right(1), over="const"),
+    Rule("power-of-one", ("pow",), _neutral_right(1), over="const"),
+    Rule("add-zero", ("add",), _add_zero, over="const"),
+    Rule("subtract-zero", ("subtract",), _neutral_right(0.0), over="const"),
     Rule("double-negation", ("negative", "bitwise_invert"), _twice),
     Rule("double-conjugate", ("conj",), _twice),
     Rule("idempotent", ("abs", "floor", "ceil", "trunc", "rint"), _idempotent),

@@ -52,14 +52,22 @@ def node_seconds(node: Node, machine: Machine, engine: Engine | None = None) -> 
     return each * work.size * 1e-9
 
 
-def compute_seconds(engine: Engine, nodes: Sequence[Node], size: int, machine: Machine) -> float:
-    """Seconds of arithmetic over ``size`` elements on one thread."""
+Kinds = Sequence[tuple[Node, int]]
+"""Nodes of different ops or dtypes, and how many are like each: what an engine is asked the cost of."""
+
+
+def kinds_of(nodes: Sequence[Node]) -> Kinds:
+    """A node of each kind, with their number."""
     kinds: dict[Any, tuple[Node, int]] = {}
     for node in nodes:
         kind = (node.op, node.dtype, *[i.dtype for i in node.inputs])
         kinds[kind] = (node, kinds[kind][1] + 1) if kind in kinds else (node, 1)
-    each = sum(engine.nanoseconds(node, machine) * count for node, count in kinds.values())
-    return each * size * 1e-9
+    return list(kinds.values())
+
+
+def compute_seconds(engine: Engine, kinds: Kinds, size: int, machine: Machine) -> float:
+    """Seconds of arithmetic over ``size`` elements on one thread."""
+    return sum(engine.nanoseconds(node, machine) * count for node, count in kinds) * size * 1e-9
 
 
 def predict(

@@ -51,9 +51,11 @@ class Worker:
         except Exception as error:  # whatever a library raises is what the table shows
             return {way: {"reason": _said(error)} for way in self.runner.ways}
         expected: list[Array] = []
-        answers = {}
+        answers: dict[str, Any] = {}
         for way in self.runner.ways:
-            if answers:  # threads of the way before may spin; a program that just made its arrays has none
+            if (
+                answers
+            ):  # threads of the way before may spin; a program that just made its arrays has none
                 rest()
             try:
                 answers[way] = self._first(way, row, arrays, expected)

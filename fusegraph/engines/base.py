@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from fusegraph.graph import Node, Shape
 from fusegraph.machine import Machine
@@ -31,8 +31,7 @@ class Region:
     shape: Shape
 
 
-@dataclass(frozen=True, slots=True)
-class Extent:
+class Extent(NamedTuple):
     """Size of a region while it grows: what the limits of engines are about."""
 
     inputs: int
