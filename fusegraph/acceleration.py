@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from fusegraph.calibrate import current_machine
+from fusegraph.elementwise import as_tensor
 from fusegraph.ops import OPS
 from fusegraph.options import current_options
 from fusegraph.tensor import Tensor, checked_tile, elementwise, matmul
@@ -85,17 +86,13 @@ def tiled_matmul(a: Any, b: Any, tile_size: int = 64) -> Tensor:
 
 
 def _matrices(name: str, a: Any, b: Any) -> tuple[Tensor, Tensor]:
-    left, right = _tensor(a), _tensor(b)
+    left, right = as_tensor(a), as_tensor(b)
     shapes = left.node.shape, right.node.shape
     if any(len(shape) < 2 for shape in shapes):
         raise ValueError(
             f"{name}: needs 2D+ operands, got {shapes[0]} and {shapes[1]}; add axes with t[:, None]"
         )
     return left, right
-
-
-def _tensor(value: Any) -> Tensor:
-    return value if isinstance(value, Tensor) else Tensor(value)
 
 
 # --- GELU -----------------------------------------------------------------------------------------
@@ -111,7 +108,7 @@ def fused_gelu(x: Any) -> Tensor:
     x : array_like
         Any shape; floats keep their dtype, integers become float64.
     """
-    x = _tensor(x)
+    x = as_tensor(x)
     cube: Tensor = x**3
     inner: Tensor = SQRT_2_OVER_PI * (x + CUBIC * cube)
     result: Tensor = 0.5 * x * (1.0 + elementwise(OPS["tanh"], inner))
@@ -124,7 +121,7 @@ def unfused_gelu(x: Any) -> Tensor:
     Lazy as ``fused_gelu``, but its operations are marked so that no kernel takes two of them: with
     the constants in registers, eight results are written and ten operands read.
     """
-    x = _tensor(x)
+    x = as_tensor(x)
     temp1 = _step("pow", x, 3)
     temp2 = _step("multiply", CUBIC, temp1)
     temp3 = _step("add", x, temp2)

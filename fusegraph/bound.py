@@ -272,6 +272,10 @@ class BoundPlan:
         return records.why(self.plan, self._named(a), self._named(b))
 
     def _named(self, value: Any) -> Node:
+        if not isinstance(value, str) and not isinstance(getattr(value, "node", None), Node):
+            raise TypeError(
+                f"why: takes tensors of the plan or names that it prints, not {type(value).__name__}"
+            )
         node = self.find(value if isinstance(value, str) else value.node)
         if node is None:
             raise KeyError(

@@ -222,6 +222,14 @@ def consumers(nodes: Sequence[Node]) -> dict[Node, list[Node]]:
     return found
 
 
+def reduced_axes(node: Node) -> tuple[int, ...]:
+    """Axes of its operand that a reduction runs along."""
+    axis = dict(node.params)["axis"]
+    if axis is None:
+        return tuple(range(len(node.inputs[0].shape)))
+    return (axis,) if isinstance(axis, int) else tuple(axis)
+
+
 class GraphError(Exception):
     """A stage broke an invariant of the graph: a fault of fusegraph, not of the user."""
 

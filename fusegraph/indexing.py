@@ -34,7 +34,9 @@ def index_params(key: Any, shape: Shape) -> tuple[tuple[int, ...], tuple[Any, ..
             )
     taken = sum(k is not None and k is not Ellipsis for k in keys)
     if taken > len(shape) or sum(k is Ellipsis for k in keys) > 1:
-        raise IndexError(f"index {key!r} has more axes than shape {list(shape)}")
+        raise IndexError(
+            f"index {key!r} has more axes than shape {list(shape)}; give at most {len(shape)}, one ..."
+        )
     missing = [slice(None)] * (len(shape) - taken)
     at = next((n for n, k in enumerate(keys) if k is Ellipsis), None)
     keys = [*keys, *missing] if at is None else [*keys[:at], *missing, *keys[at + 1 :]]
@@ -52,7 +54,10 @@ def index_params(key: Any, shape: Shape) -> tuple[tuple[int, ...], tuple[Any, ..
             position += 1
         else:
             if not -size <= k < size:
-                raise IndexError(f"index {k} is out of range for axis {len(kept)} of {list(shape)}")
+                raise IndexError(
+                    f"index {k} is out of range for axis {len(kept)} of {list(shape)}; it goes from "
+                    f"{-size} to {size - 1}"
+                )
             kept.append(int(k) % size)
     return tuple(expanded), tuple(kept)
 

@@ -304,7 +304,7 @@ def _inputs_of(trace: Trace, arrays: list[Any]) -> dict[Node, Node]:
 
 
 def _placeholder(slot: int, array: Any) -> Node:
-    dtype = array.dtype.newbyteorder("=")
+    dtype = checked_array(array).dtype.newbyteorder("=")
     return placeholder(slot, array.shape, dtype, array_order(array), is_mapped(array))
 
 

@@ -54,6 +54,7 @@ class Op:
     method: str = ""  # operator method, without underscores: "add" gives __add__ and __radd__
     ulp: int = 0  # largest difference between an engine and NumPy; 0: bit-identical
     domain: str = "any"  # where tests draw operands from: any, real, positive, unit, above_one
+    combines: str = ""  # of a reduction: the row that puts two elements together
 
     def __repr__(self) -> str:
         return f"Op({self.name})"
@@ -241,12 +242,12 @@ ELEMENTWISE: tuple[Op, ...] = (
 NUMEXPR_CASTS = {"b": "i", "i": "lfd", "l": "fd", "f": "d", "d": ""}
 
 REDUCTIONS: tuple[Op, ...] = (
-    Op("sum", "reduce", 1, np.sum, "add"),
-    Op("prod", "reduce", 1, np.prod, "multiply"),
-    Op("max", "reduce", 1, np.max, "compare", aliases=("amax",)),
-    Op("min", "reduce", 1, np.min, "compare", aliases=("amin",)),
-    Op("any", "reduce", 1, np.any, "compare"),
-    Op("all", "reduce", 1, np.all, "compare"),
+    Op("sum", "reduce", 1, np.sum, "add", combines="add"),
+    Op("prod", "reduce", 1, np.prod, "multiply", combines="multiply"),
+    Op("max", "reduce", 1, np.max, "compare", aliases=("amax",), combines="maximum"),
+    Op("min", "reduce", 1, np.min, "compare", aliases=("amin",), combines="minimum"),
+    Op("any", "reduce", 1, np.any, "compare", combines="logical_or"),
+    Op("all", "reduce", 1, np.all, "compare", combines="logical_and"),
     Op("argmax", "reduce", 1, np.argmax, "compare"),
     Op("argmin", "reduce", 1, np.argmin, "compare"),
 )
@@ -337,5 +338,8 @@ def _resolve_ufunc(
             f"{op.name}: NumPy has no loop for {names}; cast an operand with .astype(...) first"
         ) from error
     if result not in DTYPES:
-        raise TypeError(f"{op.name}: the result would be {result}, which fusegraph does not hold")
+        raise TypeError(
+            f"{op.name}: the result would be {result}, which fusegraph does not hold; cast an operand "
+            "with .astype(...) first"
+        )
     return tuple(loops), result

@@ -14,7 +14,7 @@ import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from fusegraph.graph import Node, Shape
+from fusegraph.graph import Node, Shape, reduced_axes
 from fusegraph.machine import Machine
 
 # A product of fewer rows packs its right side more often than it pays: 2048 x 768 x 3072 float32 on one
@@ -115,14 +115,6 @@ def _partial_elements(size: int) -> int:
     """Elements of one partial result of an operand of ``size``."""
     parts = max(1, min(FEWEST_PARTIALS, size // LEAST_PARTIAL))
     return min(PARTIAL, -(-size // parts))
-
-
-def reduced_axes(node: Node) -> tuple[int, ...]:
-    """Axes of its operand that a reduction runs along."""
-    axis = dict(node.params)["axis"]
-    if axis is None:
-        return tuple(range(len(node.inputs[0].shape)))
-    return (axis,) if isinstance(axis, int) else tuple(axis)
 
 
 def first_reduced(node: Node) -> int:

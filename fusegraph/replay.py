@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from fusegraph.graph import Node, Shape, make
+from fusegraph.graph import Node, Shape, make, reduced_axes
 from fusegraph.views import view_shape
 
 SIZE_FREE = {"elementwise", "reduce", "matmul", "input", "const"}
@@ -53,10 +53,7 @@ def infer_shape(node: Node, inputs: tuple[Node, ...]) -> Shape:
     if node.kind == "view":
         return view_shape(node.op.name, node.params, shapes[0])
     if node.kind == "reduce":
-        keywords = dict(node.params)
-        axes, keep = keywords["axis"], keywords["keepdims"]
-        if not isinstance(axes, tuple):
-            axes = tuple(range(len(shapes[0]))) if axes is None else (axes,)
+        axes, keep = reduced_axes(node), dict(node.params)["keepdims"]
         return tuple(
             1 if a in axes else n for a, n in enumerate(shapes[0]) if keep or a not in axes
         )
@@ -83,5 +80,7 @@ def matmul_shape(a: Shape, b: Shape) -> Shape:
     try:
         batch = np.broadcast_shapes(a[:-2], b[:-2])
     except ValueError:
-        raise ValueError(f"matmul: batch axes of {a} and {b} do not broadcast") from None
+        raise ValueError(
+            f"matmul: batch axes of {a} and {b} do not broadcast; make them equal, or 1 by t[:, None]"
+        ) from None
     return (*batch, *a[-2:-1], *(b[-1:] if len(b) > 1 else ()))

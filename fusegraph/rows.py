@@ -24,7 +24,7 @@ from fusegraph.cost import base, kernel_cost
 from fusegraph.engines import FALLBACK
 from fusegraph.engines.base import Region
 from fusegraph.engines.reductions import has_partials, reorders
-from fusegraph.graph import Node, Shape
+from fusegraph.graph import Node, Shape, reduced_axes
 from fusegraph.machine import Machine
 from fusegraph.panels import (
     FEWEST_FOR_BLAS,
@@ -35,7 +35,6 @@ from fusegraph.panels import (
     lay_panels,
     partial_bytes,
     product_cache,
-    reduced_axes,
     row_bytes,
 )
 from fusegraph.timing import WORTH_A_THREAD, node_seconds

@@ -18,9 +18,9 @@ from fusegraph.buffers import POOL, SCRATCH
 from fusegraph.engines import ELEMENTWISE_ENGINES
 from fusegraph.engines.base import Array, Multiply
 from fusegraph.engines.reductions import combine, partial_dtype
-from fusegraph.graph import DType, Node, Shape
+from fusegraph.graph import DType, Node, Shape, reduced_axes
 from fusegraph.kernel import Kernel
-from fusegraph.panels import Panels, blocked_shape, partial_cells, reduced_axes
+from fusegraph.panels import Panels, blocked_shape, partial_cells
 from fusegraph.workers import BLAS_THREADS, Task, run_tasks
 
 Keys = list[tuple[Any, ...]]

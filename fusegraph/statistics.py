@@ -21,7 +21,11 @@ from fusegraph.shaping import axis_number, axis_numbers, squeeze
 from fusegraph.sources import traced_line
 from fusegraph.tensor import Tensor, cast, elementwise, shown, wrap
 
-_NO_IDENTITY = ("max", "min", "argmax", "argmin")
+
+def _has_identity(name: str) -> bool:
+    """Does a reduction of nothing have a value?"""
+    combines = OPS[name].combines
+    return bool(combines) and getattr(OPS[combines].function, "identity", None) is not None
 
 
 @lru_cache(maxsize=1024)
@@ -54,7 +58,7 @@ def reduce(
     shape = tuple(
         1 if a in axes else n for a, n in enumerate(x.node.shape) if keepdims or a not in axes
     )
-    if name in _NO_IDENTITY and not math.prod(x.node.shape[a] for a in axes):
+    if not _has_identity(name) and not math.prod(x.node.shape[a] for a in axes):
         raise ValueError(
             f"{caller or name}: axes {list(axes)} of {shown(x)} are empty, so there is no {name}; "
             "reduce axes that have elements"

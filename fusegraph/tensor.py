@@ -20,7 +20,7 @@ from fusegraph.computing import as_computed, compute_into, compute_roots
 from fusegraph.cost import Traffic
 from fusegraph.graph import DType, Node, Shape, const, leaf, make, topological
 from fusegraph.indexing import index_params, is_mask
-from fusegraph.ops import OPS, UFUNCS, Op, resolve
+from fusegraph.ops import OPS, REDUCTIONS, UFUNCS, Op, resolve
 from fusegraph.options import Options, current_options
 from fusegraph.promotion import WEAK, broadcast_node, promoted
 from fusegraph.replay import matmul_shape
@@ -527,10 +527,7 @@ def _erf_row(ufunc: Any) -> Op | None:
 
 # --- operators from the table ---------------------------------------------------------------------
 
-REDUCE_OF = {
-    np.add: np.sum, np.multiply: np.prod, np.maximum: np.max, np.minimum: np.min,
-    np.logical_and: np.all, np.logical_or: np.any,
-}  # fmt: skip
+REDUCE_OF = {OPS[op.combines].function: op.function for op in REDUCTIONS if op.combines}
 
 
 def _attach_operators() -> None:

@@ -13,16 +13,14 @@ from typing import Any
 from fusegraph.cost import Cost
 from fusegraph.engines import ELEMENTWISE_ENGINES, FALLBACK
 from fusegraph.engines.base import Engine
-from fusegraph.graph import Node
+from fusegraph.graph import Node, reduced_axes
 from fusegraph.machine import Machine
-from fusegraph.panels import reduced_axes
 
 # Seconds of arithmetic below which sharing it gains nothing: a group of less is not cut for
 # threads, and numexpr's count as one (blocked engines compare predictions instead).
 # 1,000,000 float32 additions (150 us) took 1.05x of NumPy on one thread and 1.42x on two, GELU of
 # as many (4 ms) 0.83x and 0.59x.
 WORTH_A_THREAD = 500e-6
-ALONG_ROWS = {"sum": "add", "prod": "multiply", "max": "maximum", "min": "minimum"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +43,10 @@ def node_seconds(node: Node, machine: Machine, engine: Engine | None = None) -> 
     name = engine.name if engine else FALLBACK
     row = node.op.name
     each = machine.ns(name, row, work.dtype, node.op.flop_class)
-    if row in ALONG_ROWS and len(work.shape) - 1 not in reduced_axes(node):
+    combines = "" if node.dtype.kind == "b" else node.op.combines
+    if combines and len(work.shape) - 1 not in reduced_axes(node):
         # Along rows, one result an element: to NumPy it is that operation, in compiled code one more.
-        along = machine.ns(name, ALONG_ROWS[row], node.dtype, "add")
+        along = machine.ns(name, combines, node.dtype, "add")
         each = along if name == FALLBACK else each + 2 * along
     return each * work.size * 1e-9
 

@@ -304,6 +304,8 @@ def test_why_answers_for_tensors_and_for_names() -> None:
         plan.why("nothing", "t0")
     with pytest.raises(KeyError, match="not in the plan"):
         plan.why(fg.asarray(np.ones(3)) * 5, out)
+    with pytest.raises(TypeError, match=r"why: takes tensors of the plan or names .* not ndarray"):
+        plan.why(np.ones(3), out)
 
 
 @pytest.mark.slow

@@ -310,3 +310,9 @@ def test_a_file_in_another_order_has_a_plan_of_its_own(tmp_path, assert_same):
     assert_same(f(x), x * 2 + 1)
     assert_same(f(np.asarray(mapped)), x * 2 + 1)
     assert f.cache_info().plans == 2
+
+
+@pytest.mark.parametrize("array", [np.longdouble([1, 2]), np.array([1, "a"], object)], ids=str)
+def test_arrays_of_dtypes_that_are_not_held_are_named(array):
+    with pytest.raises(TypeError, match=r"dtype .* is not supported; cast to one of"):
+        fg.jit(lambda x: x + 1)(array)

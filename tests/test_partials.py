@@ -267,3 +267,21 @@ def test_a_value_is_computed_once_so_nothing_cancels_to_nan(scale):
     got = fg.softmax(fg.asarray(x) * np.float32(scale)).compute()
     assert np.isfinite(got).all()
     np.testing.assert_allclose(got.sum(-1), 1, rtol=1e-5)
+
+
+def seconds(*results, **options):
+    return fg.plan(*results, machine=fg.default_machine(), threads=1, **options).seconds
+
+
+def test_calls_of_numpy_read_a_panel_beyond_l2_again_each():
+    """min and max were predicted to cost their arithmetic only, and never compiled."""
+    machine, x = fg.default_machine(), fg.zeros(4_000_000, "f4")
+    assert seconds(fg.min(x), fg.max(x), engine="numpy") >= 2 * x.nbytes / machine.roof("L3", 1)
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_compiled_folds_of_one_value_share_reading_it(dtype):
+    x = fg.zeros(30_000, dtype)  # in L2: it is arithmetic that binds
+    least, largest = (seconds(f(x), engine="llvm") for f in (fg.min, fg.max))
+    both = seconds(fg.min(x), fg.max(x), engine="llvm")
+    assert max(least, largest) < both < 0.9 * (least + largest)

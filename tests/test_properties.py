@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hypothesis.strategies as st
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 
 import fusegraph as fg
@@ -145,6 +146,15 @@ def test_engines_agree_on_arithmetic(outputs):
     expected = evaluate([t.node for t in outputs])
     for engine in ("numexpr", "auto"):
         assert_equal(computed(outputs, engine=engine, exact=True), expected, engine)
+
+
+@settings(GRAPHS, max_examples=60, deadline=None)
+@given(graphs())
+def test_compiled_kernels_agree_on_arithmetic(outputs):
+    """Fewer graphs: each kernel of each takes LLVM 20 ms."""
+    pytest.importorskip("llvmlite")
+    expected = evaluate([t.node for t in outputs])
+    assert_equal(computed(outputs, engine="llvm", exact=True), expected, "llvm")
 
 
 @GRAPHS

@@ -7,8 +7,9 @@ import pytest
 
 import fusegraph as fg
 from fusegraph.graph import topological
+from fusegraph.ops import REDUCTIONS
 from fusegraph.reference import evaluate
-from fusegraph.rewrite import MAX_WRITTEN_OUT, WRITTEN_OUT, rewrite
+from fusegraph.rewrite import MAX_WRITTEN_OUT, rewrite
 from fusegraph.rules import RULES
 
 SPECIAL = np.array([0.0, -0.0, 1.5, -2.5, np.inf, -np.inf, np.nan, 5e-324, 1e308])
@@ -203,7 +204,7 @@ def narrow(width, dtype):
     return x
 
 
-@pytest.mark.parametrize("name", WRITTEN_OUT)
+@pytest.mark.parametrize("name", [op.name for op in REDUCTIONS if op.combines])
 @pytest.mark.parametrize("dtype", ["f4", "f8", "i8", "?"])
 @pytest.mark.parametrize("width", range(2, MAX_WRITTEN_OUT + 2))
 def test_narrow_reductions_are_written_out_with_numpys_bits(width, dtype, name, assert_same):

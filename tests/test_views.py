@@ -118,8 +118,8 @@ def test_empty_views(engine, assert_same):
 
 
 ERRORS = (
-    (lambda t: t[5], IndexError, "index 5 is out of range for axis 0"),
-    (lambda t: t[0, 0, 0, 0], IndexError, "more axes"),
+    (lambda t: t[5], IndexError, "index 5 is out of range for axis 0 .* it goes from -2 to 1"),
+    (lambda t: t[0, 0, 0, 0], IndexError, "more axes than shape .* give at most 3, one"),
     (lambda t: t[..., ...], IndexError, "more axes"),
     (lambda t: t[[0, 1]], TypeError, "index of type list has no lazy form"),
     (lambda t: t[True], TypeError, "index of type bool"),

@@ -12,9 +12,9 @@ from dataclasses import replace
 from fusegraph.engines.base import Engine, Extent, Multiply, Region
 from fusegraph.engines.blocks import Call, NumpyBody, Register, Stage
 from fusegraph.engines.reductions import partial_dtype, reorders, to_partial, whole_axes
-from fusegraph.graph import DType, Node, Shape, make
+from fusegraph.graph import DType, Node, Shape, make, reduced_axes
 from fusegraph.ops import OPS
-from fusegraph.panels import Panels, reduced_axes
+from fusegraph.panels import Panels
 
 
 class PanelBody(NumpyBody):

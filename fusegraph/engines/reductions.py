@@ -17,12 +17,8 @@ import numpy as np
 
 from fusegraph.engines.base import Array
 from fusegraph.graph import DType, Node
+from fusegraph.ops import OPS
 
-# The ufuncs behind NumPy's functions, called without their layers of Python.
-REDUCTION_UFUNCS = {
-    "sum": np.add, "prod": np.multiply, "max": np.maximum, "min": np.minimum,
-    "any": np.logical_or, "all": np.logical_and,
-}  # fmt: skip
 LONG_ROW = 256  # elements of a row along which one call of NumPy runs well
 SEQUENTIAL = 16  # additions one after the other before the tree begins
 WIDER = {np.dtype(a): np.dtype(b) for a, b in (("f2", "f8"), ("f4", "f8"), ("c8", "c16"))}
@@ -35,20 +31,28 @@ def reorders(node: Node) -> bool:
 
 def has_partials(node: Node) -> bool:
     """Can the reduction be put together from partial results?"""
-    return node.op.name in REDUCTION_UFUNCS
+    return bool(node.op.combines)
+
+
+def ufunc_of(node: Node) -> np.ufunc:
+    """The ufunc that puts two elements of a reduction together."""
+    found = OPS[node.op.combines].function
+    assert isinstance(found, np.ufunc), node
+    return found
 
 
 def whole_axes(node: Node, axes: tuple[int, ...]) -> Callable[..., Any]:
     """NumPy's own reduction along ``axes`` of a panel."""
-    if node.op.name in ("argmax", "argmin"):
+    if not node.op.combines:  # a place: argmax, argmin
         return partial(node.op.function, axis=axes[0], keepdims=True)
-    ufunc, dtype = REDUCTION_UFUNCS[node.op.name], dict(node.params).get("dtype")
+    # The ufunc behind NumPy's function, called without its layers of Python.
+    ufunc, dtype = ufunc_of(node), dict(node.params).get("dtype")
     return partial(ufunc.reduce, axis=axes, keepdims=True, dtype=dtype)
 
 
 def to_partial(node: Node, axes: tuple[int, ...]) -> Callable[..., Any]:
     """The reduction of a panel along ``axes`` to a partial result."""
-    ufunc, working = REDUCTION_UFUNCS[node.op.name], _working_dtype(node)
+    ufunc, working = ufunc_of(node), _working_dtype(node)
     exact = not reorders(node)
 
     def reduce(x: Array, out: Array) -> None:
@@ -103,7 +107,7 @@ def _tree(ufunc: np.ufunc, x: Array, dtype: DType | None, exact: bool) -> Array:
 
 def combine(node: Node, cells: Array, out: Array) -> None:
     """Put the partial results, along the first axis of ``cells``, together by halves."""
-    ufunc = REDUCTION_UFUNCS[node.op.name]
+    ufunc = ufunc_of(node)
     while len(cells) > 1:
         half = len(cells) // 2
         odd, cells = cells[2 * half :], ufunc(cells[:half], cells[half : 2 * half])

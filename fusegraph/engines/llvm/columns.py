@@ -18,9 +18,7 @@ from fusegraph.engines.llvm.codegen import evaluate, loop_dtypes
 from fusegraph.engines.llvm.folds import fold_of
 from fusegraph.engines.llvm.ir import Emitter
 from fusegraph.engines.llvm.values import Parts, literal
-from fusegraph.engines.reductions import REDUCTION_UFUNCS
-from fusegraph.graph import DType, Node
-from fusegraph.panels import reduced_axes
+from fusegraph.graph import DType, Node, reduced_axes
 
 NARROWEST = 16  # columns; a loop over fewer is all beginning and end
 
@@ -66,7 +64,7 @@ def taken(e: Emitter, node: Node, kept: Sequence[Parts], element: Parts) -> list
     dtype = node.dtype
     x = cast(e, element, node.inputs[0].dtype, dtype)
     if len(kept) == 1:
-        row = REDUCTION_UFUNCS[node.op.name].__name__
+        row = node.op.combines
         loops = loop_dtypes(row, (dtype, dtype), dtype)
         return [evaluate(e, row, (dtype, dtype), dtype, loops, (kept[0], x))]
     (total,), (errors,) = kept

@@ -15,8 +15,8 @@ from fusegraph.engines.llvm.headers import ACCESSORS
 from fusegraph.engines.llvm.ir import Emitter, Value
 from fusegraph.engines.llvm.jobs import JOB_OWN, Work
 from fusegraph.engines.llvm.values import Parts
-from fusegraph.engines.reductions import REDUCTION_UFUNCS
 from fusegraph.graph import DType
+from fusegraph.ops import OPS
 
 # Words of the job before the addresses of cells and result: how many cells, elements of one, scratch.
 COUNT, WIDTH, SCRATCH, CELLS, RESULT = range(JOB_OWN, JOB_OWN + 5)
@@ -41,7 +41,7 @@ def join_work(name: str, kept: DType, result: DType, count: int, width: int) -> 
 def _text(name: str, kept: DType, result: DType) -> str:
     written = Evaluator()
     declared: dict[str, None] = {}
-    row = REDUCTION_UFUNCS[name].__name__
+    row = OPS[name].combines
     cell, out = memory_type(kept), memory_type(result)
 
     def value(x: str) -> Parts:
