@@ -240,7 +240,7 @@ FLOATING = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", ["?", *INTEGERS])
+@pytest.mark.parametrize("dtype", ["?", "i1", "u1", "i4", "i8"])
 @pytest.mark.parametrize("name", FLOATING)
 def test_functions_of_floats_take_integers_as_float64(name, dtype, assert_same):
     """In the integers' own dtype differences, squares and negatives wrapped: softmax of -128 and 127."""
