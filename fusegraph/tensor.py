@@ -180,12 +180,7 @@ class Tensor:
         return (self[i] for i in range(len(self)))
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        given = as_node(value).dtype
-        if given.kind == "c" and self.dtype.kind != "c":
-            raise TypeError(
-                f"setitem: {given} does not go into {self.dtype}; assign its real part, fg.real(values)"
-            )
-        part = elementwise(OPS["astype"], value, params=(), dtype=self.dtype)
+        part = self._fitting(value)
         if is_mask(key, self.shape):
             self.node = self._masked(key, part).node
             return
@@ -204,6 +199,18 @@ class Tensor:
             part = wrap(apply_view("squeeze", _trailing(expanded, part, target), part.node))
         inputs = (self.node, part.node)
         self.node = make(OPS["assign"], inputs, (("key", kept),), self.shape, self.dtype)
+
+    def _fitting(self, value: Any) -> Tensor:
+        """What is to be assigned, in this tensor's dtype, as NumPy casts it."""
+        node = as_node(value)
+        if node.dtype.kind == "c" and self.dtype.kind != "c":
+            raise TypeError(
+                f"setitem: {node.dtype} does not go into {self.dtype}; assign its real part, "
+                "fg.real(values)"
+            )
+        if node.dtype.kind in "iu" and self.dtype.kind in "iu" and not hasattr(value, "dtype"):
+            node = as_node(value, self.dtype)  # NumPy says where a Python integer does not fit
+        return cast(wrap(node), self.dtype)
 
     def _masked(self, mask: Any, values: Tensor) -> Tensor:
         """``values`` where ``mask`` holds, else itself: how many are chosen is not known here."""

@@ -239,6 +239,18 @@ def test_assignment_casts_as_numpy_does(assert_same):
     assert_same(lazy(t), expected)
 
 
+@pytest.mark.parametrize("key", [slice(0, 1), slice(None), np.array([True, False])], ids=str)
+@pytest.mark.parametrize("value", [300, -1, [300]], ids=repr)
+def test_assigned_integers_that_the_dtype_does_not_hold(key, value):
+    """They wrapped."""
+    t = fg.asarray(np.zeros(2, "u1"))
+    for array in (np.zeros(2, "u1"), t):
+        with pytest.raises(OverflowError):
+            array[key] = value
+    t[key] = np.array([300])[0]  # an array's integers wrap, in NumPy too
+    assert t.compute()[0] == 300 - 256
+
+
 def test_assignment_errors():
     t = fg.asarray(X)
     with pytest.raises(
