@@ -18,22 +18,18 @@ from fusegraph.panels import lay_panels
 from fusegraph.rows import own_rows
 from fusegraph.setting import Setting
 from fusegraph.timing import node_seconds, predict
-from fusegraph.units import Decision, Unit
+from fusegraph.units import Unit
 
 
-def make_kernel(
-    name: str, unit: Unit, first_touch: int, decisions: tuple[Decision, ...], setting: Setting
-) -> Kernel:
+def make_kernel(name: str, unit: Unit, first_touch: int, setting: Setting) -> Kernel:
     """The kernel for a unit: an engine and a schedule that the cost model finds fastest."""
     build = (
         panels_kernel if unit.panels else elementwise_kernel if unit.elementwise else _single_call
     )
-    return build(name, unit, first_touch, decisions, setting)
+    return build(name, unit, first_touch, setting)
 
 
-def _single_call(
-    name: str, unit: Unit, first_touch: int, decisions: tuple[Decision, ...], setting: Setting
-) -> Kernel:
+def _single_call(name: str, unit: Unit, first_touch: int, setting: Setting) -> Kernel:
     region = unit.region
     node = region.nodes[0]
     machine, options = setting.machine, setting.options
@@ -64,22 +60,19 @@ def _single_call(
         seconds=prediction.seconds,
         bound=prediction.bound,
         choice=choice,
-        decisions=decisions,
         order=tuple(range(len(node.shape))),
         block=tile,
         threads=threads,
         scratch_bytes=scratch,
         body=body,
     )
-    compiled = _compiled_reduction(name, region, cost, decisions, setting)
+    compiled = _compiled_reduction(name, region, cost, setting)
     if compiled is None or options.engine == compiled.engine:
         return compiled or kernel
     return with_tier(kernel, compiled, compiled.body.compile_seconds)
 
 
-def _compiled_reduction(
-    name: str, region: Region, cost: Cost, decisions: tuple[Decision, ...], setting: Setting
-) -> Kernel | None:
+def _compiled_reduction(name: str, region: Region, cost: Cost, setting: Setting) -> Kernel | None:
     """A reduction in panels that are compiled, or None where no engine that may run has code for it."""
     node, options = region.nodes[0], setting.options
     rows = own_rows(node, True, False) if node.kind == "reduce" else None
@@ -90,7 +83,7 @@ def _compiled_reduction(
     for engine in ELEMENTWISE_ENGINES.values():
         if engine.compiles and options.engine in ("auto", engine.name):
             panels = lay_panels([node], rows, setting.machine, False, True).upright
-            found = panel_kernel(name, region, panels, cost, engine, decisions, setting)
+            found = panel_kernel(name, region, panels, cost, engine, setting)
             if found.body.whole_stage is not None:
                 return found
     return None

@@ -18,7 +18,7 @@ from fusegraph.kernel import Kernel, with_tier
 from fusegraph.machine import Machine
 from fusegraph.setting import SHARING, THREADS_MARGIN, Setting
 from fusegraph.timing import WORTH_A_THREAD, Kinds, Prediction, compute_seconds, kinds_of, predict
-from fusegraph.units import Decision, Unit
+from fusegraph.units import Unit
 from fusegraph.views import Order
 
 SMALLEST_BLOCK = 2048  # elements; below this the calls cost more than the arithmetic
@@ -39,7 +39,6 @@ class Work:
     name: str
     region: Region
     cost: Cost
-    decisions: tuple[Decision, ...]
     order: tuple[int, ...]
     schedule: str
     packed: int
@@ -56,15 +55,13 @@ class Trial:
     streams: bool
 
 
-def elementwise_kernel(
-    name: str, unit: Unit, first_touch: int, decisions: tuple[Decision, ...], setting: Setting
-) -> Kernel:
+def elementwise_kernel(name: str, unit: Unit, first_touch: int, setting: Setting) -> Kernel:
     """The kernel of an element-wise unit, and its compiled form where that pays later."""
     region = unit.region
     cost = kernel_cost(region.nodes, region.inputs, region.outputs, first_touch=first_touch)
     packed = sum(v.size for v in region.inputs if setting.orders[v] is None)
     order = iteration_order(region, setting.orders)
-    work = Work(name, region, cost, decisions, *order, packed, kinds_of(region.nodes))
+    work = Work(name, region, cost, *order, packed, kinds_of(region.nodes))
     trials = [_predict(ELEMENTWISE_ENGINES[e], work, setting) for e in unit.engines]
     trials.sort(key=lambda t: t.prediction.seconds * (MARGIN if t.engine.name == FALLBACK else 1))
     waiting = [t for t in trials if t.engine.compiles and len(trials) > 1]
@@ -100,7 +97,6 @@ def _flat_kernel(work: Work, trial: Trial, choice: str, setting: Setting) -> Ker
         seconds=trial.prediction.seconds,
         bound=trial.prediction.bound,
         choice=f"{choice}; results go past the caches" if streams else choice,
-        decisions=work.decisions,
         order=work.order,
         block=block,
         threads=threads,

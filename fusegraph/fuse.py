@@ -105,9 +105,10 @@ def _resolved(region: _Growing) -> _Growing:
 
 def _latest_last(homes: list[_Growing | None]) -> list[_Growing]:
     """Regions, once each, the latest to run last."""
-    if len(homes) == 1:
-        return [home for home in homes if home is not None]
-    return sorted(dict.fromkeys(r for r in homes if r is not None), key=lambda r: -r.level)
+    regions = [home for home in homes if home is not None]
+    if len(regions) < 2:
+        return regions
+    return sorted(dict.fromkeys(regions), key=lambda r: -r.level)
 
 
 def _merge_extent(a: _Growing, b: _Growing) -> Extent:
@@ -166,8 +167,8 @@ class _Pass:
                 self.place(node)
             else:
                 self.place_alone(node)
-        units = self.units()
-        return Fused(tuple(units), tuple(self.decisions()), self.acceptance.refusals)
+        self.region_of = {node: _resolved(region) for node, region in self.region_of.items()}
+        return Fused(tuple(self.units()), self.acceptance.refusals, self.decisions)
 
     # --- levels -----------------------------------------------------------------------------------
 
@@ -179,13 +180,10 @@ class _Pass:
         """Lowest level that is above every consumer of ``node``."""
         return max((self.unit_level(c) for c in self.consumers[node]), default=-1) + 1
 
-    def region(self, node: Node) -> _Growing | None:
-        found = self.region_of.get(node)
-        return found if found is None or found.merged is None else _resolved(found)
-
     def homes(self, node: Node) -> list[_Growing | None]:
         """The region of each consumer of ``node``; None for one that is in no region."""
-        return [self.region(consumer) for consumer in self.consumers[node]]
+        regions = map(self.region_of.get, self.consumers[node])
+        return [r if r is None or r.merged is None else _resolved(r) for r in regions]
 
     def feed(self, own: _Growing | None, homes: list[_Growing | None], level: int) -> None:
         """Tell the regions that read a node, but its ``own``, that a unit of ``level`` feeds them."""
@@ -273,9 +271,7 @@ class _Pass:
 
     def is_stored(self, node: Node, region: _Growing) -> bool:
         """Is the value of a member needed outside of its region?"""
-        return node in self.outputs or any(
-            self.region(c) is not region for c in self.consumers[node]
-        )
+        return node in self.outputs or any(r is not region for r in self.homes(node))
 
     # --- regions that read one value --------------------------------------------------------------
 
@@ -330,7 +326,7 @@ class _Pass:
         unit_of: dict[Node, Unit] = {}
         built: dict[_Growing, Unit] = {}
         for node in self.order:
-            region = self.region(node)
+            region = self.region_of.get(node)
             if region is not None:
                 if region not in built:
                     built[region] = self.finish(region, position)
@@ -354,8 +350,8 @@ class _Pass:
     def decisions(self) -> list[Decision]:
         found = []
         for producer, consumer in value_edges(self.order, self.consumers):
-            home = self.region(producer)
-            inside = home is not None and self.region(consumer) is home
+            home = self.region_of.get(producer)
+            inside = home is not None and self.region_of.get(consumer) is home
             reason, detail = (Reason.FUSED, "") if inside else self.cut_reason(producer, consumer)
             moved = 0 if inside else producer.nbytes
             found.append(Decision(producer, consumer, inside, reason, detail, moved))
@@ -371,9 +367,7 @@ class _Pass:
                 Reason.VIEW,
                 f"it is read through {names}, which could not be moved to the leaves",
             )
-        region, home = self.region(consumer), self.region(producer)
-        assert region is not None
-        assert home is not None
+        region, home = self.region_of[consumer], self.region_of[producer]
         return (
             self.why.get((producer, region))
             or self.joining_later(producer, home, region)
@@ -398,11 +392,14 @@ def _apart(order: Sequence[Node], engine: str, exact: bool) -> Fused:
         else Unit(region, ())
         for region in single_regions(order)
     ]
-    decisions = [
-        Decision(a, b, False, Reason.FUSION_OFF, "fusion is off", a.nbytes)
-        for a, b in value_edges(order, consumers(order))
-    ]
-    return Fused(tuple(units), tuple(decisions), acceptance.refusals)
+    return Fused(
+        tuple(units),
+        acceptance.refusals,
+        lambda: (
+            Decision(a, b, False, Reason.FUSION_OFF, "fusion is off", a.nbytes)
+            for a, b in value_edges(order, consumers(order))
+        ),
+    )
 
 
 def value_edges(

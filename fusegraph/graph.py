@@ -196,20 +196,20 @@ def placeholder(
 def topological(outputs: Iterable[Node]) -> list[Node]:
     """Every node below ``outputs``, producers first, in an order that depends on the graph alone."""
     order: list[Node] = []
+    opened: set[Node] = set()
     done: set[Node] = set()
     stack = list(outputs)[::-1]
     while stack:
-        node = stack[-1]
+        node = stack.pop()
         if node in done:
-            stack.pop()
             continue
-        pending = [operand for operand in node.inputs if operand not in done]
-        if pending:
-            stack.extend(reversed(pending))
-        else:
+        if node in opened or not node.inputs:
             done.add(node)
             order.append(node)
-            stack.pop()
+        else:  # it comes back when what it reads is done
+            opened.add(node)
+            stack.append(node)
+            stack.extend([i for i in node.inputs[::-1] if i not in done])
     return order
 
 

@@ -15,7 +15,6 @@ from fusegraph.engines import ELEMENTWISE_ENGINES
 from fusegraph.engines.base import Region
 from fusegraph.expression import expression
 from fusegraph.panels import Panels
-from fusegraph.units import Decision
 
 # A compiled form must be predicted to save this share. Once it is compiled it never was the slower one:
 # the triad of 4,000,000 float32 was predicted at 0.92 of NumPy's time in blocks and took 0.65.
@@ -47,8 +46,6 @@ class Kernel:
         The term of the time model that binds: ``compute``, ``launch``, or a level of memory.
     choice : str
         Why this engine.
-    decisions : tuple of Decision
-        Edges into this kernel that stayed cut.
     order : tuple of int
         Axes of the iteration space from slowest to fastest.
     block : int
@@ -76,7 +73,6 @@ class Kernel:
     seconds: float
     bound: str
     choice: str
-    decisions: tuple[Decision, ...]
     order: tuple[int, ...]
     block: int
     threads: int

@@ -15,14 +15,12 @@ from fusegraph.machine import Machine
 from fusegraph.panels import Panels, partial_bytes
 from fusegraph.setting import SHARING, THREADS_MARGIN, Setting
 from fusegraph.timing import Prediction, node_seconds, predict
-from fusegraph.units import Decision, Unit
+from fusegraph.units import Unit
 
 PARTIALS = 10e-6  # seconds: memory for partial results, and putting them together
 
 
-def panels_kernel(
-    name: str, unit: Unit, first_touch: int, decisions: tuple[Decision, ...], setting: Setting
-) -> Kernel:
+def panels_kernel(name: str, unit: Unit, first_touch: int, setting: Setting) -> Kernel:
     """The kernel of a unit in panels, and its compiled form where that pays later."""
     region, panels, options = unit.region, unit.panels, setting.options
     assert panels is not None
@@ -35,12 +33,12 @@ def panels_kernel(
     )
 
     def made(engine: Engine | None) -> Kernel:
-        kernel = panel_kernel(name, region, panels, cost, engine, decisions, setting)
+        kernel = panel_kernel(name, region, panels, cost, engine, setting)
         compiles = engine is not None and engine.compiles and not _loose(region, setting)
         if not compiles or not panels.narrow:
             return kernel
         # A compiled loop over rows that lie in C order needs no copies with the narrow axis first.
-        upright = panel_kernel(name, region, panels.upright, cost, engine, decisions, setting)
+        upright = panel_kernel(name, region, panels.upright, cost, engine, setting)
         better = upright.body.whole_stage is not None and upright.seconds < kernel.seconds
         return upright if better else kernel
 
@@ -61,7 +59,6 @@ def panel_kernel(
     panels: Panels,
     cost: Cost,
     engine: Engine | None,
-    decisions: tuple[Decision, ...],
     setting: Setting,
 ) -> Kernel:
     """Panels whose stages run on ``engine``, or whose every node is a call of NumPy."""
@@ -83,7 +80,6 @@ def panel_kernel(
         seconds=prediction.seconds,
         bound=prediction.bound,
         choice=_panels_text(panels),
-        decisions=decisions,
         order=tuple(range(len(region.outputs[0].shape))),
         block=panels.height,
         # An engine that loops by itself shares each panel among its own threads.

@@ -98,6 +98,15 @@ class Plan:
         """Every edge between two operations: fused, or stored and why."""
         return self.fused.decisions
 
+    @cached_property
+    def cuts(self) -> dict[str, list[Decision]]:
+        """The edges into each kernel that stayed cut, by the kernel's name."""
+        found: dict[str, list[Decision]] = {kernel.name: [] for kernel in self.kernels}
+        for decision in self.decisions:
+            if not decision.fused and decision.consumer in self.kernel_of:
+                found[self.kernel_of[decision.consumer]].append(decision)
+        return found
+
     @property
     def seconds(self) -> float:
         """Predicted time of all kernels."""
@@ -159,10 +168,9 @@ def build_plan(outputs: Sequence[Node], options: Options, machine: Machine) -> P
     names = value_names(order, fused.units)
     buffers = plan_buffers([unit.region for unit in fused.units], rewritten.outputs)
     setting = Setting(names, orders, options, machine, fused)
-    cuts = cuts_by_unit(fused)
     kernels = together(
         [
-            make_kernel(f"k{at}", unit, buffer.first_touch, cuts.get(unit, ()), setting)
+            make_kernel(f"k{at}", unit, buffer.first_touch, setting)
             for at, (unit, buffer) in enumerate(zip(fused.units, buffers, strict=True))
         ]
     )
@@ -324,16 +332,6 @@ def _with_drops(raw: list[Any], slots: dict[Node, int], kept: set[Node]) -> tupl
         )
         for at, (kernel, view, ins, outs) in enumerate(raw)
     )
-
-
-def cuts_by_unit(fused: Fused) -> dict[Unit, tuple[Decision, ...]]:
-    """The edges into each unit that stayed cut."""
-    unit_of = {node: unit for unit in reversed(fused.units) for node in unit.region.nodes}
-    found: dict[Unit, list[Decision]] = {}
-    for decision in fused.decisions:
-        if not decision.fused and decision.consumer in unit_of:
-            found.setdefault(unit_of[decision.consumer], []).append(decision)
-    return {unit: tuple(cuts) for unit, cuts in found.items()}
 
 
 # --- names, costs, checks -------------------------------------------------------------------------

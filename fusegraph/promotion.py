@@ -33,7 +33,9 @@ def promoted(op: Op, operands: Sequence[Any], params: tuple[Any, ...] = ()) -> N
     OverflowError
         A Python integer does not fit the dtype it would take.
     """
-    loops, result = resolve(op.name, tuple([_kind(value) for value in operands]))
+    # What promotion looks at: a dtype, or the type of a weak number.
+    kinds = [type(v) if type(v) in WEAK else v.dtype for v in operands]
+    loops, result = resolve(op.name, tuple(kinds))
     nodes = list(operands)
     for at, value in enumerate(operands):
         if type(value) in WEAK:
@@ -42,11 +44,6 @@ def promoted(op: Op, operands: Sequence[Any], params: tuple[Any, ...] = ()) -> N
                 return _always(op, nodes, at)
             nodes[at] = fitting
     return broadcast_node(op, tuple(nodes), params, result)
-
-
-def _kind(value: Any) -> Any:
-    """What promotion looks at: a dtype, or the type of a weak number."""
-    return type(value) if type(value) in WEAK else value.dtype
 
 
 def broadcast_node(op: Op, nodes: tuple[Node, ...], params: tuple[Any, ...], dtype: DType) -> Node:

@@ -55,7 +55,7 @@ def recompute(fused: Fused, outputs: Sequence[Node], order: Sequence[Node]) -> F
     return replace(
         fused,
         units=tuple(unit for unit in units if unit.region.outputs),
-        decisions=tuple(_revised(decision, made) for decision in fused.decisions),
+        decide=lambda: (_revised(decision, made) for decision in fused.decisions),
     )
 
 

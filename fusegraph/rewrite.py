@@ -8,10 +8,11 @@ lets ``rules`` simplify each element-wise node until none fires.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fusegraph.graph import GraphError, Node, const, make, reduced_axes, topological
+from fusegraph.graph import GraphError, Node, const, consumers, make, reduced_axes, topological
 from fusegraph.ops import OPS
 from fusegraph.rules import rules_for
 from fusegraph.views import Params, View, apply_view, operand_views, view_shape
@@ -69,15 +70,9 @@ class _Driver:
     def __init__(self, outputs: Sequence[Node], ulp: bool) -> None:
         self.outputs = outputs
         self.ulp = ulp
-        self.uses: dict[Node, int] = {}
-        self.readers: dict[Node, list[Node]] = {}
         self.order = topological(outputs)
-        for node in self.order:
-            for operand in dict.fromkeys(node.inputs):
-                self.uses[operand] = self.uses.get(operand, 0) + 1
-                self.readers.setdefault(operand, []).append(node)
-        for node in outputs:
-            self.uses[node] = self.uses.get(node, 0) + 1
+        self.readers = consumers(self.order)
+        self.returned = Counter(outputs)
         self.done: dict[Key, Node] = {}
         self.fired: list[Fired] = []
 
@@ -89,6 +84,10 @@ class _Driver:
         image.update({node: built for (node, views), built in self.done.items() if not views})
         order = self.order if new == tuple(self.outputs) else topological(new)
         return Rewritten(new, tuple(self.fired), image, order)
+
+    def is_read_once(self, node: Node) -> bool:
+        """Does one operation need the value, or the user once, and nothing else?"""
+        return len(self.readers[node]) + self.returned[node] == 1
 
     def build(self, root: Key) -> None:
         done, stack = self.done, [root]
@@ -114,7 +113,7 @@ class _Driver:
             if node.kind == "reduce" and self.is_written_out(node):
                 return _elements(node), ()
             return [(i, ()) for i in node.inputs], ()
-        if node.kind == "elementwise" and self.uses[node] == 1:
+        if node.kind == "elementwise" and self.is_read_once(node):
             pushed, rest = _push(node, views)
             if len(rest) < len(views):
                 return pushed, rest
@@ -139,7 +138,7 @@ class _Driver:
             new = node
         else:
             new = make(node.op, tuple(parts), node.params, shape, node.dtype, node.source)
-        if node.kind == "matmul" and self.ulp and self.uses[node.inputs[0]] == 1:
+        if node.kind == "matmul" and self.ulp and self.is_read_once(node.inputs[0]):
             new = self.divide_after(new)
         return _apply(self.simplify(new) if node.kind == "elementwise" else new, rest)
 

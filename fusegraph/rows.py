@@ -159,7 +159,7 @@ class _RowPass:
         return replace(
             self.fused,
             units=tuple(units),
-            decisions=tuple(self.revised(d) for d in self.fused.decisions),
+            decide=lambda: map(self.revised, self.fused.decisions),
         )
 
     # --- placing ----------------------------------------------------------------------------------

@@ -371,12 +371,14 @@ def elementwise(op: Op, *operands: Any, params: tuple[Any, ...] = (), dtype: Any
     ``dtype`` is the result's where the op is a cast.
     """
     nodes: list[Any] = []
+    all_weak = True
     for value in operands:
-        if isinstance(value, Tensor):
-            nodes.append(value.node)
+        if type(value) in WEAK:
+            nodes.append(value)
         else:
-            nodes.append(value if type(value) in WEAK else as_node(value))
-    if all(type(node) in WEAK for node in nodes):
+            nodes.append(value.node if isinstance(value, Tensor) else as_node(value))
+            all_weak = False
+    if all_weak:
         nodes = [as_node(value) for value in nodes]
     if dtype is not None:  # the parameter is the result, and tells plans apart
         return wrap(broadcast_node(op, (as_node(nodes[0]),), (*params, dtype), dtype))

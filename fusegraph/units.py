@@ -6,9 +6,10 @@ In: nodes. Out: the records that the passes of fusion give and take: ``Unit``, `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 from fusegraph.engines.base import Region
 from fusegraph.graph import Node
@@ -58,13 +59,22 @@ class Unit:
         return bool(self.engines) and self.panels is None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Fused:
-    """The graph cut into units."""
+    """The graph cut into units.
+
+    ``decide`` gives the decisions of the passes so far. They are made when they are first asked for:
+    a run does not need them, and they are a twentieth of a first call.
+    """
 
     units: tuple[Unit, ...]
-    decisions: tuple[Decision, ...]
     refusals: dict[Node, str]  # nodes that the named engine refused, and its reason
+    decide: Callable[[], Iterable[Decision]]
+
+    @cached_property
+    def decisions(self) -> tuple[Decision, ...]:
+        """Every edge between two operations: fused, or stored and why."""
+        return tuple(self.decide())
 
 
 def single_regions(order: Sequence[Node]) -> list[Region]:

@@ -89,7 +89,7 @@ def kernel_record(plan: Plan, kernel: Kernel) -> dict[str, Any]:
         "sources": list(kernel.sources),
         "tier": tier_record(kernel.tier),
         "panels": panels_record(kernel),
-        "decisions": [asdict(decision_record(plan, d)) for d in kernel.decisions],
+        "decisions": [asdict(decision_record(plan, d)) for d in plan.cuts[kernel.name]],
     }
 
 
