@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from scipy.special import erf
 
+import fusegraph as fg
 from fusegraph.engines.base import Region
 from fusegraph.graph import make, placeholder
 from fusegraph.ops import DTYPES, ELEMENTWISE, OPS, resolve
 
 pytest.importorskip("llvmlite")
 
+from fusegraph.engines.llvm import comparisons
 from fusegraph.engines.llvm.engine import LlvmEngine
 
 ENGINE = LlvmEngine()
@@ -153,3 +155,52 @@ def test_what_is_refused():
             if ENGINE.refuses(make(op, leaves, (), (4,), result)) and "c" not in node_kinds:
                 refused.setdefault(op.name, set()).add(result.kind)
     assert set(refused) <= {op.name for op in ROWS if op.transcendental}
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+@pytest.mark.parametrize("name", ["maximum", "minimum"])
+def test_of_two_zeros_numpys_is_taken(name, dtype, assert_same):
+    """In whole vectors, all of which NumPy treats alike."""
+    x = np.tile(np.array([0.0, -0.0], dtype), 512)
+    y = np.repeat(np.array([0.0, -0.0], dtype), 512)
+    with fg.options(engine="llvm"):
+        for a, b in ((x, y), (x, x.dtype.type(0.0)), (x, x.dtype.type(-0.0))):
+            found = getattr(fg, name)(fg.asarray(a), b).compute()
+            assert_same(found, getattr(np, name)(a, b))
+
+
+@pytest.mark.parametrize("name", ["maximum", "minimum"])
+def test_extremes_of_arm_are_those_of_its_instructions(name, monkeypatch):
+    """0.0 is above -0.0: LLVM has code for it on every processor."""
+    monkeypatch.setattr(comparisons, "ARM", True)
+    x = np.array([0.0, -0.0, np.nan, 1.0, np.nan], "f4")
+    y = np.array([-0.0, 0.0, 2.0, np.nan, np.nan], "f4")
+    found = getattr(fg, name)(fg.asarray(x), y).compute(engine="llvm")
+    np.testing.assert_array_equal(found, getattr(np, name)(x, y))
+    assert np.signbit(found[:2]).tolist() == [name == "minimum"] * 2
+
+
+CHOICES = {
+    "where greater": lambda xp, x, c: xp.where(x > c, x, c),
+    "where less": lambda xp, x, c: xp.where(c < x, c, x),
+    "where at most": lambda xp, x, c: xp.where(x <= c, x, c),
+    "where at least": lambda xp, x, c: xp.where(c >= x, x, c),
+    **{f"{n} left": lambda xp, x, c, n=n: getattr(xp, n)(x, c) for n in ("maximum", "minimum", "fmax")},
+    **{f"{n} right": lambda xp, x, c, n=n: getattr(xp, n)(c, x) for n in ("maximum", "minimum", "fmin")},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+@pytest.mark.parametrize("inner", CHOICES)
+def test_two_choices_by_one_constant_are_two(inner, dtype, assert_same):
+    """LLVM's passes take max(max(x, c), c) for max(x, c), though one of them turns NaN into c."""
+    x = np.tile(np.array([1.0, np.nan, -1.0, 0.0, -0.0, np.inf, -np.inf, 0.5], dtype), 16)
+    results = {
+        (outer, c): lambda xp, x, outer=outer, c=c: CHOICES[outer](xp, CHOICES[inner](xp, x, c), c)
+        for outer in CHOICES
+        for c in (x.dtype.type(0.0), x.dtype.type(1.0), 0, 1)
+    }
+    found = fg.compute(*(f(fg, fg.asarray(x)) for f in results.values()), engine="llvm")
+    for note, result, f in zip(results, found, results.values(), strict=True):
+        any_zero = "fm" in note[0] + inner
+        assert_same(result, f(np, x), f"{inner}, {note}", zero_signs=not any_zero)

@@ -149,6 +149,9 @@ def loop_metadata(nodes: Iterable[Node], first: int, long: bool) -> list[str]:
     return [*lines, f"{loop} = distinct !{{{', '.join([loop, *facts])}}}"]
 
 
+CHOOSING = frozenset({"where", "maximum", "minimum", "fmax", "fmin", *lowering.COMPARISONS})
+
+
 def constants(region: Region) -> Iterable[Node]:
     """Constants that the region's nodes read, once each."""
     return dict.fromkeys(i for node in region.nodes for i in node.inputs if i.kind == "const")
@@ -169,6 +172,7 @@ class Evaluator:
         self.values: dict[Node, Parts] = {}
         self.functions: dict[tuple[str, str], None] = {}
         self.sizes: list[int] = []
+        self.fenced: dict[tuple[Node, DType], Parts] = {}
 
     def evaluate_all(self, nodes: Iterable[Node]) -> None:
         for node in nodes:
@@ -180,10 +184,38 @@ class Evaluator:
         if name in vecmath.TABLE and name not in lowering.RULES:
             self.functions[name, register_type(loops[0])] = None
         values = tuple(self.values[i] for i in node.inputs)
+        if name in CHOOSING:
+            fenced = [self.fenced.get(pair) for pair in zip(node.inputs, loops, strict=True)]
+            values = tuple(f or v for f, v in zip(fenced, values, strict=True))
+            operands = tuple(t if f else o for f, t, o in zip(fenced, loops, operands, strict=True))
         return evaluate(self.e, name, operands, node.dtype, loops, values)
 
     def literals(self, region: Region) -> list[str]:
         """The constants that a region reads; lines to begin with, that load those of sizes."""
+        return [*self.load_sizes(region), *self.fence(region)]
+
+    def fence(self, region: Region) -> list[str]:
+        """Floating-point constants among which nodes choose, hidden from LLVM.
+
+        It takes ``max(max(x, c), c)`` for ``max(x, c)``, each a comparison and a choice, whichever way
+        the two treat NaN (LLVM 22, instcombine). It knows so only of literals.
+        """
+        e = Emitter("fenced")
+        for node in region.nodes:
+            if node.op.name not in CHOOSING:
+                continue
+            loops = loop_dtypes(node.op.name, tuple(i.dtype for i in node.inputs), node.dtype)
+            for operand, loop in zip(node.inputs, loops, strict=True):
+                if operand.kind == "const" and operand.params != SIZE and loop.kind in "fc":
+                    with np.errstate(all="ignore"):
+                        value = operand.data.astype(loop)[()]
+                    parts = literal(e, value, loop)
+                    self.fenced.setdefault((operand, loop), tuple(map(e.fence, parts)))
+        self.e.declared.update(e.declared)
+        return e.lines
+
+    def load_sizes(self, region: Region) -> list[str]:
+        """Constants of a region as literals, and lines that load those which follow from sizes."""
         loads = []
         for node in constants(region):
             if node.params != SIZE:

@@ -191,6 +191,14 @@ class Emitter:
         (kind,) = {a.type for a in arguments}
         return self.intrinsic(f"{name}.{'f64' if kind == 'double' else 'f32'}", kind, *arguments)
 
+    def extreme(self, order: str, a: Value, b: Value) -> Value:
+        """Maximum ("gt") or minimum ("lt") of IEEE 754-2019: NaN wins, and 0.0 is above -0.0."""
+        return self._of_one_type("maximum" if order == "gt" else "minimum", a, b)
+
+    def fence(self, x: Value) -> Value:
+        """``x``, of which LLVM knows nothing any more; no instruction."""
+        return self._of_one_type("arithmetic.fence", x)
+
     def fneg(self, x: Value) -> Value:
         return self.define(x.type, f"fneg {x.type} {x.name}")
 
