@@ -149,10 +149,11 @@ def _with_axes(operand: Node, axes: Params, rank: int) -> Node | None:
     """``operand`` with the squeezed ``axes`` put back at no cost, or None."""
     if not operand.shape and operand.kind == "const":
         return operand
+    if len(operand.shape) != rank:
+        return None  # the axes would be others, counted from the last
     if operand.op.name == "squeeze":
         return operand.inputs[0] if operand.params == axes else None
-    leaf = operand.kind == "input" and len(operand.shape) == rank
-    return apply_view("expand", axes, operand) if leaf else None
+    return apply_view("expand", axes, operand) if operand.kind == "input" else None
 
 
 def _drop_squeeze(node: Node) -> Node | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fusegraph.graph import Node, Shape, make
+from fusegraph.graph import GraphError, Node, Shape, make
 from fusegraph.ops import OPS
 
 Params = tuple[Any, ...]
@@ -24,7 +24,13 @@ Order = tuple[int, ...] | None
 
 
 def view_shape(name: str, params: Params, shape: Shape) -> Shape:
-    """Shape of ``shape`` seen through a view."""
+    """Shape of ``shape`` seen through a view.
+
+    Raises
+    ------
+    GraphError
+        A squeezed axis is none of one element.
+    """
     if name == "permute":
         return tuple(shape[a] for a in params)
     if name in ("reshape", "broadcast"):
@@ -33,6 +39,8 @@ def view_shape(name: str, params: Params, shape: Shape) -> Shape:
         rest = iter(shape)
         return tuple(1 if a in params else next(rest) for a in range(len(shape) + len(params)))
     if name == "squeeze":
+        if any(shape[a] != 1 for a in params):
+            raise GraphError(f"axes {params} of {list(shape)} are not of one element each")
         return tuple(n for a, n in enumerate(shape) if a not in params)
     kept = ((key, n) for key, n in zip(params, shape, strict=True) if not isinstance(key, int))
     return tuple(len(range(*slice(*key).indices(n))) for key, n in kept)

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 import fusegraph as fg
-from fusegraph.graph import topological
+from fusegraph.graph import GraphError, topological
 from fusegraph.ops import REDUCTIONS
 from fusegraph.reference import evaluate
 from fusegraph.rewrite import MAX_WRITTEN_OUT, rewrite
 from fusegraph.rules import RULES
+from fusegraph.views import view_shape
 
 SPECIAL = np.array([0.0, -0.0, 1.5, -2.5, np.inf, -np.inf, np.nan, 5e-324, 1e308])
 COMPLEX = np.array([complex(a, b) for a in SPECIAL[:7] for b in SPECIAL[:7]])
@@ -64,7 +65,8 @@ QUIET = {
     "integer-power": (I**5, I**0, F**2.5, I**2.0),
     "small-power": (F**5, F**2.5, F**-3, C**3, F ** np.float32(3.5)),
     "drop-squeeze": (F2.sum(axis=1) * 2.0, F2.squeeze() + F2, F - F2.sum()),
-    "lift-squeeze": (F2 - F2.max(axis=0), F2.squeeze() * 2, F2.sum(-1) + F2.sum(-2)[:2]),
+    "lift-squeeze": (F2 - F2.max(axis=0), F2.squeeze() * 2, F2.sum(-1) + F2.sum(-2)[:2],
+                     fg.asarray(np.ones((5, 2))) - F2.sum(-1)),
 }  # fmt: skip
 
 
@@ -335,3 +337,25 @@ def test_the_division_stays_where_bits_are_promised_or_the_weights_are_a_result(
     weights = fg.softmax(x)
     result = rewrite([(weights @ v).node, weights.node], ulp=True)
     assert "divide-after-product" not in {f.rule for f in result.fired}
+
+
+@pytest.mark.parametrize("axis", [0, 1, (0, 2)])
+@pytest.mark.parametrize("reduced", [(3, 4, 3), (3, 3, 3), (1, 3, 4), (3, 1, 3)])
+def test_a_leaf_beside_a_reduction_with_fewer_axes(reduced, axis):
+    """Axes are counted from the last: those of the reduction's operand are not those of the result."""
+    x, tried = np.random.default_rng(2).random(reduced), 0
+    for other in ((3,), (4,), (3, 3), (4, 3), (3, 4), (7, 3), (2, 3, 3), (2, 4, 3)):
+        y = np.random.default_rng(3).random(other)
+        try:
+            expected = y - x.sum(axis=axis)
+        except ValueError:
+            continue
+        tried += 1
+        lazy = fg.asarray(y) - fg.asarray(x).sum(axis=axis)
+        np.testing.assert_allclose(lazy.compute(), expected, rtol=1e-12, strict=True)
+    assert tried > 1
+
+
+def test_a_squeeze_of_several_elements_is_found():
+    with pytest.raises(GraphError, match="not of one element"):
+        view_shape("squeeze", (1,), (3, 3))
