@@ -270,7 +270,7 @@ def _kernel_runner(kernel: Kernel, step: Step) -> Runner:
             target = targets.get(slot)
             values[slot] = allocate(kernel, node) if target is None else target
             results.append(values[slot])
-        if results[0].size:
+        if any(result.size for result in results):
             schedule([values[slot] for slot in step.inputs], results)
 
     return run

@@ -244,7 +244,7 @@ class LlvmBody:
     def run_block(self, file: list[Array]) -> None:
         """Evaluate one block whose operands and outputs stand in ``file``."""
         flat = self.flat or self.load()
-        if flat(self.plan, id(file)):
+        if flat(self.plan, id(file)) and file[self.first_output].size:
             call_on(_strided(), self.layout_of(file), file)
 
     def share_blocks(self, file: list[Array], block: int, threads: int, streams: bool) -> bool:
