@@ -44,7 +44,7 @@ def _single_call(name: str, unit: Unit, first_touch: int, setting: Setting) -> K
         reread, scratch = product.bytes_reread, product.scratch_bytes
     else:
         engine, schedule, choice = "numpy", "whole", f"{node.op.name} is one call of NumPy"
-        body = library_call(node)
+        body = library_call(node, setting.orders)
         compute = node_seconds(node, machine)
         scratch = library_scratch(node, setting.orders)
     cost = kernel_cost(region.nodes, region.inputs, region.outputs, reread, first_touch)

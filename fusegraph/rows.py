@@ -217,6 +217,14 @@ class _RowPass:
                 if self.bits
                 else f"matmul of {node.dtype} is a kernel of its own",
             )
+        elif self.bits and not all(
+            map(self.is_row_major, (*unit.region.outputs, *node.inputs[:1]))
+        ):
+            group.rows = None
+            group.refusal = (
+                Reason.KIND,
+                f"{node.op.name} does not lie in C order, as panels do: NumPy's sums follow the memory",
+            )
         elif node.params == ALONE:
             group.rows = None
             group.refusal = (Reason.FUSION_OFF, "fusion is off for this operation")
@@ -354,7 +362,11 @@ class _RowPass:
     def in_row_order(self, group: _Group) -> bool:
         """Do the operands of a group lie in C order, as far as they are dense?"""
         operands = {i for n in group.nodes for i in n.inputs if i not in group.nodes}
-        return all(self.orders[i] in (None, tuple(range(len(i.shape)))) for i in operands)
+        return all(self.orders[i] is None or self.is_row_major(i) for i in operands)
+
+    def is_row_major(self, value: Node) -> bool:
+        """Does a value lie in C order?"""
+        return self.orders[value] == tuple(range(len(value.shape)))
 
     def bytes_moved(self, nodes: set[Node]) -> int:
         """Bytes that cross memory when ``nodes`` are one kernel."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
 import fusegraph as fg
+from fusegraph.engines import ELEMENTWISE_ENGINES
 from fusegraph.ops import DTYPES, REDUCTIONS
 
 pytestmark = pytest.mark.usefixtures("on_numpy")
@@ -244,3 +247,49 @@ def test_norms(axis):
         x / np.sqrt((x * x).mean(axis=axis, keepdims=True) + 1e-5) * w,
         rtol=2e-6,
     )
+
+
+LAYOUTS = {
+    "C": np.ascontiguousarray,
+    "Fortran": np.asfortranarray,
+    "middle first": lambda x: np.ascontiguousarray(x.transpose(1, 0, 2)).transpose(1, 0, 2),
+}
+SUMS = {
+    "sum of": lambda xp, x, axis: xp.sum(x, axis=axis),
+    "sum of a product": lambda xp, x, axis: xp.sum(x * 2.5, axis=axis),
+    "mean of a sum": lambda xp, x, axis: xp.mean(x + 1.5, axis=axis),
+    "std": lambda xp, x, axis: xp.std(x, axis=axis),
+    "normalised": lambda xp, x, axis: x / xp.sum(xp.abs(x), axis=axis, keepdims=True),
+}
+
+
+@pytest.mark.parametrize(
+    "changes", [{"engine": "numpy"}, {"exact": True}, {"fuse": False}], ids=str
+)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", SUMS)
+def test_sums_keep_numpys_order_in_every_dense_layout(name, layout, changes, assert_same):
+    """NumPy adds along the memory: C order is not the order of every sum."""
+    options = {"engine": "numpy", **changes}
+    for dtype, axis in itertools.product(("f4", "f8", "c8"), (0, 1, 2, (1, 2), (0, 2), None)):
+        x = LAYOUTS[layout](sample(np.dtype(dtype), (40, 31, 50)))
+        expected = SUMS[name](np, x, axis)
+        found = SUMS[name](fg, fg.asarray(x), axis).compute(**options)
+        assert_same(found, expected, f"{name} {layout} {dtype} {axis}")
+
+
+@pytest.mark.parametrize("engine_name", ["auto", *ELEMENTWISE_ENGINES])
+@pytest.mark.parametrize("shape", [(1,), (3,), (1, 4), (5, 4), (2, 1, 3)])
+def test_reductions_beside_values_of_no_elements(shape, engine_name):
+    """A kernel has work to do when any of its results has elements."""
+    array = np.arange(1.0, 1.0 + np.prod(shape)).reshape(shape)
+
+    def results(xp, x):
+        none = xp.max(x, axis=0, keepdims=True) + x[:0]
+        narrow = xp.sum(xp.exp(x[..., :0]), axis=-1, keepdims=True)
+        return none, xp.sum(none), xp.any(none), xp.sum(none, axis=0), narrow, x[..., :0] / narrow
+
+    expected = results(np, array)
+    found = fg.compute(*results(fg, fg.asarray(array)), engine=engine_name)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b, strict=True)
