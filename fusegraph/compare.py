@@ -118,7 +118,14 @@ def compare(tensor: Any, repeats: int = 7) -> Comparison:
     Comparison
         ``numpy eager``, ``unfused``, ``fused <engine>`` for each engine that runs at least one of the
         kernels, and ``auto``.
+
+    Raises
+    ------
+    ValueError
+        ``repeats`` is not positive.
     """
+    if repeats < 1:
+        raise ValueError(f"compare: repeats={repeats}: give a positive integer")
     node = tensor.node if isinstance(tensor, Tensor) else Tensor(tensor).node
     unfused = bind([node], current_options(engine="numpy", fuse=False))
     plans: dict[str, BoundPlan] = {"unfused": unfused}

@@ -39,13 +39,15 @@ def as_computed(node: Node) -> Array:
     return node.data if node.kind == "input" else np.array(node.data)
 
 
-def compute_into(node: Node, out: Any, options: Options) -> Array:
+def compute_into(node: Node, out: Any, options: Options, apart: bool = True) -> Array:
     """Run the plan of ``node`` into ``out``.
+
+    ``apart``: an input must not overlap ``out``; otherwise the result is copied there, as NumPy does.
 
     Raises
     ------
     ValueError
-        ``out`` has another shape, or overlaps an input.
+        ``out`` has another shape, or overlaps an input that it must not.
     TypeError
         ``out`` is no writable array of the right dtype.
     """
@@ -62,17 +64,17 @@ def compute_into(node: Node, out: Any, options: Options) -> Array:
             f".astype({str(out.dtype)!r}), or give an array of {node.dtype}"
         )
     bound = bind([node], options)
-    for array in bound.graph.arrays:
-        if np.may_share_memory(array, out):
-            raise ValueError(
-                f"out: it overlaps an input {array.dtype}{list(array.shape)}; compute into a fresh "
-                "array and copy"
-            )
+    over = next((a for a in bound.graph.arrays if np.may_share_memory(a, out)), None)
+    if over is not None and apart:
+        raise ValueError(
+            f"out: it overlaps an input {over.dtype}{list(over.shape)}; compute into a fresh array "
+            "and copy"
+        )
     result_node = bound.plan.outputs[0]
     kernel = next((k for k in bound.kernels if result_node in k.region.outputs), None)
     # A kernel writes memory in its own order; a view of an input is written by no kernel.
     direct = kernel is not None and array_order(out) == kernel.order and out.flags.aligned
-    (result,) = bound.run([out] if direct else [])
+    (result,) = bound.run([out] if direct and over is None else [])
     if result is not out:
         np.copyto(out, result)
     return out

@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from fusegraph.ops import ELEMENTWISE, OPS, Op
 from fusegraph.tensor import Tensor, apply, cast, elementwise
 
@@ -75,19 +77,34 @@ def as_truth(condition: Any) -> Tensor:
     return cast(as_tensor(condition), bool)
 
 
+def copied(x: Any) -> Tensor:
+    """``x`` as an operation, so that its value is never the array that was given."""
+    t = as_tensor(x)
+    return elementwise(OPS["astype"], t, dtype=t.dtype)
+
+
 def astype(x: Any, dtype: Any, copy: bool = True) -> Tensor:
-    """``x`` in another dtype, by NumPy's rules (``copy`` is accepted and has no effect)."""
-    return cast(as_tensor(x), dtype)
+    """``x`` in another dtype, by NumPy's rules; ``copy=False`` gives ``x`` itself where it has it."""
+    t = as_tensor(x)
+    result = cast(t, dtype)
+    return copied(t) if result is t and copy else result
 
 
 def clip(x: Any, min: Any = None, max: Any = None) -> Tensor:
-    """``x`` held between ``min`` and ``max``; None is no bound; NaN stays."""
-    result = as_tensor(x)
+    """``x`` held between ``min`` and ``max``; None is no bound; NaN stays.
+
+    A Python integer that bounds nothing of an integer dtype is no bound.
+    """
+    t = result = as_tensor(x)
+    if t.dtype.kind in "iu":
+        info = np.iinfo(t.dtype)
+        min = None if type(min) is int and min <= info.min else min
+        max = None if type(max) is int and max >= info.max else max
     if min is not None:
         result = elementwise(OPS["maximum"], result, min)
     if max is not None:
         result = elementwise(OPS["minimum"], result, max)
-    return result
+    return copied(t) if result is t else result
 
 
 def round(x: Any, decimals: int = 0) -> Tensor:
@@ -96,21 +113,23 @@ def round(x: Any, decimals: int = 0) -> Tensor:
     Raises
     ------
     TypeError
-        ``decimals`` is not 0 and ``x`` is complex, or negative and ``x`` holds integers.
+        ``decimals`` is not 0 and ``x`` is complex or bool.
     ValueError
         ``decimals`` is beyond what a power of ten in float64 can scale by.
     """
     t = as_tensor(x)
-    if t.dtype.kind in "biu" and decimals >= 0:
-        return t
-    if decimals and t.dtype.kind not in "f":
-        raise TypeError(f"round: decimals={decimals} needs a real float dtype, got {t.dtype}")
+    if t.dtype.kind in "iu" and decimals >= 0:
+        return copied(t)
+    if decimals and t.dtype.kind not in "fiu":
+        raise TypeError(f"round: decimals={decimals} needs a real number dtype, got {t.dtype}")
     if not decimals:
         return _call("rint", t)
     if abs(decimals) > MOST_DECIMALS:
         raise ValueError(f"round: decimals={decimals} is beyond +-{MOST_DECIMALS}")
     scale = 10.0 ** abs(decimals)
-    return _call("rint", t * scale) / scale if decimals > 0 else _call("rint", t / scale) * scale
+    if decimals > 0:
+        return _call("rint", t * scale) / scale
+    return cast(_call("rint", t / scale) * scale, t.dtype)
 
 
 def isclose(a: Any, b: Any, rtol: float = 1e-05, atol: float = 1e-08) -> Tensor:

@@ -29,7 +29,7 @@ Runner = Callable[[list[Array], Targets], None]
 class Program:
     """A plan that is ready to run, from any number of threads."""
 
-    __slots__ = ("_empty", "_inputs", "_outputs", "_steps", "_tiers", "plan")
+    __slots__ = ("_empty", "_inputs", "_outputs", "_repeated", "_steps", "_tiers", "plan")
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -37,6 +37,7 @@ class Program:
         for slot, data in plan.constants:
             self._empty[slot] = data
         self._outputs = plan.output_slots
+        self._repeated = plan.repeated_outputs
         self._inputs = plan.input_count
         self._steps = [(_runner(step), step.kernel, step.drop) for step in plan.steps]
         self._tiers = [r for r, _, _ in self._steps if isinstance(r, TieredRunner)]
@@ -77,7 +78,10 @@ class Program:
                 clock(kernel, time.perf_counter() - start)
             for slot in drop:
                 values[slot] = None
-        return [values[slot] for slot in self._outputs]
+        results = [values[slot] for slot in self._outputs]
+        for at in self._repeated:  # what is written to one result must not change another
+            results[at] = results[at].copy(order="K")
+        return results
 
     @property
     def tiers_reached(self) -> int:

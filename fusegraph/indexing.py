@@ -6,11 +6,19 @@ In: a key of ints, slices, ``...`` and ``None``, and a shape. Out: parameters of
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
 
 from fusegraph.graph import Shape
+
+
+def _whole(key: Any) -> Any:
+    """An index, or what stands for one: an array of one integer and no axes."""
+    if getattr(key, "shape", None) == () and key.dtype.kind in "iu":
+        return operator.index(key)
+    return key
 
 
 def index_params(key: Any, shape: Shape) -> tuple[tuple[int, ...], tuple[Any, ...]]:
@@ -23,7 +31,7 @@ def index_params(key: Any, shape: Shape) -> tuple[tuple[int, ...], tuple[Any, ..
     IndexError
         Too many indices, or one out of range.
     """
-    keys = list(key) if isinstance(key, tuple) else [key]
+    keys = [_whole(k) for k in (key if isinstance(key, tuple) else (key,))]
     for k in keys:
         if not (
             k is None or k is Ellipsis or isinstance(k, (int, np.integer, slice))

@@ -87,12 +87,27 @@ def jit(function: Callable[..., Any] | None = None, **changes: Any) -> Any:
     -------
     JitFunction
         Takes arrays, returns an array, or a tuple of arrays where the function returns several. It
-        keeps its plans for 128 sizes; the one unused for longest goes first. It raises TypeError
-        for an argument that is neither array nor hashable, and for a function that returns
-        anything but arrays.
+        keeps its plans for 128 sizes; the one unused for longest goes first. Given a Tensor it is
+        part of that tensor's expression, and returns a Tensor. It raises TypeError for an argument
+        that is neither array nor hashable, and for a function that returns anything but arrays.
+
+    Raises
+    ------
+    TypeError
+        ``function`` cannot be called.
+
+    Notes
+    -----
+    On a method the object is an argument like others, and so part of the signature by value. Its class
+    has to say what its value is (``__eq__`` and ``__hash__``, as a frozen dataclass has): attributes
+    that change unseen would leave the function with the plan of their old values.
     """
     if function is None:
-        return lambda f: JitFunction(f, changes)
+        return lambda f: jit(f, **changes)
+    if not callable(function):
+        raise TypeError(
+            f"jit: {type(function).__name__} cannot be called; give a function of arrays"
+        )
     return JitFunction(function, changes)
 
 
@@ -109,6 +124,19 @@ class JitFunction:
         self._hits = self._misses = self._traced = 0
         self._merged = (current_options(), current_options(**changes))
         self._direct: tuple[Options, tuple[Ready, ...]] = (self._merged[0], ())
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        """The function itself on its class; on an object, the method."""
+        if instance is None:
+            return self
+        kind: Any = type(instance)
+        if kind.__hash__ in (object.__hash__, None):
+            raise TypeError(
+                f"jit: {_name(self.function)} is a method of {kind.__name__}, whose attributes may "
+                "change without its hash; make the class a frozen dataclass, or pass to a function what "
+                "it reads"
+            )
+        return functools.partial(self, instance)
 
     def _options(self) -> Options:
         """The options in force with this function's own; merged once for each that are in force."""

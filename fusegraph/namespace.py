@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 
 from fusegraph import elementwise, shaping, statistics
-from fusegraph.ops import ELEMENTWISE, OPS, REDUCTIONS
+from fusegraph.ops import ELEMENTWISE, REDUCTIONS
 from fusegraph.options import current_options
 from fusegraph.tensor import ARRAY_FUNCTIONS, Tensor, compute_tensors, matmul
-from fusegraph.tensor import elementwise as row
 
 _HELPERS = {
     "as_tensor",
     "as_float",
     "as_truth",
+    "copied",
     "axis_number",
     "axis_numbers",
     "as_shape",
@@ -92,9 +92,13 @@ def _serve_numpy() -> None:
 
 
 def _copy(a: Any, order: str = "K", subok: bool = False) -> Tensor:
-    """``np.copy`` and the method (``order`` and ``subok`` have no effect): a cast to the same dtype."""
-    x = elementwise.as_tensor(a)
-    return row(OPS["astype"], x, dtype=x.dtype)
+    """``np.copy`` and the method (``order`` and ``subok`` have no effect)."""
+    return elementwise.copied(a)
+
+
+def _flatten(self: Tensor, order: str = "C") -> Tensor:
+    """A copy as one axis."""
+    return elementwise.copied(shaping.ravel(self, order))
 
 
 def _clip(
@@ -109,7 +113,7 @@ def _round(self: Tensor, ndigits: int | None = None) -> Tensor:
 
 
 Tensor.copy = _copy  # type: ignore[attr-defined]
-Tensor.flatten = shaping.ravel  # type: ignore[attr-defined]
+Tensor.flatten = _flatten  # type: ignore[attr-defined]
 Tensor.T = property(shaping.transpose)  # type: ignore[attr-defined]
 Tensor.__round__ = _round  # type: ignore[attr-defined]
 Tensor.mT = property(shaping.matrix_transpose)  # type: ignore[attr-defined]

@@ -55,7 +55,7 @@ class Buffer:
     held: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Plan:
     """What will run, and why.
 
@@ -89,6 +89,9 @@ class Plan:
     options: Options
     machine: Machine
 
+    def __repr__(self) -> str:
+        return f"<plan: {self.op_count} ops in {len(self.kernels)} kernels>"
+
     @property
     def outputs(self) -> tuple[Node, ...]:
         return self.rewritten.outputs
@@ -115,6 +118,11 @@ class Plan:
     @cached_property
     def output_slots(self) -> tuple[int, ...]:
         return tuple(self.slots[node] for node in self.outputs)
+
+    @cached_property
+    def repeated_outputs(self) -> tuple[int, ...]:
+        """Places of outputs that are the same computed value as one before them."""
+        return repeated(self.outputs)
 
     @cached_property
     def input_count(self) -> int:
@@ -178,6 +186,7 @@ def build_plan(outputs: Sequence[Node], options: Options, machine: Machine) -> P
     # A thread keeps its scratch from kernel to kernel.
     scratch = itertools.accumulate((most_scratch(k) for k in kernels), max)
     held = [b.held + kept for b, kept in zip(buffers, scratch, strict=True)]
+    copied = sum(rewritten.outputs[at].nbytes for at in repeated(rewritten.outputs))
     at = held.index(max(held)) if held else 0
     return Plan(
         graph=graph,
@@ -187,7 +196,7 @@ def build_plan(outputs: Sequence[Node], options: Options, machine: Machine) -> P
         steps=steps,
         slots=slots,
         names=names,
-        peak_bytes=(held[at] if held else 0) + OVERHEAD,
+        peak_bytes=(held[at] if held else 0) + copied + OVERHEAD,
         peak_kernel=kernels[at].name if kernels else "",
         options=options,
         machine=machine,
@@ -248,6 +257,14 @@ def store_in_order(
 def copy_of(node: Node) -> Node:
     """``node`` stored in C order."""
     return make(OPS["astype"], (node,), COPY, node.shape, node.dtype)
+
+
+def repeated(outputs: Sequence[Node]) -> tuple[int, ...]:
+    """Places of outputs that are the same computed value as one before them: each is an array."""
+    first = {node: at for at, node in reversed(list(enumerate(outputs)))}
+    return tuple(
+        at for at, node in enumerate(outputs) if first[node] < at and base(node).kind != "input"
+    )
 
 
 # --- buffers and slots ----------------------------------------------------------------------------

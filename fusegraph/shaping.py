@@ -105,7 +105,7 @@ def reshape(x: Any, *sizes: Any, shape: Any = None, order: str = "C", copy: Any 
 
 
 def ravel(x: Any, order: str = "C") -> Tensor:
-    """``x`` as one axis, in row-major order; the method ``flatten`` is the same."""
+    """``x`` as one axis, in row-major order; the method ``flatten`` copies besides."""
     return reshape(x, -1, order=order)
 
 

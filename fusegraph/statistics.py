@@ -50,7 +50,7 @@ def reduce(
         The reduced axes are empty and the row has no identity.
     """
     x = as_tensor(x)
-    axes = _axes(caller or name, x, axis)
+    axes = _axes(caller or name, x, axis if caller else _of_ufunc(x, axis))
     if not (keepdims is None or isinstance(keepdims, (int, np.bool_))):  # NumPy's third is ``out``
         raise TypeError(
             f"{caller or name}: keepdims is of type {type(keepdims).__name__}; give True or False"
@@ -113,6 +113,7 @@ def argmin(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
 
 def _arg_reduce(name: str, x: Any, axis: Any, keepdims: bool) -> Tensor:
     x = as_tensor(x)
+    axis = _of_ufunc(x, axis)
     single = None if axis is None else axis_number(name, axis, x)
     found = reduce(name, x, axis, keepdims)
     params = (("axis", single), ("keepdims", bool(keepdims)))
@@ -121,6 +122,11 @@ def _arg_reduce(name: str, x: Any, axis: Any, keepdims: bool) -> Tensor:
 
 
 # --- mean, variance: NumPy's steps ----------------------------------------------------------------
+
+
+def _of_ufunc(x: Tensor, axis: Any) -> Any:
+    """``axis`` as NumPy's ufuncs take it, and its mean does not: a 0-d array has 0 and -1 too."""
+    return None if not x.ndim and isinstance(axis, int) and axis in (0, -1) else axis
 
 
 def _axes(name: str, x: Tensor, axis: Any) -> tuple[int, ...]:

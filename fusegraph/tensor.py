@@ -171,6 +171,10 @@ class Tensor:
 
     # --- indexing ---------------------------------------------------------------------------------
 
+    def __contains__(self, value: Any) -> bool:
+        """Is any element equal to ``value``? It is computed."""
+        return bool(np.any((self == value).compute()))
+
     def __getitem__(self, key: Any) -> Tensor:
         expanded, kept = index_params(key, self.shape)
         node = apply_view("slice", kept, self.node)
@@ -186,6 +190,8 @@ class Tensor:
             return
         expanded, kept = index_params(key, self.shape)
         target = self[key]
+        while target.ndim and part.ndim > target.ndim and part.shape[0] == 1:
+            part = part[0]  # NumPy drops leading axes of one element
         try:
             fits = np.broadcast_shapes(part.shape, target.shape) == target.shape
         except ValueError:
@@ -426,9 +432,8 @@ def power(x: Any, exponent: Any) -> Tensor:
     """``x ** exponent``: NumPy's operator, which squares, inverts and roots without ``pow``."""
     if type(exponent) in (int, float) and isinstance(x, Tensor):
         shortcut = {2: "square", -1: "reciprocal", 0.5: "sqrt"}.get(exponent)
-        if shortcut is not None and (
-            x.dtype.kind in "fc" or (x.dtype.kind == "b" and exponent == 2)
-        ):
+        of_bool = x.dtype.kind == "b" and type(exponent) is int and exponent == 2
+        if shortcut is not None and (x.dtype.kind in "fc" or of_bool):
             return elementwise(OPS[shortcut], x)
     return elementwise(OPS["pow"], x, exponent)
 
@@ -502,7 +507,7 @@ def _store(result: Tensor, out: Any) -> Any:
         raise TypeError(
             f"out: dtype {out.dtype} cannot hold {result.dtype}; give an array of {result.dtype}"
         )
-    return compute_into(cast(result, out.dtype).node, out, current_options())
+    return compute_into(cast(result, out.dtype).node, out, current_options(), apart=False)
 
 
 def _served(

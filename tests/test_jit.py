@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -316,3 +318,36 @@ def test_a_file_in_another_order_has_a_plan_of_its_own(tmp_path, assert_same):
 def test_arrays_of_dtypes_that_are_not_held_are_named(array):
     with pytest.raises(TypeError, match=r"dtype .* is not supported; cast to one of"):
         fg.jit(lambda x: x + 1)(array)
+
+
+def test_a_method_of_an_object_with_a_value(assert_same):
+    @dataclasses.dataclass(frozen=True)
+    class Scaled:
+        factor: float
+
+        @fg.jit
+        def times(self, a):
+            return a * self.factor
+
+    x = np.arange(4.0)
+    for factor in (2.0, 3.0, 2.0):
+        assert_same(Scaled(factor).times(x), x * factor)
+    assert Scaled.times.cache_info().traces == 2
+
+
+def test_a_method_of_an_object_whose_attributes_may_change_is_refused():
+    class Scaled:
+        factor = 2.0
+
+        @fg.jit
+        def times(self, a):
+            return a * self.factor
+
+    with pytest.raises(TypeError, match=r"times is a method of Scaled.*frozen dataclass"):
+        Scaled().times(np.arange(4.0))
+
+
+def test_what_cannot_be_called_is_refused():
+    for decorate in (fg.jit, fg.jit(engine="numpy")):
+        with pytest.raises(TypeError, match="jit: int cannot be called"):
+            decorate(3)

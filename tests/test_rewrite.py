@@ -103,9 +103,11 @@ def test_rule_fires(name, at, assert_same, assert_close):
     assert_close(after, before, 2 if name == "small-power" else 0, name)
 
 
-def test_a_cast_to_the_same_dtype_is_not_even_built():
-    """The rule behind it serves what rewriting itself uncovers."""
-    assert F.astype("f8") is F
+def test_a_cast_to_the_same_dtype_is_a_copy_that_a_chain_does_not_make():
+    assert F.astype("f8", copy=False) is F
+    assert F.astype("f8").plan().plan.op_count == 1
+    (kernel,) = (F.astype("f8") + 1).plan().kernels
+    assert kernel.ops == ("add",)
 
 
 @pytest.mark.parametrize(("name", "at"), examples(QUIET))

@@ -542,9 +542,27 @@ def test_out_that_overlaps_an_input_is_an_error():
     for out, source in ((x, x), (x[1:], x[:-1]), (x[::-1], x)):
         with pytest.raises(ValueError, match=r"^out: it overlaps an input"):
             (fg.asarray(source) + 1).compute(out=out)
-        with pytest.raises(ValueError, match=r"^out: it overlaps an input"):
-            np.add(fg.asarray(source), 1, out=out)
     np.testing.assert_array_equal(x, np.arange(10.0))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("shift", [0, 1])
+def test_out_of_a_ufunc_may_overlap_an_input_as_in_numpy(shift, reverse):
+    x, expected = np.arange(100_000.0), np.arange(100_000.0)
+    out, wanted = (a[::-1] if reverse else a for a in (x[shift:], expected[shift:]))
+    np.add(expected[: 100_000 - shift], 1, out=wanted)
+    assert np.add(fg.asarray(x[: 100_000 - shift]), 1, out=out) is out
+    np.testing.assert_array_equal(x, expected)
+
+
+def test_an_array_in_place_with_a_tensor():
+    x = np.arange(5.0)
+    kept = x
+    x += fg.asarray(np.ones(5)) * 2
+    assert x is kept
+    np.testing.assert_array_equal(x, np.arange(5.0) + 2)
+    x *= fg.asarray(x)
+    np.testing.assert_array_equal(kept, (np.arange(5.0) + 2) ** 2)
 
 
 def test_out_of_ufunc_with_wrong_dtype_or_shape():
@@ -654,3 +672,116 @@ def test_long_chains_do_not_recurse(assert_same):
         t = t + 1
     assert_same(lazy(t), np.full(3, 20_000.0))
     del t
+
+
+# --- results are arrays of their own --------------------------------------------------------------
+
+SAME_VALUES = {
+    "astype": lambda xp, x: x.astype(x.dtype),
+    "flatten": lambda xp, x: x.flatten(),
+    "copy": lambda xp, x: x.copy(),
+    "clip": lambda xp, x: xp.clip(x, None, None),
+    "round": lambda xp, x: xp.round(x),
+    "times one": lambda xp, x: x * 1,
+}
+
+
+@pytest.mark.parametrize("name", SAME_VALUES)
+def test_what_is_computed_is_not_the_array_that_was_given(name, assert_same):
+    f = SAME_VALUES[name]
+    for x in (np.arange(4), np.arange(4.0) + 0.0):
+        if name == "clip" and x.dtype.kind == "f":
+            continue
+        for result in (f(np, fg.asarray(x)).compute(), fg.jit(lambda t: f(fg, t))(x)):
+            assert_same(result, f(np, x))
+            result[...] = 9
+            np.testing.assert_array_equal(x, np.arange(4))
+    x = np.arange(4.0)
+    assert fg.asarray(x).astype(x.dtype, copy=False).compute() is x
+
+
+def test_one_value_returned_twice_is_two_arrays():
+    x = np.arange(4.0)
+    for results in (
+        fg.jit(lambda t: (t + 1, t + 1, (t + 1) * 1))(x),
+        fg.compute(fg.asarray(x) + 1, (fg.asarray(x) + 1) * 1),
+    ):
+        first, *others = results
+        first += 10
+        for other in others:
+            np.testing.assert_array_equal(other, x + 1)
+    plan = fg.jit(lambda t: (t + 1, t + 1)).plan(x)
+    assert plan.peak_bytes - fg.jit(lambda t: t + 1).plan(x).peak_bytes == x.nbytes
+
+
+# --- NumPy's finer points -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dtype", "low", "high"),
+    [("u1", -1, 2), ("u1", 0, 300), ("i1", -1000, 300), ("i8", -(2**70), 3)],
+)
+def test_clip_by_integers_beyond_the_dtype(dtype, low, high, assert_same):
+    x = np.arange(5, dtype=dtype)
+    assert_same(np.clip(fg.asarray(x), low, high).compute(), np.clip(x, low, high))
+
+
+def test_clip_refuses_integers_that_the_dtype_cannot_reach():
+    for bounds in ((300, None), (None, -1)):
+        with pytest.raises(OverflowError, match="does not fit uint8"):
+            fg.clip(fg.asarray(np.arange(5, dtype="u1")), *bounds)
+
+
+@pytest.mark.parametrize("decimals", [-2, -1, 0, 1])
+@pytest.mark.parametrize("dtype", ["i1", "i4", "u8"])
+def test_round_of_integers(dtype, decimals, assert_same):
+    x = np.array([1, 0, 55, 99]).astype(dtype)
+    assert_same(np.round(fg.asarray(x), decimals).compute(), np.round(x, decimals))
+
+
+def test_round_of_bools_is_float16(assert_same):
+    x = np.array([True, False])
+    assert_same(fg.round(fg.asarray(x)).compute(), np.round(x))
+    with pytest.raises(TypeError, match="decimals=1"):
+        fg.round(fg.asarray(x), 1)
+
+
+def test_powers_of_bools_have_numpys_dtype():
+    x = np.array([True, False])
+    for exponent in (2, 2.0, 3, 0.5):
+        assert (fg.asarray(x) ** exponent).dtype == (x**exponent).dtype, exponent
+
+
+@pytest.mark.parametrize("axis", [0, -1])
+@pytest.mark.parametrize("name", ["sum", "prod", "max", "min", "any", "all", "argmax", "argmin"])
+def test_a_0d_array_has_axis_0_in_a_ufunc(name, axis, assert_same):
+    x = np.array(3.0)
+    assert_same(
+        getattr(fg, name)(fg.asarray(x), axis=axis).compute(), getattr(np, name)(x, axis=axis)
+    )
+
+
+@pytest.mark.parametrize("name", ["mean", "std"])
+def test_a_0d_array_has_no_axis_in_a_mean(name):
+    for function in (getattr(np, name), getattr(fg, name)):
+        with pytest.raises(np.exceptions.AxisError):
+            function(fg.asarray(np.array(3.0)), axis=0)
+
+
+def test_values_are_assigned_without_their_leading_axes(assert_same):
+    expected, t = np.zeros((3, 4)), fg.asarray(np.zeros((3, 4)))
+    for key, shape in ((slice(None), (1, 3, 4)), (0, (1, 4)), ((slice(None), 1), (1, 1, 3))):
+        values = np.arange(float(np.prod(shape))).reshape(shape)
+        expected[key] = values
+        t[key] = values
+        assert_same(t.compute(), expected)
+
+
+def test_in_and_indices_of_no_axes(assert_same):
+    x = np.arange(6.0).reshape(2, 3)
+    t = fg.asarray(x)
+    assert 3 in t
+    assert 9 not in t
+    for index in (np.array(1), np.int8(1), fg.asarray(np.array(1))):
+        assert_same(t[index].compute(), x[1])
+    assert_same(t[np.array(1), np.array(-1)].compute(), np.asarray(x[1, -1]))
