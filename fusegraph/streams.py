@@ -78,11 +78,49 @@ def bandwidths(l1: int, l2: int, l3: int, cores: int) -> dict[str, float]:
         BLAS_THREADS.leave(1)
 
 
-def _bandwidths(l1: int, l2: int, l3: int, cores: int) -> dict[str, float]:
+class SharedCopies:
+    """Copies in L3 and in memory, to be timed again and again: others use both, more or less.
+
+    Parameters
+    ----------
+    l3 : int
+        Bytes of L3.
+    cores : int
+    """
+
+    def __init__(self, l3: int, cores: int) -> None:
+        self.levels = _shared_levels(l3)
+        self.cores = cores
+        self.room = _room(self.levels["memory"])
+
+    def bandwidths(self) -> dict[str, float]:
+        """Bytes per second now, of one run each, by the names of :func:`bandwidths`."""
+        BLAS_THREADS.enter(1)
+        try:
+            return {
+                f"copy {level} {name}": _bandwidth("copy", nbytes, threads, self.room, 1)
+                for level, nbytes in self.levels.items()
+                for name, threads in (("one", 1), ("all", self.cores))
+            }
+        finally:
+            BLAS_THREADS.leave(1)
+
+
+def _shared_levels(l3: int) -> dict[str, int]:
+    """Bytes of the arrays of each level that cores share."""
     memory = min(8 * l3, NEVER_CACHED)
-    levels = {"L1": l1 // 2, "L2": l2 // 2, "L3": min(l3 // 2, memory // 8), "memory": memory}
+    return {"L3": min(l3 // 2, memory // 8), "memory": memory}
+
+
+def _room(memory: int) -> Array:
+    """Memory of which each stream's arrays take a part; written, so that it is mapped."""
+    return np.ones(max(memory // 4, 4096), np.float32)
+
+
+def _bandwidths(l1: int, l2: int, l3: int, cores: int) -> dict[str, float]:
+    levels = {"L1": l1 // 2, "L2": l2 // 2, **_shared_levels(l3)}
     found = {}
-    room = np.ones(max(memory // 4, 4096), np.float32)  # of which each stream's arrays take a part
+    room = _room(levels["memory"])
     for stream in STREAMS:
         for level, nbytes in levels.items():
             shared = cores > 1 and level in SHARED
@@ -93,7 +131,9 @@ def _bandwidths(l1: int, l2: int, l3: int, cores: int) -> dict[str, float]:
     return found
 
 
-def _bandwidth(stream: str, nbytes: int, threads: int, room: Array) -> float:
+def _bandwidth(
+    stream: str, nbytes: int, threads: int, room: Array, runs: int = SHARED_RUNS
+) -> float:
     """Bytes per second of all threads, each on arrays of its own; together they take ``nbytes``."""
     count = STREAMS[stream]
     elements = max(16, nbytes // (4 * count * threads))
@@ -106,7 +146,7 @@ def _bandwidth(stream: str, nbytes: int, threads: int, room: Array) -> float:
     def make_task() -> Callable[[int], None]:
         return lambda at: _pass(stream, arrays[at], passes)
 
-    seconds = median_seconds(lambda: run_tasks(make_task, threads, threads), SHARED_RUNS)
+    seconds = median_seconds(lambda: run_tasks(make_task, threads, threads), runs)
     return 4 * count * elements * threads * passes / seconds
 
 

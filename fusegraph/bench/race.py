@@ -62,7 +62,7 @@ class Process:
             self._answers.put(line)
         self._answers.put("")
 
-    def ask(self, **request: str) -> Answer:
+    def ask(self, **request: Any) -> Answer:
         """Send a request and wait for the answer."""
         assert self._process.stdin is not None
         try:
@@ -146,17 +146,20 @@ class Race:
                 answers[way], owner[way] = answer, name
         taken: dict[str, list[float]] = {way: [] for way, a in answers.items() if "reason" not in a}
         order = list(taken)
+        streams: list[dict[str, float]] = []
         for turn in range(self.repeats):
+            streams += self._asked(answers, do="surroundings").values()
             shift = turn % max(1, len(order))
             for way in order[shift:] + order[:shift]:
                 self._time(way, owner[way], answers, taken)
+        beside = self._predicted(answers, streams)
         for name in list(self._processes):
             try:
                 self._processes[name].ask(do="end")
             except LostError as lost:
                 self._lose(name, str(lost))
         self._revive()
-        return result_of(row, answers, taken)
+        return result_of(row, answers, taken, beside)
 
     def _started(self, name: str, row: Row) -> dict[str, Answer]:
         """Each way's first call in one library."""
@@ -176,6 +179,25 @@ class Race:
         except LostError as lost:
             answers.update(self._lose(name, str(lost)))
 
+    def _asked(self, answers: dict[str, Answer], **request: Any) -> Answer:
+        """What fusegraph answers; nothing where it does not run."""
+        if AUTO not in self._processes or "reason" in answers[AUTO]:
+            return {}
+        try:
+            return self._processes[AUTO].ask(**request)
+        except LostError as lost:
+            answers.update(self._lose(AUTO, str(lost)))
+            return {}
+
+    def _predicted(
+        self, answers: dict[str, Answer], streams: Sequence[dict[str, float]]
+    ) -> float | None:
+        """What fusegraph predicts with the medians of ``streams``."""
+        if not streams:
+            return None
+        medians = {key: statistics.median(one[key] for one in streams) for key in streams[0]}
+        return self._asked(answers, do="predict", streams=medians).get("predicted")
+
     def _lose(self, name: str, reason: str) -> dict[str, Answer]:
         """End a library's process; its ways have no result in this row."""
         self._processes.pop(name).close()
@@ -188,7 +210,12 @@ class Race:
                 self._begin(name)
 
 
-def result_of(row: Row, answers: dict[str, Answer], taken: dict[str, list[float]]) -> RowResult:
+def result_of(
+    row: Row,
+    answers: dict[str, Answer],
+    taken: dict[str, list[float]],
+    predicted_beside: float | None = None,
+) -> RowResult:
     """The record of a row."""
     ways = []
     facts: Answer = {}
@@ -216,6 +243,7 @@ def result_of(row: Row, answers: dict[str, Answer], taken: dict[str, list[float]
         bytes_moved=facts.get("bytes_moved", 0),
         kernels=tuple(Choice(**kernel) for kernel in facts.get("kernels", ())),
         ways=tuple(ways),
+        predicted_beside=predicted_beside,
     )
 
 

@@ -13,10 +13,10 @@ from fusegraph.report.units import bytes_text, seconds_text
 
 COLUMNS = (
     "row", "fusegraph", "best peer", "", "ratio", "NumPy", "copy", "first call", "NumPy's",
-    "predicted", "error", "engine",
+    "predicted", "error", "beside", "engine",
 )  # fmt: skip
 BUSY = 0.5  # running processes beside the bench that make its times doubtful
-LEFT = (0, 3, 11)  # columns of text
+LEFT = (0, 3, 12)  # columns of text
 
 
 def suite_table(rows: Sequence[Row], tablefmt: str = "plain") -> str:
@@ -60,7 +60,8 @@ def _cells(row: RowResult) -> tuple[str, ...]:
         _time(auto.first),
         _time(row.way("numpy").first),
         _time(row.predicted),
-        "" if row.prediction_error is None else f"{row.prediction_error:+.0%}",
+        _share(row.prediction_error),
+        _share(row.error_beside),
         "; ".join(map(choice_text, row.kernels)),
     )
 
@@ -85,6 +86,10 @@ def ways_table(
 
 def _time(seconds: float | None) -> str:
     return "" if seconds is None else seconds_text(seconds)
+
+
+def _share(error: float | None) -> str:
+    return "" if error is None else f"{error:+.0%}"
 
 
 def _times(ratio: float | None) -> str:

@@ -6,6 +6,8 @@ anything that a library prints goes to stderr.
 * ``{"do": "start", "row": name}`` makes the row's arrays, runs every way once, checks the results
   against NumPy and warms up.
 * ``{"do": "time", "way": name}`` takes a batch of calls, and rests until the process is quiet.
+* ``{"do": "surroundings"}`` measures what the machine shares with whatever else it runs.
+* ``{"do": "predict", "streams": {...}}`` predicts the row with such bandwidths.
 * ``{"do": "end"}`` drops the row.
 
 A time is that from the call to the result that is ready. Dropping a result is no part of it.
@@ -39,6 +41,7 @@ class Worker:
 
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
+        self.row: Row | None = None
         self.arrays: list[Any] = []
         self.calls: dict[str, Call] = {}
         self.least: dict[str, float] = {}  # seconds of a warm call
@@ -46,6 +49,7 @@ class Worker:
     def start(self, row: Row) -> dict[str, Any]:
         """First calls, checks and facts of every way."""
         arrays = row.arrays()
+        self.row = row
         try:
             self.arrays = self.runner.own(row, arrays)
         except Exception as error:  # whatever a library raises is what the table shows
@@ -113,17 +117,35 @@ class Worker:
         rest()
         return {"seconds": taken}
 
+    def surroundings(self) -> dict[str, Any]:
+        """Bandwidths as they are now; then a rest."""
+        streams = self.runner.surroundings()
+        rest()
+        return {"streams": streams}
+
+    def predict(self, streams: dict[str, float]) -> dict[str, Any]:
+        """What the library predicts of the row with these bandwidths."""
+        assert self.row is not None
+        return {"predicted": self.runner.predict(self.row, self.arrays, streams)}
+
     def end(self) -> dict[str, Any]:
         """Drop the row's arrays and functions."""
-        self.arrays, self.calls, self.least = [], {}, {}
+        self.row, self.arrays, self.calls, self.least = None, [], {}, {}
         self.runner.forget()
         return {}
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """What one request gives."""
-        if request["do"] == "start":
-            return self.start(find_row(request["row"]))
-        return self.time(request["way"]) if request["do"] == "time" else self.end()
+        match request["do"]:
+            case "start":
+                return self.start(find_row(request["row"]))
+            case "time":
+                return self.time(request["way"])
+            case "surroundings":
+                return self.surroundings()
+            case "predict":
+                return self.predict(request["streams"])
+        return self.end()
 
 
 def _seconds(call: Call, arrays: Sequence[Any]) -> float:

@@ -56,5 +56,13 @@ class Runner:
         """What the library can tell of a way after ``calls`` calls: predictions, choices."""
         return {}
 
+    def surroundings(self) -> dict[str, float]:
+        """Bandwidth of what this machine shares with whatever else it runs, as it is now."""
+        return {}
+
+    def predict(self, row: Row, arrays: Sequence[Any], streams: dict[str, float]) -> float | None:
+        """Seconds of a settled call, were bandwidths those of ``streams``; None: it predicts nothing."""
+        return None
+
     def forget(self) -> None:
         """Drop what a row left behind, before the next one."""

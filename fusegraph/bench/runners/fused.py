@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -16,7 +18,7 @@ from fusegraph.bench.suite import Array, Row
 from fusegraph.engines import ELEMENTWISE_ENGINES
 from fusegraph.kernel import Kernel
 from fusegraph.machine import available_cores
-from fusegraph.streams import least_seconds
+from fusegraph.streams import SharedCopies, least_seconds
 from fusegraph.workers import run_tasks
 
 ENGINES = tuple(f"{AUTO}.{engine}" for engine in ELEMENTWISE_ENGINES)
@@ -30,7 +32,9 @@ class FusedRunner(Runner):
     ways = (AUTO, *ENGINES, COPY)
 
     def load(self) -> None:
-        fg.machine()  # measured now where it was not measured before
+        machine = fg.machine()  # measured now where it was not measured before
+        self._copies = SharedCopies(machine.l3_bytes, machine.cores)
+        self._compiled = False  # do all kernels run as they will from then on?
 
     def build(self, way: str, row: Row, arrays: Sequence[Any]) -> Call:
         if way == COPY:
@@ -55,22 +59,30 @@ class FusedRunner(Runner):
         plan = call.plan(*arrays)
         running = [settled(kernel, calls) for kernel in plan.kernels]
         sizes = [a.size for a in arrays] + [node.size for node in plan.plan.outputs]
-        return {
-            "elements": max(sizes),
-            "bytes_moved": plan.cost.bytes_moved,
-            "kernels": [
-                {
-                    "engine": now.engine,
-                    "schedule": now.schedule,
-                    "threads": now.threads,
-                    "bound": now.bound,
-                    "predicted": now.seconds,
-                    "tier": first.tier.call if first.tier else None,
-                    "reached": now is not first or first.tier is None,
-                }
-                for first, now in zip(plan.kernels, running, strict=True)
-            ],
-        }
+        kernels = [
+            {
+                "engine": now.engine,
+                "schedule": now.schedule,
+                "threads": now.threads,
+                "bound": now.bound,
+                "predicted": now.seconds,
+                "tier": first.tier.call if first.tier else None,
+                "reached": now is not first or first.tier is None,
+            }
+            for first, now in zip(plan.kernels, running, strict=True)
+        ]
+        self._compiled = all(kernel["reached"] for kernel in kernels)
+        return {"elements": max(sizes), "bytes_moved": plan.cost.bytes_moved, "kernels": kernels}
+
+    def surroundings(self) -> dict[str, float]:
+        return self._copies.bandwidths()
+
+    def predict(self, row: Row, arrays: Sequence[Any], streams: dict[str, float]) -> float | None:
+        machine = fg.machine()
+        there = dataclasses.replace(machine, streams=machine.streams | streams)
+        plan = fg.jit(functools.partial(row.function, fg), machine=there).plan(*arrays)
+        calls = sys.maxsize if self._compiled else 0
+        return sum(settled(kernel, calls).seconds for kernel in plan.kernels)
 
     def forget(self) -> None:
         fg.clear_caches()
