@@ -20,16 +20,16 @@ import numpy as np
 from fusegraph.calibrate import current_machine
 from fusegraph.cost import Cost, Traffic
 from fusegraph.execute import Program
-from fusegraph.graph import Node, placeholder, to_dot, to_networkx, topological
+from fusegraph.graph import Node, to_dot, to_networkx, topological
 from fusegraph.kernel import Kernel
 from fusegraph.options import Options
+from fusegraph.orders import layout_key, stand_in
 from fusegraph.plan import Plan, build_plan
 from fusegraph.profile import Profile, profile_plan
 from fusegraph.replay import replay
 from fusegraph.report import records, text
 from fusegraph.roofline import Roofline, roofline
 from fusegraph.units import Decision
-from fusegraph.views import array_order, is_mapped, layout_key
 
 CACHED_PLANS = 256
 CACHED_NODES = (
@@ -86,12 +86,7 @@ def take_apart(roots: tuple[Node, ...]) -> Graph:
 def over_placeholders(graph: Graph) -> dict[Node, Node]:
     """The same graph over placeholders: old node to new node."""
     leaves = [node for node in graph.nodes if node.kind == "input"]
-    return replay(graph.nodes, {
-        node: placeholder(
-            slot, node.shape, node.dtype, array_order(node.data), is_mapped(node.data)
-        )
-        for slot, node in enumerate(leaves)
-    })  # fmt: skip
+    return replay(graph.nodes, {node: stand_in(at, node.data) for at, node in enumerate(leaves)})
 
 
 class PlanCache:

@@ -16,7 +16,7 @@ from fusegraph.kernel import Kernel, with_tier
 from fusegraph.panel_choice import panel_kernel, panels_kernel
 from fusegraph.panels import lay_panels
 from fusegraph.rows import own_rows
-from fusegraph.setting import Setting
+from fusegraph.setting import Setting, stored_orders
 from fusegraph.timing import node_seconds, predict
 from fusegraph.units import Unit
 
@@ -44,7 +44,7 @@ def _single_call(name: str, unit: Unit, first_touch: int, setting: Setting) -> K
         reread, scratch = product.bytes_reread, product.scratch_bytes
     else:
         engine, schedule, choice = "numpy", "whole", f"{node.op.name} is one call of NumPy"
-        body = library_call(node, setting.orders)
+        body = library_call(node)
         compute = node_seconds(node, machine)
         scratch = library_scratch(node, setting.orders)
     cost = kernel_cost(region.nodes, region.inputs, region.outputs, reread, first_touch)
@@ -61,6 +61,7 @@ def _single_call(name: str, unit: Unit, first_touch: int, setting: Setting) -> K
         bound=prediction.bound,
         choice=choice,
         order=tuple(range(len(node.shape))),
+        stored=stored_orders(region, setting),
         block=tile,
         threads=threads,
         scratch_bytes=scratch,

@@ -14,7 +14,7 @@ from fusegraph.arrays import Array
 from fusegraph.bound import bind
 from fusegraph.graph import Node
 from fusegraph.options import Options
-from fusegraph.views import array_order
+from fusegraph.orders import array_order
 
 
 def compute_roots(nodes: Iterable[Node], options: Options) -> dict[Node, Array]:
@@ -71,9 +71,10 @@ def compute_into(node: Node, out: Any, options: Options, apart: bool = True) -> 
             "and copy"
         )
     result_node = bound.plan.outputs[0]
-    kernel = next((k for k in bound.kernels if result_node in k.region.outputs), None)
-    # A kernel writes memory in its own order; a view of an input is written by no kernel.
-    direct = kernel is not None and array_order(out) == kernel.order and out.flags.aligned
+    stored = (pair for k in bound.kernels for pair in zip(k.region.outputs, k.stored, strict=True))
+    order = next((order for value, order in stored if value is result_node), None)
+    # A kernel writes memory in an order of its own; a view of an input is written by no kernel.
+    direct = order is not None and array_order(out) == order and out.flags.aligned
     (result,) = bound.run([out] if direct and over is None else [])
     if result is not out:
         np.copyto(out, result)

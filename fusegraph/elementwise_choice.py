@@ -16,10 +16,10 @@ from fusegraph.engines.base import Engine, Region
 from fusegraph.graph import Node
 from fusegraph.kernel import Kernel, with_tier
 from fusegraph.machine import Machine
-from fusegraph.setting import SHARING, THREADS_MARGIN, Setting
+from fusegraph.orders import Order
+from fusegraph.setting import SHARING, THREADS_MARGIN, Setting, stored_orders
 from fusegraph.timing import WORTH_A_THREAD, Kinds, Prediction, compute_seconds, kinds_of, predict
 from fusegraph.units import Unit
-from fusegraph.views import Order
 
 SMALLEST_BLOCK = 2048  # elements; below this the calls cost more than the arithmetic
 LEAST_SHARE = 16384  # elements of a block that threads share by machine code
@@ -98,6 +98,7 @@ def _flat_kernel(work: Work, trial: Trial, choice: str, setting: Setting) -> Ker
         bound=trial.prediction.bound,
         choice=f"{choice}; results go past the caches" if streams else choice,
         order=work.order,
+        stored=stored_orders(region, setting),
         block=block,
         threads=threads,
         scratch_bytes=(body.scratch_bytes * min(block, _size(region)) + body.call_bytes)

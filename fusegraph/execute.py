@@ -183,6 +183,7 @@ def _runner(step: Step) -> Runner:
 def _runner_of(kernel: Kernel, step: Step) -> Runner:
     one_block = math.prod(kernel.region.shape) <= kernel.block
     alone = kernel.blocked and one_block and (kernel.schedule == "flat" or _row_major(kernel))
+    alone = alone and all(order == kernel.order for order in kernel.stored)
     runner = _block_runner(kernel, step) if alone else _kernel_runner(kernel, step)
     compiled = ELEMENTWISE_ENGINES[kernel.engine].compiles if kernel.blocked else False
     return runner if compiled else _without_warnings(runner)
@@ -270,9 +271,9 @@ def _kernel_runner(kernel: Kernel, step: Step) -> Runner:
 
     def run(values: list[Array], targets: Targets) -> None:
         results = []
-        for slot, node in zip(step.outputs, nodes, strict=True):
+        for slot, node, order in zip(step.outputs, nodes, kernel.stored, strict=True):
             target = targets.get(slot)
-            values[slot] = allocate(kernel, node) if target is None else target
+            values[slot] = allocate(node, order) if target is None else target
             results.append(values[slot])
         if any(result.size for result in results):
             schedule([values[slot] for slot in step.inputs], results)
@@ -280,9 +281,9 @@ def _kernel_runner(kernel: Kernel, step: Step) -> Runner:
     return run
 
 
-def allocate(kernel: Kernel, node: Node) -> Array:
-    """Memory for an output, in the axis order of the kernel."""
-    if _row_major(kernel):
+def allocate(node: Node, order: tuple[int, ...]) -> Array:
+    """Memory for a value whose axes lie in ``order``, the slowest first."""
+    if order == tuple(range(len(order))):
         return POOL.empty(node.shape, node.dtype)
-    stored = POOL.empty(tuple(node.shape[a] for a in kernel.order), node.dtype)
-    return stored.transpose(np.argsort(kernel.order))
+    stored = POOL.empty(tuple(node.shape[a] for a in order), node.dtype)
+    return stored.transpose(np.argsort(order))

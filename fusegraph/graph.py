@@ -184,13 +184,19 @@ def leaf(array: np.ndarray[Any, Any]) -> Node:
 
 
 def placeholder(
-    slot: int, shape: Shape, dtype: DType, layout: tuple[Any, ...] | None, mapped: bool = False
+    slot: int,
+    shape: Shape,
+    dtype: DType,
+    order: tuple[int, ...] | None,
+    mapped: bool = False,
+    ranks: tuple[int, ...] = (),
 ) -> Node:
     """Stands for the ``slot``-th array of a run, so that a plan holds no arrays.
 
-    ``mapped``: the array lies in a file.
+    ``order`` is that of its axes where it is dense, and ``ranks`` are those where it is not (see
+    ``views``); ``mapped``: the array lies in a file.
     """
-    return make(OPS["input"], (), (slot, layout, mapped), shape, dtype)
+    return make(OPS["input"], (), (slot, order, mapped, ranks), shape, dtype)
 
 
 def topological(outputs: Iterable[Node]) -> list[Node]:

@@ -23,12 +23,12 @@ from fusegraph.bound import BoundPlan, Graph, MemoryLimitError
 from fusegraph.calibrate import current_machine
 from fusegraph.engines.base import DirectCall
 from fusegraph.execute import Program
-from fusegraph.graph import Node, placeholder, topological
+from fusegraph.graph import Node, topological
 from fusegraph.options import Options, current_options
+from fusegraph.orders import layout_key, stand_in
 from fusegraph.plan import build_plan
 from fusegraph.replay import is_size_free, replay
 from fusegraph.tensor import SIZE_READS, Tensor, as_node, wrap
-from fusegraph.views import array_order, is_mapped, layout_key
 
 CACHED_TRACES = 64  # signatures a function
 CACHED_PLANS = 128  # sizes and options a function
@@ -332,8 +332,8 @@ def _inputs_of(trace: Trace, arrays: list[Any]) -> dict[Node, Node]:
 
 
 def _placeholder(slot: int, array: Any) -> Node:
-    dtype = checked_array(array).dtype.newbyteorder("=")
-    return placeholder(slot, array.shape, dtype, array_order(array), is_mapped(array))
+    checked_array(array)
+    return stand_in(slot, array)
 
 
 _RESULTS = (Tensor, np.ndarray, np.generic, bool, int, float, complex)

@@ -48,6 +48,8 @@ class Kernel:
         Why this engine.
     order : tuple of int
         Axes of the iteration space from slowest to fastest.
+    stored : tuple of tuple of int
+        The same of each result, as it lies in memory.
     block : int
         Elements of a block (blocked engines), or the tile of a product.
     threads : int
@@ -74,6 +76,7 @@ class Kernel:
     bound: str
     choice: str
     order: tuple[int, ...]
+    stored: tuple[tuple[int, ...], ...]
     block: int
     threads: int
     scratch_bytes: int

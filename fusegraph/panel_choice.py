@@ -81,6 +81,7 @@ def panel_kernel(
         bound=prediction.bound,
         choice=_panels_text(panels),
         order=tuple(range(len(region.outputs[0].shape))),
+        stored=tuple(tuple(range(len(v.shape))) for v in region.outputs),
         block=panels.height,
         # An engine that loops by itself shares each panel among its own threads.
         threads=threads if engine is None or engine.blocked else 1,

@@ -22,12 +22,12 @@ from fusegraph.kernel import Kernel, most_scratch, together
 from fusegraph.machine import Machine
 from fusegraph.ops import OPS
 from fusegraph.options import Options
+from fusegraph.orders import COPY, Order, value_orders
 from fusegraph.recompute import recompute
 from fusegraph.rewrite import Rewritten, rewrite, unchanged
 from fusegraph.rows import share_rows
 from fusegraph.setting import Setting
 from fusegraph.units import Decision, Fused, Unit, single_regions
-from fusegraph.views import Order, array_order, order_through
 
 OVERHEAD = 128 * 1024  # bytes of Python objects that a run may hold: measured at most 80 KiB
 
@@ -169,6 +169,7 @@ def build_plan(outputs: Sequence[Node], options: Options, machine: Machine) -> P
         bits = options.exact or options.engine == "numpy"
         fused = share_rows(fused, rewritten.outputs, order, orders, machine, bits)
         fused = recompute(fused, rewritten.outputs, order)
+        orders = _with_panels_upright(orders, order, fused)
     if options.verify:
         verify(graph)
         verify(rewritten.outputs)
@@ -206,25 +207,14 @@ def build_plan(outputs: Sequence[Node], options: Options, machine: Machine) -> P
 # --- order in memory ------------------------------------------------------------------------------
 
 
-def value_orders(nodes: Sequence[Node]) -> dict[Node, Order]:
-    """Axis order in memory of every value: a kernel writes in the order its operands share, else C."""
-    orders: dict[Node, Order] = {}
-    for node in nodes:
-        row_major: Order = tuple(range(len(node.shape)))
-        if node.kind == "input":
-            orders[node] = array_order(node.data) if node.data is not None else node.params[1]
-        elif node.kind == "view":
-            source = node.inputs[0]
-            orders[node] = order_through(node.op.name, node.params, orders[source], source.shape)
-        elif node.kind == "elementwise" and node.params != COPY:
-            found = {orders[i] for i in node.inputs if i.shape == node.shape and i.kind != "const"}
-            orders[node] = found.pop() or row_major if len(found) == 1 else row_major
-        else:
-            orders[node] = row_major
-    return orders
-
-
-COPY = ("C",)  # parameter of an astype node that stores its operand in C order
+def _with_panels_upright(
+    orders: dict[Node, Order], order: Sequence[Node], fused: Fused
+) -> dict[Node, Order]:
+    """The orders of values, those that kernels in panels store included: they store in C order."""
+    upright = {v for unit in fused.units if unit.panels for v in unit.region.outputs}
+    if all(orders[value] == tuple(range(len(value.shape))) for value in upright):
+        return orders
+    return value_orders(order, upright)
 
 
 def store_in_order(

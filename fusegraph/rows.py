@@ -26,6 +26,7 @@ from fusegraph.engines.base import Region
 from fusegraph.engines.reductions import has_partials, reorders
 from fusegraph.graph import Node, Shape, reduced_axes
 from fusegraph.machine import Machine
+from fusegraph.orders import Order
 from fusegraph.panels import (
     FEWEST_FOR_BLAS,
     NARROW,
@@ -39,7 +40,6 @@ from fusegraph.panels import (
 )
 from fusegraph.timing import WORTH_A_THREAD, node_seconds
 from fusegraph.units import ALONE, Decision, Fused, Reason, Unit, in_running_order
-from fusegraph.views import Order
 
 PRODUCT_DTYPES = ("float32", "float64", "complex64", "complex128")  # that BLAS multiplies
 WORTH_PANELS = 4 << 20  # bytes of a reduction's operand that several threads read faster than one

@@ -1,6 +1,6 @@
-"""What a view does: to a shape, to the operands of an element-wise op, to the order in memory.
+"""What a view does: to a shape, and to the operands of an element-wise op.
 
-In: a view row and its parameters. Out: shapes, operand views, axis orders. Views move no bytes; the
+In: a view row and its parameters. Out: shapes, operand views. Views move no bytes; the
 rewriter pushes them to the leaves with ``operand_views``.
 
 Parameters of each view: ``permute`` axes; ``reshape`` and ``broadcast`` the new shape; ``expand`` and
@@ -12,15 +12,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from fusegraph.graph import GraphError, Node, Shape, make
 from fusegraph.ops import OPS
 
 Params = tuple[Any, ...]
 View = tuple[str, Params]
-Order = tuple[int, ...] | None
-"""Axes from slowest to fastest in memory where the value is dense; None where it is not."""
 
 
 def view_shape(name: str, params: Params, shape: Shape) -> Shape:
@@ -88,45 +84,3 @@ def operand_views(name: str, params: Params, out: Shape, operand: Shape) -> list
 
 def _on_broadcast_axis(key: Any) -> Any:
     return 0 if isinstance(key, int) else (0, 1, 1)
-
-
-def array_order(array: np.ndarray[Any, Any]) -> Order:
-    """Axis order of an array in memory, None where it is not dense."""
-    if array.flags.c_contiguous:
-        return tuple(range(array.ndim))
-    order = tuple(sorted(range(array.ndim), key=lambda a: -array.strides[a]))
-    return order if array.transpose(order).flags.c_contiguous else None
-
-
-def is_mapped(array: np.ndarray[Any, Any]) -> bool:
-    """Does the array, or what it is a view of, lie in a file (``numpy.memmap``)?"""
-    owner: Any = array
-    while isinstance(owner, np.ndarray):
-        if isinstance(owner, np.memmap):
-            return True
-        owner = owner.base
-    return False
-
-
-def layout_key(array: np.ndarray[Any, Any]) -> tuple[Any, bool]:
-    """How an array lies, as far as a plan depends on it: its axis order (None for C), and in a file?"""
-    order = None if array.flags.c_contiguous else array_order(array) or "strided"
-    return order, array.base is not None and is_mapped(array)
-
-
-def order_through(name: str, params: Params, order: Order, shape: Shape) -> Order:
-    """Axis order of a dense value after a view of it (``reshape`` of anything but C order: None)."""
-    if order is None:
-        return None
-    if name == "permute":
-        return tuple(params.index(a) for a in order)
-    if name == "reshape":
-        return tuple(range(len(params))) if order == tuple(range(len(shape))) else None
-    if name == "expand":
-        kept = [a for a in range(len(shape) + len(params)) if a not in params]
-        return tuple(sorted((*params, *kept))) if order == tuple(range(len(shape))) else (
-            *params, *(kept[a] for a in order))  # fmt: skip
-    if name == "squeeze":
-        kept = [a for a in range(len(shape)) if a not in params]
-        return tuple(kept.index(a) for a in order if a in kept)
-    return order if is_identity(name, params, shape) else None

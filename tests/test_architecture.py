@@ -16,7 +16,7 @@ LAYERS = (
     ("ops", "workers"),
     ("graph", "buffers", "report.units", "report.documents", "report", "arguments"),
     ("views", "machine", "cost", "arrays", "indexing"),
-    ("streams",),
+    ("streams", "orders"),
     ("panels",),
     ("rules", "replay", "reference", "engines.base"),
     ("rewrite",),

@@ -253,6 +253,9 @@ LAYOUTS = {
     "C": np.ascontiguousarray,
     "Fortran": np.asfortranarray,
     "middle first": lambda x: np.ascontiguousarray(x.transpose(1, 0, 2)).transpose(1, 0, 2),
+    "Fortran with gaps": lambda x: np.asfortranarray(np.repeat(x, 2, axis=0))[::2],
+    "reversed": lambda x: np.asfortranarray(x[::-1])[::-1],
+    "broadcast": lambda x: np.broadcast_to(np.asfortranarray(x[:, :1]), x.shape),
 }
 SUMS = {
     "sum of": lambda xp, x, axis: xp.sum(x, axis=axis),
@@ -268,7 +271,7 @@ SUMS = {
 )
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", SUMS)
-def test_sums_keep_numpys_order_in_every_dense_layout(name, layout, changes, assert_same):
+def test_sums_keep_numpys_order_in_every_layout(name, layout, changes, assert_same):
     """NumPy adds along the memory: C order is not the order of every sum."""
     options = {"engine": "numpy", **changes}
     for dtype, axis in itertools.product(("f4", "f8", "c8"), (0, 1, 2, (1, 2), (0, 2), None)):
@@ -276,6 +279,27 @@ def test_sums_keep_numpys_order_in_every_dense_layout(name, layout, changes, ass
         expected = SUMS[name](np, x, axis)
         found = SUMS[name](fg, fg.asarray(x), axis).compute(**options)
         assert_same(found, expected, f"{name} {layout} {dtype} {axis}")
+
+
+@pytest.mark.parametrize("one", LAYOUTS)
+@pytest.mark.parametrize("other", LAYOUTS)
+def test_values_lie_as_numpys_do(one, other, assert_same):
+    """Axes by distance in memory: sums of what is computed follow it."""
+    x = sample(np.dtype("f8"), (7, 5, 6))
+    a, b = LAYOUTS[one](x), LAYOUTS[other](x)
+    for f in (
+        lambda a, b: a + b,
+        lambda a, b: a * 2,
+        lambda a, b: b[:, :1] - a,
+        lambda a, b: a + b[0],
+    ):
+        expected = f(a, b)
+        for fuse in (True, False):
+            found = f(fg.asarray(a), fg.asarray(b)).compute(fuse=fuse)
+            assert_same(found, expected)
+            assert found.strides == expected.strides
+    expected = (a * 1.5 + b).sum(axis=1)
+    assert_same((fg.asarray(a) * 1.5 + fg.asarray(b)).sum(axis=1).compute(), expected)
 
 
 @pytest.mark.parametrize("engine_name", ["auto", *ELEMENTWISE_ENGINES])

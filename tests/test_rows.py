@@ -354,3 +354,18 @@ def test_random_row_graphs_are_numpys_bits(steps, shape, results):
         got = fg.plan(*outputs).run()
     for actual, expected in zip(got, evaluate([t.node for t in outputs]), strict=True):
         np.testing.assert_array_equal(actual, expected)
+
+
+@pytest.mark.parametrize("engine_name", ["auto", *ENGINES])
+def test_what_panels_store_is_read_as_it_lies(engine_name):
+    """Panels store in C order; the array beside it in the next kernel lies in Fortran order."""
+    x = np.asfortranarray(np.random.default_rng(5).standard_normal((60_000, 50)))
+
+    def results(xp, x):
+        e = xp.exp(x)
+        s = e / xp.sum(e, axis=1, keepdims=True)
+        return s, s * x + xp.argmax(s)
+
+    found = fg.compute(*results(fg, fg.asarray(x)), engine=engine_name)
+    for a, b in zip(found, results(np, x), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
