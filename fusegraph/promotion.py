@@ -79,6 +79,8 @@ def _weak_constant(op: Op, value: Any, dtype: DType, at: int) -> Node | None:
     """A Python scalar in the dtype of the loop; None for a comparison that its range decides."""
     if type(value) is int and dtype.kind in "iu":
         info = np.iinfo(dtype)
+        if op.name == "where" and abs(value) < 2**63:
+            return const(np.asarray(value).astype(dtype), dtype)  # NumPy's wraps
         if not info.min <= value <= info.max:
             if op.flop_class == "compare" and op.method:
                 return None

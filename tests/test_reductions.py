@@ -317,3 +317,13 @@ def test_reductions_beside_values_of_no_elements(shape, engine_name):
     found = fg.compute(*results(fg, fg.asarray(array)), engine=engine_name)
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_array_equal(a, b, strict=True)
+
+
+@pytest.mark.parametrize("engine_name", ["auto", *ELEMENTWISE_ENGINES])
+def test_negative_zeros_add_up_to_zero(engine_name, assert_same):
+    for dtype in ("f4", "f8"):
+        for width in (1, 2, 7, 8, 16, 20, 32, 33, 64, 300):
+            x = np.full((3, width), -0.0, dtype)
+            for axis in (0, 1, None):
+                found = fg.sum(fg.asarray(x), axis=axis).compute(engine=engine_name)
+                assert_same(found, x.sum(axis=axis), f"{dtype} {width} {axis}")

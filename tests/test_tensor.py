@@ -785,3 +785,26 @@ def test_in_and_indices_of_no_axes(assert_same):
     for index in (np.array(1), np.int8(1), fg.asarray(np.array(1))):
         assert_same(t[index].compute(), x[1])
     assert_same(t[np.array(1), np.array(-1)].compute(), np.asarray(x[1, -1]))
+
+
+def test_complex_products_of_one_element_have_numpys_bits(assert_same):
+    """NumPy's rounds otherwise where its result is written over an operand."""
+    rng = np.random.default_rng(3)
+    for dtype in ("c8", "c16"):
+        for _ in range(40):
+            a, b = (rng.normal(size=(2, 1)) + 1j * rng.normal(size=(2, 1))).astype(dtype)
+            for f in (
+                lambda a, b: (a + b) * a,
+                lambda a, b: np.square(a + b),
+                lambda a, b: a * (a - b),
+            ):
+                for engine in ("numpy", "numexpr", "auto"):
+                    assert_same(f(fg.asarray(a), fg.asarray(b)).compute(engine=engine), f(a, b))
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("u4", -1), ("i1", 255), ("u1", -300)])
+def test_a_choice_wraps_integers_as_numpy_does(dtype, value, assert_same):
+    x = np.arange(3, dtype=dtype)
+    assert_same(
+        fg.where(fg.asarray(x) > 1, fg.asarray(x), value).compute(), np.where(x > 1, x, value)
+    )

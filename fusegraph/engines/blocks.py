@@ -206,8 +206,12 @@ class NumpyBody:
 
 
 def _in_place(node: Node) -> bool:
-    """May ``node`` be written over an operand that dies? Only where elements are read before."""
-    return node.kind == "elementwise" and isinstance(node.op.function, np.ufunc)
+    """May ``node`` be written over an operand that dies? Only where elements are read before.
+
+    NumPy's complex product of one element rounds otherwise where its result overlaps an operand.
+    """
+    plain = node.kind == "elementwise" and isinstance(node.op.function, np.ufunc)
+    return plain and node.dtype.kind != "c"
 
 
 def _step(call: Call, register: dict[Node, int]) -> Step:

@@ -36,6 +36,9 @@ def vector_fold(recipe: Recipe, lanes: int, extreme: bool) -> VectorFold:
         *([f"  %x = {widen} {many} %e to {wide}"] if widen else []),
         *halved(x, kind, lanes, combine),
     ]
+    if not extreme:  # NumPy begins with the identity: a full vector of -0.0 adds up to 0.0
+        lines += combine("%total", kind, found, identity)
+        found = "%total"
     if extreme:
         lines += [
             f"  %u = fcmp uno {many} %e, %e",
