@@ -61,14 +61,31 @@ def extreme(order: str, skips_nan: bool) -> Rule:
         if dtype.kind in "iu":
             sign = "s" if dtype.kind == "i" else "u"
             return (e.select(e.icmp(sign + order, a, b), a, b),)
-        if ARM and dtype != HALF and not skips_nan:
+        if dtype == HALF:
+            doubtful = b if skips_nan else a
+            first = e.or_(e.fcmp(f"o{order[0]}e", a, b), e.fcmp("uno", doubtful, doubtful))
+            return (e.select(first, a, b),)
+        if ARM and not skips_nan:
             return (e.extreme(order, a, b),)
-        doubtful = b if skips_nan else a
-        test = order.replace("t", "e") if dtype == HALF else order
-        first = e.or_(e.fcmp("o" + test, a, b), e.fcmp("uno", doubtful, doubtful))
-        return (e.select(first, a, b),)
+        return (_extreme_of(e, order, skips_nan, a, b),)
 
     return by_kind(b=rule, n=rule)
+
+
+def _extreme_of(e: Emitter, order: str, skips_nan: bool, a: Value, b: Value) -> Value:
+    """``a`` where it is beyond ``b``, or where NaN says so; else ``b``, of two zeros too.
+
+    One instruction of x86-64 is ``a > b ? a : b``. It does where the operand whose NaN would give ``a``
+    is known, and so does ``b < a ? b : a``, where that is the other and no zero.
+    """
+    doubtful, other = (b, a) if skips_nan else (a, b)
+    if doubtful.number is not None:
+        return e.select(e.fcmp(f"o{order}", a, b), a, b)
+    if other.number is not None:  # unordered: the doubtful one is NaN
+        test = f"u{order}" if other.number == 0 and not skips_nan else f"u{order[0]}e"
+        return e.select(e.fcmp(test, a, b), a, b)
+    plain = e.select(e.fcmp(f"o{order}", a, b), a, b)
+    return e.select(e.fcmp("uno", doubtful, doubtful), a, plain)
 
 
 def where(e: Emitter, dtype: DType, condition: Parts, x: Parts, y: Parts) -> Parts:

@@ -7,8 +7,9 @@ that do not fit are an ``AssertionError`` here, not a message of LLVM's about a 
 
 from __future__ import annotations
 
+import math
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import SupportsFloat
 
 import numpy as np
@@ -18,10 +19,11 @@ REAL = ("half", "float", "double")
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """An operand: a name or a literal, and its type."""
+    """An operand: a name or a literal, and its type; ``number``, where it is known and no NaN."""
 
     type: str
     name: str
+    number: float | None = None
 
 
 class Emitter:
@@ -49,7 +51,7 @@ class Emitter:
         """A floating-point literal, rounded to ``type_name``; exact, NaN and infinities included."""
         number = float(np.float32(float(value))) if type_name == "float" else float(value)
         (bits,) = struct.unpack("<Q", struct.pack("<d", number))
-        return Value(type_name, f"0x{bits:016x}")
+        return Value(type_name, f"0x{bits:016x}", None if math.isnan(number) else number)
 
     def whole(self, type_name: str, value: int) -> Value:
         """An integer literal; values that differ by a multiple of 2^width are one."""
@@ -197,7 +199,7 @@ class Emitter:
 
     def fence(self, x: Value) -> Value:
         """``x``, of which LLVM knows nothing any more; no instruction."""
-        return self._of_one_type("arithmetic.fence", x)
+        return replace(self._of_one_type("arithmetic.fence", x), number=x.number)
 
     def fneg(self, x: Value) -> Value:
         return self.define(x.type, f"fneg {x.type} {x.name}")
