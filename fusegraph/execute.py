@@ -68,7 +68,11 @@ class Program:
         values[: self._inputs] = arrays[: self._inputs]
         targets: Targets = {}
         if into:
-            targets = {s: t for s, t in zip(self._outputs, into, strict=True) if t is not None}
+            targets = {
+                slot: into[at]
+                for at, slot in enumerate(self._outputs)
+                if into[at] is not None and at not in self._repeated
+            }
         for runner, kernel, drop in self._steps:
             if clock is None or kernel is None:
                 runner(values, targets)
@@ -80,7 +84,10 @@ class Program:
                 values[slot] = None
         results = [values[slot] for slot in self._outputs]
         for at in self._repeated:  # what is written to one result must not change another
-            results[at] = results[at].copy(order="K")
+            target = into[at] if into else None
+            results[at] = results[at].copy(order="K") if target is None else target
+            if target is not None:
+                np.copyto(target, values[self._outputs[at]])
         return results
 
     @property

@@ -194,7 +194,7 @@ def placeholder(
     """Stands for the ``slot``-th array of a run, so that a plan holds no arrays.
 
     ``order`` is that of its axes where it is dense, and ``ranks`` are those where it is not (see
-    ``views``); ``mapped``: the array lies in a file.
+    ``orders``); ``mapped``: the array lies in a file.
     """
     return make(OPS["input"], (), (slot, order, mapped, ranks), shape, dtype)
 

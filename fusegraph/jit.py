@@ -9,6 +9,7 @@ each size it meets.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import threading
 from collections import OrderedDict
@@ -129,6 +130,8 @@ class JitFunction:
         """The function itself on its class; on an object, the method."""
         if instance is None:
             return self
+        if isinstance(instance, type):  # a class method's
+            return functools.partial(self, instance)
         kind: Any = type(instance)
         if kind.__hash__ in (object.__hash__, None):
             raise TypeError(
@@ -408,11 +411,27 @@ def _add_argument(value: Any, arrays: list[Any], key: list[Any]) -> None:
 def _constant_key(value: Any) -> tuple[type, Any]:
     """What stands for an argument that is no array: 1, 1.0 and True are equal and give other dtypes.
 
-    NaN equals nothing and 0.0 equals -0.0: floats go by their text.
+    NaN equals nothing and 0.0 equals -0.0: floats go by their text. Of a dataclass this holds for every
+    field.
     """
     if isinstance(value, tuple):
         return type(value), tuple(map(_constant_key, value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        hash(value)  # one that has none is refused
+        held = tuple(_constant_key(getattr(value, f.name)) for f in dataclasses.fields(value))
+        return type(value), _Held(value, held)
     return type(value), repr(value) if isinstance(value, (float, complex)) else value
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """An object in a key, and what it holds."""
+
+    value: Any
+    fields: tuple[Any, ...]
+
+    def __repr__(self) -> str:
+        return repr(self.value)
 
 
 def _signature(key: Key) -> Key:

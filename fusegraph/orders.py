@@ -31,7 +31,15 @@ def array_order(array: np.ndarray[Any, Any]) -> Order:
     if array.flags.c_contiguous:
         return tuple(range(array.ndim))
     order = tuple(sorted(range(array.ndim), key=lambda a: -array.strides[a]))
-    return order if array.transpose(order).flags.c_contiguous else None
+    return canonical(order, array.shape) if array.transpose(order).flags.c_contiguous else None
+
+
+def canonical(order: Order, shape: Shape) -> Order:
+    """The same order in memory, with axes of one element, which may stand anywhere, at their own."""
+    if order is None or 1 not in shape:
+        return order
+    rest = (axis for axis in order if shape[axis] != 1)
+    return tuple(axis if n == 1 else next(rest) for axis, n in enumerate(shape))
 
 
 def array_ranks(array: np.ndarray[Any, Any]) -> Ranks:
@@ -89,7 +97,8 @@ def value_orders(nodes: Sequence[Node], upright: Collection[Node] = ()) -> dict[
             orders[node], found = _layout(node)
         elif node.kind == "view":
             source = node.inputs[0]
-            orders[node] = order_through(node.op.name, node.params, orders[source], source.shape)
+            through = order_through(node.op.name, node.params, orders[source], source.shape)
+            orders[node] = canonical(through, node.shape)
             known = ranks.get(source) or row_major_ranks(len(source.shape))
             found = ranks_through(node.op.name, node.params, known, source.shape)
         elif node not in upright and _follows(node) and not ranks.keys().isdisjoint(node.inputs):
@@ -97,7 +106,8 @@ def value_orders(nodes: Sequence[Node], upright: Collection[Node] = ()) -> dict[
                 (ranks.get(i) or row_major_ranks(len(i.shape)), i.shape) for i in node.inputs
             ]
             order = joint_order(operands)
-            orders[node] = order = _without_reduced(node, order) if node.kind == "reduce" else order
+            order = _without_reduced(node, order) if node.kind == "reduce" else order
+            orders[node] = canonical(order, node.shape)
             found = tuple(rank - order.index(axis) for axis in row_major)
         else:
             continue
@@ -107,8 +117,10 @@ def value_orders(nodes: Sequence[Node], upright: Collection[Node] = ()) -> dict[
 
 
 def _follows(node: Node) -> bool:
-    """Does a value lie as its operands do?"""
-    return node.kind == "reduce" or (node.kind == "elementwise" and node.params != COPY)
+    """Does a value lie as its operands do? The places of argmax and argmin are in C order."""
+    if node.kind == "reduce":
+        return bool(node.op.combines)
+    return node.kind == "elementwise" and node.params != COPY
 
 
 def _without_reduced(node: Node, order: tuple[int, ...]) -> tuple[int, ...]:

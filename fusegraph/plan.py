@@ -7,6 +7,7 @@ and can run on any arrays of the placeholders' shapes, dtypes and layouts.
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -224,7 +225,8 @@ def store_in_order(
 
     A reshape of a value that is not in C order copies it. A result that is a constant, or that was
     ``written`` as an operation and rewritten to an input (``x * 1``), needs memory of its own: what a
-    user computes is not the array that was given. All become kernels, so the plan shows their bytes.
+    user computes is not the array that was given. So does a copy of what another result shows. All
+    become kernels, so the plan shows their bytes.
     """
     image: dict[Node, Node] = {}
     if any(node.op.name == "reshape" for node in order):
@@ -237,11 +239,18 @@ def store_in_order(
                 image[node] = make(
                     node.op, inputs, node.params, node.shape, node.dtype, node.source
                 )
+    shown = Counter(base(node) for node in outputs)
     for before, node in zip(written, outputs, strict=True):
         given = base(node).kind
-        if given == "const" or (given == "input" and base(before).kind != "input"):
+        shared = _is_copy(before) and shown[base(node)] > 1
+        if shared or given == "const" or (given == "input" and base(before).kind != "input"):
             image[node] = copy_of(image.get(node, node))
     return image
+
+
+def _is_copy(node: Node) -> bool:
+    """Did the user write a copy?"""
+    return node.op.name == "astype" and node.inputs[0].dtype == node.dtype
 
 
 def copy_of(node: Node) -> Node:

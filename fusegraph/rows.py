@@ -217,9 +217,7 @@ class _RowPass:
                 if self.bits
                 else f"matmul of {node.dtype} is a kernel of its own",
             )
-        elif self.bits and not all(
-            map(self.is_row_major, (*unit.region.outputs, *node.inputs[:1]))
-        ):
+        elif self.bits and not all(map(self.is_row_major, _laid_out(unit))):
             group.rows = None
             group.refusal = (
                 Reason.KIND,
@@ -425,6 +423,12 @@ class _RowPass:
             return decision
         reason, detail = self.why.get((decision.producer, home), (decision.reason, decision.detail))
         return replace(decision, reason=reason, detail=detail)
+
+
+def _laid_out(unit: Unit) -> tuple[Node, ...]:
+    """The values of a unit whose order in memory a reduction follows: what it reduces, and results."""
+    node = unit.region.nodes[-1]
+    return (*unit.region.outputs, *(node.inputs[:1] if node.kind == "reduce" else ()))
 
 
 def _both_sides(nodes: set[Node]) -> bool:

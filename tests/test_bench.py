@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -443,3 +444,30 @@ def test_a_run_of_one_row(tmp_path):
     assert row.against_best > 0
     assert {"numpy", "numexpr", "fusegraph"} <= set(run.versions)
     assert run.facts["cores"] == available_cores()
+
+
+class Talking:
+    """A process that answers, and is lost when it is to predict."""
+
+    hello: ClassVar[dict] = {"versions": {}, "ways": ["fusegraph"]}
+
+    def ask(self, **request):
+        if request["do"] == "predict":
+            raise race.LostError("gone")
+        return {
+            "start": {"fusegraph": {"first": 1e-3, "error": 0.0, "facts": {}}},
+            "surroundings": {"streams": {"copy memory all": 1e9}},
+            "time": {"seconds": [2e-3, 1e-3, 3e-3]},
+            "end": {},
+        }[request["do"]]
+
+    def close(self):
+        pass
+
+
+def test_a_process_that_is_lost_when_it_predicts_leaves_its_times(monkeypatch):
+    monkeypatch.setattr(race, "Process", lambda name: Talking())
+    run = race.Race(["fusegraph"], 2)
+    row = run.run(SMALL[0])
+    assert (row.measured, row.predicted_beside, row.way("fusegraph").reason) == (2e-3, None, "")
+    assert list(run._processes) == ["fusegraph"], "begun again for the next row"

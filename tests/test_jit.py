@@ -351,3 +351,47 @@ def test_what_cannot_be_called_is_refused():
     for decorate in (fg.jit, fg.jit(engine="numpy")):
         with pytest.raises(TypeError, match="jit: int cannot be called"):
             decorate(3)
+
+
+def test_objects_that_are_equal_but_hold_other_types_are_other_constants(assert_same):
+    @dataclasses.dataclass(frozen=True)
+    class Scaled:
+        factor: object
+
+        @fg.jit
+        def times(self, a):
+            return a * self.factor
+
+        @classmethod
+        @fg.jit
+        def twice(cls, a):
+            return a * 2
+
+    for x in (np.arange(4), -np.arange(4.0)):
+        for factor in (2, 2.0, True, 0.0, -0.0):
+            assert_same(Scaled(factor).times(x), x * factor)
+    assert_same(Scaled.twice(np.arange(3)), np.arange(3) * 2)
+
+
+def test_a_copy_of_another_result_is_an_array_of_its_own():
+    x = np.arange(4.0).reshape(2, 2)
+    for copy in (
+        lambda y: y.reshape(4).copy(),
+        lambda y: y.T.copy(),
+        lambda y: y[::2].copy(),
+        lambda y: y.flatten(),
+        lambda y: y.copy(),
+    ):
+        first, second = fg.jit(lambda t, copy=copy: (t + 1, copy(t + 1)))(x)
+        np.testing.assert_array_equal(second, copy(x + 1))
+        second[...] = 9
+        np.testing.assert_array_equal(first, x + 1)
+
+
+def test_a_value_returned_twice_goes_into_both_arrays():
+    x = np.arange(4.0)
+    outs = [np.zeros(4), np.zeros(4)]
+    plan = fg.plan(fg.asarray(x) + 1, (fg.asarray(x) + 1) * 1)
+    for result, out in zip(plan.run(outs), outs, strict=True):
+        assert result is out
+        np.testing.assert_array_equal(out, x + 1)

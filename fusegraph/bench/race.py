@@ -180,13 +180,13 @@ class Race:
             answers.update(self._lose(name, str(lost)))
 
     def _asked(self, answers: dict[str, Answer], **request: Any) -> Answer:
-        """What fusegraph answers; nothing where it does not run."""
+        """What fusegraph answers beside its times, which stay; nothing where it does not run."""
         if AUTO not in self._processes or "reason" in answers[AUTO]:
             return {}
         try:
             return self._processes[AUTO].ask(**request)
         except LostError as lost:
-            answers.update(self._lose(AUTO, str(lost)))
+            self._lose(AUTO, str(lost))
             return {}
 
     def _predicted(
