@@ -13,6 +13,7 @@ from fusegraph.engines.base import Region
 from fusegraph.engines.library import library_call, library_scratch
 from fusegraph.engines.products import plan_product
 from fusegraph.kernel import Kernel, with_tier
+from fusegraph.orders import is_row_major
 from fusegraph.panel_choice import panel_kernel, panels_kernel
 from fusegraph.panels import lay_panels
 from fusegraph.rows import own_rows
@@ -79,7 +80,7 @@ def _compiled_reduction(name: str, region: Region, cost: Cost, setting: Setting)
     rows = own_rows(node, True, False) if node.kind == "reduce" else None
     if not rows or options.exact or not node.inputs[0].size:
         return None
-    if setting.orders[node.inputs[0]] != tuple(range(len(node.inputs[0].shape))):
+    if not is_row_major(setting.orders[node.inputs[0]]):
         return None
     for engine in ELEMENTWISE_ENGINES.values():
         if engine.compiles and options.engine in ("auto", engine.name):

@@ -18,6 +18,7 @@ from fusegraph.engines import ELEMENTWISE_ENGINES
 from fusegraph.engines.base import Array, DirectCall
 from fusegraph.graph import DType, Node, Shape
 from fusegraph.kernel import Kernel, Tier
+from fusegraph.orders import is_row_major
 from fusegraph.plan import Plan, Step
 from fusegraph.schedules import SCHEDULES, compiled_jobs
 
@@ -233,7 +234,7 @@ def _view_runner(step: Step) -> Runner:
 
 
 def _row_major(kernel: Kernel) -> bool:
-    return kernel.order == tuple(range(len(kernel.order)))
+    return is_row_major(kernel.order)
 
 
 def _block_runner(kernel: Kernel, step: Step) -> Runner:
@@ -290,7 +291,7 @@ def _kernel_runner(kernel: Kernel, step: Step) -> Runner:
 
 def allocate(node: Node, order: tuple[int, ...]) -> Array:
     """Memory for a value whose axes lie in ``order``, the slowest first."""
-    if order == tuple(range(len(order))):
+    if is_row_major(order):
         return POOL.empty(node.shape, node.dtype)
     stored = POOL.empty(tuple(node.shape[a] for a in order), node.dtype)
     return stored.transpose(np.argsort(order))

@@ -9,7 +9,6 @@ each size it meets.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import threading
 from collections import OrderedDict
@@ -26,16 +25,23 @@ from fusegraph.engines.base import DirectCall
 from fusegraph.execute import Program
 from fusegraph.graph import Node, topological
 from fusegraph.options import Options, current_options
-from fusegraph.orders import layout_key, stand_in
+from fusegraph.orders import stand_in
 from fusegraph.plan import build_plan
 from fusegraph.replay import is_size_free, replay
+from fusegraph.signatures import (
+    Key,
+    any_size,
+    arguments_of,
+    is_array,
+    name_of,
+    refuse_unhashable,
+    signature_text,
+)
 from fusegraph.tensor import SIZE_READS, Tensor, as_node, wrap
 
 CACHED_TRACES = 64  # signatures a function
 CACHED_PLANS = 128  # sizes and options a function
 DIRECT = 4  # of these that are tried one after the other, before any key is made
-
-Key = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +141,7 @@ class JitFunction:
         kind: Any = type(instance)
         if kind.__hash__ in (object.__hash__, None):
             raise TypeError(
-                f"jit: {_name(self.function)} is a method of {kind.__name__}, whose attributes may "
+                f"jit: {name_of(self.function)} is a method of {kind.__name__}, whose attributes may "
                 "change without its hash; make the class a frozen dataclass, or pass to a function what "
                 "it reads"
             )
@@ -202,11 +208,11 @@ class JitFunction:
 
     def _ready_for(self, args: Any, keywords: Any, options: Options) -> tuple[Ready, list[Any]]:
         """The plan for these arguments, kept or made, and the arrays among them."""
-        arrays, key = _arguments(args, keywords)
+        arrays, key = arguments_of(args, keywords)
         try:
             ready = self._ready.get((key, options))
         except TypeError:
-            _refuse_unhashable(self.function, args, keywords)
+            refuse_unhashable(self.function, args, keywords)
             raise
         if ready is None:
             return self._prepare(args, keywords, arrays, key, options), arrays
@@ -217,7 +223,7 @@ class JitFunction:
     def cache_info(self) -> CacheInfo:
         """Hits, misses and what is cached."""
         with self._lock:
-            shown = tuple(_signature_text(key) for key in self._traces)
+            shown = tuple(signature_text(key) for key in self._traces)
             hits = self._hits + sum(r.direct.calls for r in self._ready.values() if r.direct)
             return CacheInfo(
                 hits, self._misses, self._traced, len(self._ready), CACHED_PLANS, shown
@@ -270,7 +276,7 @@ class JitFunction:
         self, args: Any, keywords: Any, arrays: list[Any], key: Key
     ) -> tuple[Trace, bool]:
         """The trace for a signature, and whether it comes from other sizes."""
-        general, exact = _signature(key), key
+        general, exact = any_size(key), key
         with self._lock:
             for known in (exact, general):
                 found = self._traces.get(known)
@@ -289,8 +295,8 @@ class JitFunction:
 def trace_function(function: Any, args: Any, keywords: Any, arrays: list[Any]) -> Trace:
     """Call ``function`` on tensors over placeholders and take the graph of what it returns."""
     tensors = iter([wrap(_placeholder(slot, a)) for slot, a in enumerate(arrays)])
-    given = [next(tensors) if _is_array(a) else a for a in args]
-    named = {k: next(tensors) if _is_array(a) else a for k, a in sorted(keywords.items())}
+    given = [next(tensors) if is_array(a) else a for a in args]
+    named = {k: next(tensors) if is_array(a) else a for k, a in sorted(keywords.items())}
     before, SIZE_READS.seen = SIZE_READS.seen, False
     try:
         result = function(*given, **named)
@@ -303,11 +309,11 @@ def trace_function(function: Any, args: Any, keywords: Any, arrays: list[Any]) -
         if not isinstance(value, _RESULTS):
             inside = f" in a {type(result).__name__}" if several else ""
             raise TypeError(
-                f"jit: {_name(function)} returned {type(value).__name__}{inside}; return a Tensor, or "
+                f"jit: {name_of(function)} returned {type(value).__name__}{inside}; return a Tensor, or "
                 "a tuple of Tensors"
             )
     if not results:
-        raise TypeError(f"jit: {_name(function)} returned nothing; return at least one Tensor")
+        raise TypeError(f"jit: {name_of(function)} returned nothing; return at least one Tensor")
     roots = tuple(as_node(value) for value in results)
     nodes = topological(roots)
     captured = [n for n in nodes if n.kind == "input" and n.data is not None]
@@ -347,118 +353,3 @@ def _may_go_direct(value: Any) -> bool:
     if type(value) is not np.ndarray or not value.dtype.isnative:
         return False
     return bool(value.flags.c_contiguous and value.flags.aligned)
-
-
-def _name(function: Any) -> str:
-    return getattr(function, "__name__", type(function).__name__)
-
-
-def _refuse_unhashable(function: Any, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-    """Raise for the first argument that can be no part of a signature, and name it."""
-    named = [(f"argument {at}", value) for at, value in enumerate(args)]
-    named += [(f"argument {name!r}", value) for name, value in keywords.items()]
-    for name, value in named:
-        if _is_array(value) and not _holds_arrays(value):
-            continue
-        try:
-            hash(value)
-        except TypeError:
-            kind = type(value).__name__
-            held = f"a {kind} of arrays" if _holds_arrays(value) else f"a {kind}, which has no hash"
-            raise TypeError(
-                f"jit: {name} of {_name(function)} is {held}; pass each array as an argument of its "
-                "own, and what is no array as a number, a string or a tuple of these"
-            ) from None
-
-
-def _holds_arrays(value: Any) -> bool:
-    """Is it a list or tuple with arrays in it? A list of numbers is an array itself."""
-    return isinstance(value, (list, tuple)) and any(
-        isinstance(v, (np.ndarray, Tensor, dict)) for v in value
-    )
-
-
-def _is_array(value: Any) -> bool:
-    return isinstance(value, (np.ndarray, list, np.generic))
-
-
-def _arguments(args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[list[Any], Key]:
-    """The array arguments in order, and a key of everything a plan depends on."""
-    arrays: list[Any] = []
-    key: list[Any] = []
-    for value in args:
-        _add_argument(value, arrays, key)
-    for name, value in sorted(keywords.items()):
-        key.append(name)
-        _add_argument(value, arrays, key)
-    return arrays, tuple(key)
-
-
-def _add_argument(value: Any, arrays: list[Any], key: list[Any]) -> None:
-    if type(value) is np.ndarray:
-        if not value.dtype.isnative:
-            value = checked_array(value)
-        arrays.append(value)
-        key.append((value.dtype, value.shape, *layout_key(value)))
-    elif _is_array(value) and not _holds_arrays(value):
-        array = as_node(value).data
-        arrays.append(array)
-        key.append((array.dtype, array.shape, *layout_key(array)))
-    else:
-        key.append(_constant_key(value))
-
-
-def _constant_key(value: Any) -> tuple[type, Any]:
-    """What stands for an argument that is no array: 1, 1.0 and True are equal and give other dtypes.
-
-    NaN equals nothing and 0.0 equals -0.0: floats go by their text. Of a dataclass this holds for every
-    field.
-    """
-    if isinstance(value, tuple):
-        return type(value), tuple(map(_constant_key, value))
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        hash(value)  # one that has none is refused
-        held = tuple(_constant_key(getattr(value, f.name)) for f in dataclasses.fields(value))
-        return type(value), _Held(value, held)
-    return type(value), repr(value) if isinstance(value, (float, complex)) else value
-
-
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """An object in a key, and what it holds."""
-
-    value: Any
-    fields: tuple[Any, ...]
-
-    def __repr__(self) -> str:
-        return repr(self.value)
-
-
-def _signature(key: Key) -> Key:
-    """A key without sizes: what broadcasts (a size of 1) and what is empty stays."""
-    return ("any size", *(
-        (part[0], tuple(min(n, 2) for n in part[1]), *part[2:])
-        if isinstance(part, tuple) and isinstance(part[0], np.dtype) else part
-        for part in key
-    ))  # fmt: skip
-
-
-def _signature_text(key: Key) -> str:
-    general = key[:1] == ("any size",)
-    shown = []
-    for part in key[1:] if general else key:
-        if isinstance(part, tuple) and isinstance(part[0], np.dtype):
-            sizes = ["n" if general and n > 1 else str(n) for n in part[1]]
-            shown.append(f"{part[0]}[{', '.join(sizes)}]")
-        else:
-            shown.append(_constant_text(part) if isinstance(part, tuple) else str(part))
-    return ", ".join(shown)
-
-
-def _constant_text(key: tuple[type, Any]) -> str:
-    """The value that :func:`_constant_key` made ``key`` of, in Python's spelling."""
-    kind, value = key
-    if issubclass(kind, tuple):
-        parts = ", ".join(map(_constant_text, value))
-        return f"({parts},)" if len(value) == 1 else f"({parts})"
-    return value if issubclass(kind, (float, complex)) else repr(value)

@@ -23,6 +23,11 @@ Ranks = tuple[int, ...]
 COPY = ("C",)  # parameter of an astype node that stores its operand in C order
 
 
+def is_row_major(order: Order) -> bool:
+    """Is it C order?"""
+    return order is not None and order == tuple(range(len(order)))
+
+
 # --- of arrays ------------------------------------------------------------------------------------
 
 
@@ -148,10 +153,10 @@ def order_through(name: str, params: Params, order: Order, shape: Shape) -> Orde
     if name == "permute":
         return tuple(params.index(a) for a in order)
     if name == "reshape":
-        return tuple(range(len(params))) if order == tuple(range(len(shape))) else None
+        return tuple(range(len(params))) if is_row_major(order) else None
     if name == "expand":
         kept = [a for a in range(len(shape) + len(params)) if a not in params]
-        return tuple(sorted((*params, *kept))) if order == tuple(range(len(shape))) else (
+        return tuple(sorted((*params, *kept))) if is_row_major(order) else (
             *params, *(kept[a] for a in order))  # fmt: skip
     if name == "squeeze":
         kept = [a for a in range(len(shape)) if a not in params]

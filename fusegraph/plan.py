@@ -23,7 +23,7 @@ from fusegraph.kernel import Kernel, most_scratch, together
 from fusegraph.machine import Machine
 from fusegraph.ops import OPS
 from fusegraph.options import Options
-from fusegraph.orders import COPY, Order, value_orders
+from fusegraph.orders import COPY, Order, is_row_major, value_orders
 from fusegraph.recompute import recompute
 from fusegraph.rewrite import Rewritten, rewrite, unchanged
 from fusegraph.rows import share_rows
@@ -213,7 +213,7 @@ def _with_panels_upright(
 ) -> dict[Node, Order]:
     """The orders of values, those that kernels in panels store included: they store in C order."""
     upright = {v for unit in fused.units if unit.panels for v in unit.region.outputs}
-    if all(orders[value] == tuple(range(len(value.shape))) for value in upright):
+    if all(is_row_major(orders[value]) for value in upright):
         return orders
     return value_orders(order, upright)
 

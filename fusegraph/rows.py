@@ -26,7 +26,7 @@ from fusegraph.engines.base import Region
 from fusegraph.engines.reductions import has_partials, reorders
 from fusegraph.graph import Node, Shape, reduced_axes
 from fusegraph.machine import Machine
-from fusegraph.orders import Order
+from fusegraph.orders import Order, is_row_major
 from fusegraph.panels import (
     FEWEST_FOR_BLAS,
     NARROW,
@@ -364,7 +364,7 @@ class _RowPass:
 
     def is_row_major(self, value: Node) -> bool:
         """Does a value lie in C order?"""
-        return self.orders[value] == tuple(range(len(value.shape)))
+        return is_row_major(self.orders[value])
 
     def bytes_moved(self, nodes: set[Node]) -> int:
         """Bytes that cross memory when ``nodes`` are one kernel."""
@@ -398,7 +398,7 @@ class _RowPass:
         last = group.rank - 1
         narrow = group.rank > 1 and source.shape[last] <= NARROW
         shared = last in reduced_axes(node) and source.nbytes > WORTH_PANELS
-        in_order = self.orders[source] == tuple(range(group.rank))
+        in_order = self.is_row_major(source)
         worth = in_order and self.seconds(group.nodes) > 2 * WORTH_A_THREAD and (narrow or shared)
         return worth and self.panels(group).count > 1
 

@@ -20,6 +20,7 @@ from fusegraph.engines.base import Array, Multiply
 from fusegraph.engines.reductions import combine, partial_dtype
 from fusegraph.graph import DType, Node, Shape, reduced_axes
 from fusegraph.kernel import Kernel
+from fusegraph.orders import is_row_major
 from fusegraph.panels import Panels, blocked_shape, partial_cells
 from fusegraph.workers import BLAS_THREADS, Task, run_tasks
 
@@ -313,7 +314,7 @@ def _ordered(array: Array, order: tuple[int, ...]) -> Array:
         return array
     missing = len(order) - array.ndim
     padded = array[(None,) * missing] if missing else array
-    return padded if order == tuple(range(len(order))) else padded.transpose(order)
+    return padded if is_row_major(order) else padded.transpose(order)
 
 
 def block_keys(shape: Shape, block: Shape) -> Iterator[tuple[slice, ...]]:
@@ -373,7 +374,8 @@ def compiled_jobs(kernel: Kernel, arrays: list[Array]) -> Compiled | None:
     ``arrays`` are C-ordered operands and results of its shapes.
     """
     order, cut, body, threads = kernel.order, kernel.panels, kernel.body, kernel.threads
-    if order != tuple(range(len(order))) or not all(array.size for array in arrays):
+    upright = all(map(is_row_major, (order, *kernel.stored)))
+    if not upright or not all(array.size for array in arrays):
         return None
     if kernel.schedule not in ("flat", "strided", "panels"):
         return None

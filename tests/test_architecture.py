@@ -73,6 +73,7 @@ LAYERS = (
     ("elementwise",),
     ("shaping",),
     ("statistics",),
+    ("signatures",),
     ("namespace", "jit", "compare"),
     ("acceleration",),
     ("seed_figures",),
