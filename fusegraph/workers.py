@@ -132,15 +132,17 @@ def run_tasks(make_task: Callable[[], Task], count: int, threads: int) -> None:
             stop.set()
             raise
 
+    given = [[make_task] for _ in range(threads - 1)]
     # A copy of the caller's context: NumPy's error state is part of it.
     helpers: list[Future[None]] = [
-        _THREADS.submit(contextvars.copy_context().run, work, [make_task])
-        for _ in range(threads - 1)
+        _THREADS.submit(contextvars.copy_context().run, work, made) for made in given
     ]
     try:
         work([make_task])
     finally:
         _release(helpers, stop)
+        for made in given:  # a helper that came too late stays queued until a thread looks at it
+            made.clear()
 
 
 def _release(helpers: list[Future[None]], stop: threading.Event) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numexpr
@@ -237,3 +238,29 @@ def test_threads_go_anywhere_where_the_system_does_not_say(monkeypatch):
     before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     places.avoid_caller()
     assert before is None or os.sched_getaffinity(0) == before
+
+
+def test_a_helper_that_came_too_late_holds_no_array():
+    """It stays in the queue: what it held could not be used again, and the peak was passed."""
+    gate, busy = threading.Event(), threading.Semaphore(0)
+
+    def wait():
+        busy.release()
+        gate.wait(10)
+
+    count = os.cpu_count() or 1
+    blocked = [workers._THREADS.submit(wait) for _ in range(count)]
+    for _ in range(count):
+        assert busy.acquire(timeout=10)
+    array = np.empty(100_000)
+    held = weakref.ref(array)
+
+    def make_task(array=array):
+        return lambda index: array[index : index + 1].fill(0)
+
+    workers.run_tasks(make_task, 4, 2)
+    del array, make_task
+    assert held() is None
+    gate.set()
+    for future in blocked:
+        future.result(10)
