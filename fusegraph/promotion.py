@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -79,9 +80,10 @@ def _weak_constant(op: Op, value: Any, dtype: DType, at: int) -> Node | None:
     """A Python scalar in the dtype of the loop; None for a comparison that its range decides."""
     if type(value) is int and dtype.kind in "iu":
         info = np.iinfo(dtype)
-        if op.name == "where" and abs(value) < 2**63:
-            return const(np.asarray(value).astype(dtype), dtype)  # NumPy's wraps
         if not info.min <= value <= info.max:
+            if op.name == "where" and abs(value) < 2**63:
+                with suppress(OverflowError):  # NumPy 2.4 and earlier wrap it
+                    return const(np.where(True, value, np.zeros((), dtype)), dtype)
             if op.flop_class == "compare" and op.method:
                 return None
             raise OverflowError(

@@ -41,6 +41,7 @@ def test_a_debugger_that_holds_what_it_sees_changes_nothing():
         return trace
 
     before = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 looks for one when tracing begins
     sys.settrace(trace)
     try:
         pool = Pool()
@@ -91,6 +92,7 @@ def after_instructions(count, act):
         return trace
 
     before = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 looks for one when tracing begins
     sys.settrace(trace)
     try:
         yield lambda: left > 0  # the end was reached before

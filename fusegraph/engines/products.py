@@ -150,7 +150,8 @@ def plan_product(
     integral = node.dtype.kind in "iub"
     if (exact or engine == "numpy") and not integral:
         why = "NumPy's own matmul: bit-identical"
-        return _whole(node, extents, machine, threads, "blas", why)
+        own = _whole(node, extents, machine, threads, "blas", why)
+        return replace(own, scratch_bytes=own.scratch_bytes + _stride_bytes(node, orders))
     asked = dict(node.params).get("tile_size")
     if asked is not None:
         return _tiled(node, extents, machine, threads, asked, f"tile_size={asked} asked for")
@@ -210,6 +211,12 @@ def _blas_seconds(dtype: DType, extents: Extents, machine: Machine, threads: int
 def _cast_bytes(node: Node) -> int:
     """Operands of another dtype are cast as a whole before BLAS reads them."""
     return sum(i.size * node.dtype.itemsize for i in node.inputs if i.dtype != node.dtype)
+
+
+def _stride_bytes(node: Node, orders: Mapping[Node, Any]) -> int:
+    """NumPy 2.5 and later copy a matrix that BLAS cannot read, one of a stack at a time."""
+    copied = (i for i in node.inputs if not _blas_takes(i, orders))
+    return sum(math.prod(i.shape[-2:]) * node.dtype.itemsize for i in copied)
 
 
 def _serial(extents: Extents) -> bool:

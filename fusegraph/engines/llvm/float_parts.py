@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import numpy as np
+
 from fusegraph.engines.llvm.ir import Emitter, Value
 from fusegraph.engines.llvm.values import HALF, Parts, Rule, number
 from fusegraph.graph import DType
@@ -45,6 +47,10 @@ def signbit(e: Emitter, dtype: DType, x: Parts) -> Parts:
     return (e.icmp("slt", e.bitcast(x[0], whole), e.whole(whole, 0)),)
 
 
+FIRST_OF_EQUALS = bool(np.signbit(np.nextafter(np.float16(-0.0), np.float16(0.0))))
+"""NumPy 2.4 and earlier take the first of two equal float16; C, and NumPy since, the second."""
+
+
 def nextafter(e: Emitter, dtype: DType, x: Parts, y: Parts) -> Parts:
     """One step on the integers that are the bits, as in C's nextafter."""
     (a,), (b,) = x, y
@@ -59,7 +65,7 @@ def nextafter(e: Emitter, dtype: DType, x: Parts, y: Parts) -> Parts:
     )
     moved = e.select(e.fcmp("oeq", a, zero), least, e.add(bits, step))
     back = e.call("fg_half_value", "float", moved) if dtype == HALF else e.bitcast(moved, a.type)
-    back = e.select(e.fcmp("oeq", a, b), a if dtype == HALF else b, back)  # NumPy's own for float16
+    back = e.select(e.fcmp("oeq", a, b), a if dtype == HALF and FIRST_OF_EQUALS else b, back)
     return (e.select(e.fcmp("uno", a, b), e.fadd(a, b), back),)
 
 
