@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from fusegraph.engines import ELEMENTWISE_ENGINES
+from fusegraph.engines import ELEMENTWISE_ENGINES, REMEDIES
 from fusegraph.machine import Machine, available_cores
 
 
@@ -53,6 +53,8 @@ class Options:
     def __post_init__(self) -> None:
         engines = ("auto", *ELEMENTWISE_ENGINES)
         if self.engine not in engines:
+            if remedy := REMEDIES.get(str(self.engine)):
+                raise ImportError(remedy)
             raise ValueError(f"option engine={self.engine!r}: choose one of {', '.join(engines)}")
         for name in ("fuse", "exact", "verify", "trace_source"):
             if not isinstance(getattr(self, name), bool):

@@ -331,7 +331,8 @@ def test_bandwidths_beside_a_row_are_what_it_is_predicted_with():
     worker.runner.load()
     row = find_row("triad-float32-32M")
     row = replace(row, shapes=tuple((20_000_000,) for _ in row.shapes))
-    facts = worker.start(row)["fusegraph"]["facts"]
+    with fg.options(machine=fg.machine()):  # as in a worker's process
+        facts = worker.start(row)["fusegraph"]["facts"]
     streams = worker.answer({"do": "surroundings"})["streams"]
     assert set(streams) == {f"copy {at} {who}" for at in ("L3", "memory") for who in ("one", "all")}
     assert all(0 < found < 1e13 for found in streams.values())

@@ -309,12 +309,13 @@ def test_why_answers_for_tensors_and_for_names() -> None:
 
 
 @pytest.mark.slow
-def test_a_million_operations_build_plan_print_and_are_freed() -> None:
+def test_a_quarter_million_operations_build_plan_print_and_are_freed() -> None:
+    """Recursion would end at a thousand, and a quadratic pass take hours."""
     t = fg.asarray(np.ones(4))
-    for step in range(1_000_000):
+    for step in range(250_000):
         t = t * 0.5 if step % 2 else t + 0.5
     plan = t.plan()
     assert len(plan.kernels) == 1
-    assert "1,000,000 ops in 1 kernel" in str(plan)
-    assert repr(t).endswith("1000000 ops pending)")
+    assert "250,000 ops in 1 kernel" in str(plan)
+    assert repr(t).endswith("250000 ops pending)")
     del t, plan

@@ -171,6 +171,36 @@ def test_without_llvmlite_the_message_names_the_extra(monkeypatch):
         compiler.Compiler()
 
 
+@pytest.mark.parametrize(
+    ("metadata", "there"),
+    [("0.44.0", False), ("0.45.1", True), ("0.50.0rc1", True), ("1.0", True), (None, False)],
+)
+def test_an_llvmlite_that_cannot_read_the_ir_is_none(metadata, there, monkeypatch):
+    """LLVM 15 took no pointers without types, so that every kernel raised."""
+
+    def version(_name):
+        if metadata is None:
+            raise compiler.PackageNotFoundError
+        return metadata
+
+    monkeypatch.setattr(compiler, "version", version)
+    assert compiler.installed() is there
+
+
+def test_without_llvmlite_everything_else_works():
+    program = (
+        "import sys; sys.modules['llvmlite'] = None\n"
+        "import fusegraph as fg; y = fg.ones(9) + 1\n"
+        "assert y.compute().sum() == 18\n"
+        "try: y.compute(engine='llvm')\n"
+        "except ImportError as error: print(error)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, timeout=120, capture_output=True, text=True
+    )
+    assert done.stdout.endswith("pip install 'fusegraph[llvm]'\n")
+
+
 def test_threads_compile_once(monkeypatch):
     from concurrent.futures import ThreadPoolExecutor
 

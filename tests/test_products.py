@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from fusegraph.engines.tiles import (
     tile_bytes,
     tile_for_cache,
 )
+from fusegraph.machine import default_machine
 
 INTEGERS = ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
 SHAPES = [
@@ -62,10 +64,12 @@ def test_tile_from_cache():
             assert tile_bytes(tile + 1, itemsize) > cache
 
 
-def test_plan_takes_the_tile_of_its_machine():
+@pytest.mark.parametrize("cache", [2**18, 2**20])
+def test_plan_takes_the_tile_of_its_machine(cache):
     small = fg.asarray(np.zeros((512, 512), np.float16))
-    (kernel,) = (small @ small).plan(engine="auto").kernels
-    assert kernel.block == tile_for_cache(fg.machine().l2_bytes, 4)
+    machine = replace(default_machine(), l2_bytes=cache)
+    (kernel,) = (small @ small).plan(engine="auto", machine=machine).kernels
+    assert kernel.block == tile_for_cache(cache, 4)
 
 
 def test_reread_formula():

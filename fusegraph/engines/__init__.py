@@ -2,7 +2,7 @@
 
 from fusegraph.engines.base import Engine
 from fusegraph.engines.blocks import NumpyEngine
-from fusegraph.engines.llvm.compiler import installed
+from fusegraph.engines.llvm.compiler import REMEDY, installed
 from fusegraph.engines.llvm.engine import LlvmEngine
 from fusegraph.engines.numexpr import NumexprEngine
 
@@ -12,3 +12,6 @@ ELEMENTWISE_ENGINES: dict[str, Engine] = {
     engine.name: engine
     for engine in (NumpyEngine(), NumexprEngine(), *((LlvmEngine(),) if installed() else ()))
 }
+
+REMEDIES = {} if installed() else {LlvmEngine.name: REMEDY}
+"""Engines whose packages are not installed, and what to do about it."""

@@ -13,7 +13,7 @@ import re
 import threading
 from collections.abc import Sequence
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from fusegraph.engines.llvm import objects
@@ -21,9 +21,24 @@ from fusegraph.engines.llvm import objects
 _compiling = threading.Lock()
 
 
+OLDEST = (
+    0,
+    45,
+)  # of llvmlite: LLVM 15, which earlier ones have, does not read pointers without types
+REMEDY = (
+    "engine='llvm' needs llvmlite 0.45 or later; install it with: pip install 'fusegraph[llvm]'"
+)
+
+
 def installed() -> bool:
-    """Is llvmlite there? It is not imported to find out."""
-    return importlib.util.find_spec("llvmlite") is not None
+    """Is an llvmlite there that reads what we write? It is not imported to find out."""
+    if importlib.util.find_spec("llvmlite") is None:
+        return False
+    try:
+        found = version("llvmlite").split(".")
+    except PackageNotFoundError:
+        return False
+    return tuple(map(int, found[:2])) >= OLDEST
 
 
 def address_of(text: str, symbol: str, sizes: tuple[int, ...] = ()) -> int:
@@ -156,9 +171,7 @@ def _binding() -> Any:
     try:
         import llvmlite.binding  # noqa: PLC0415  (optional)
     except ImportError as error:
-        raise ImportError(
-            "engine='llvm' needs llvmlite; install it with: pip install 'fusegraph[llvm]'"
-        ) from error
+        raise ImportError(REMEDY) from error
     return llvmlite.binding
 
 
