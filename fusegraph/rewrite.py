@@ -188,10 +188,11 @@ class _Driver:
 
         Attention divides its result so, and not its scores, of which there are many times as many. e'
         is e by a power of two that is at least the number of weights, so that their sum is at most 1
-        too and nothing overflows that did not before. Of float16 too little would be left.
+        too and nothing overflows that did not before. Of float16 too little would be left. A product
+        with a vector has no axis along which its result could be divided, and is as cheap as its scores.
         """
         weights, values = product.inputs
-        if not _is_softmax(weights) or product.dtype != weights.dtype:
+        if not _is_softmax(weights) or product.dtype != weights.dtype or len(values.shape) < 2:
             return product
         e, total = weights.inputs
         count = max(1, e.shape[-1])

@@ -181,12 +181,11 @@ def _variance(name: str, x: Any, axis: Any, dtype: Any, less: float, keepdims: b
     work = np.float64 if dtype is None and x.dtype.kind in "biu" else dtype
     centre = _divided(reduce("sum", x, axes, True, work, name), _count(x, axes))
     away = x - centre
-    if away.dtype.kind == "c":
+    if away.dtype.kind == "c" and x.dtype.kind not in "fiu":  # those NumPy squares, complex or not
         real, imag = ROW_FUNCTIONS["real"](away), ROW_FUNCTIONS["imag"](away)
         squares = real * real + imag * imag
     else:
         squares = away * away
-    work = None if away.dtype.kind == "c" else work
     total = reduce("sum", squares, axes, keepdims, work, name)
     return _divided(total, builtins.max(_count(x, axes) - less, 0))
 
@@ -195,9 +194,24 @@ def std(
     x: Any, axis: Any = None, dtype: Any = None, ddof: float = 0, keepdims: bool = False,
     correction: float | None = None,
 ) -> Tensor:  # fmt: skip
-    """Square root of the variance."""
+    """Square root of the variance.
+
+    Raises
+    ------
+    TypeError
+        ``dtype`` cannot hold the square roots of an array.
+    """
     less = ddof if correction is None else correction
-    return elementwise(OPS["sqrt"], _variance("std", x, axis, dtype, less, keepdims))
+    spread = _variance("std", x, axis, dtype, less, keepdims)
+    root = elementwise(OPS["sqrt"], spread)
+    if root.dtype == spread.dtype:
+        return root
+    if spread.ndim:
+        raise TypeError(
+            f"std: dtype={spread.dtype} cannot hold the square roots of {shown(spread)}; "
+            "give a float dtype"
+        )
+    return cast(root, spread.dtype)  # of one number, as NumPy
 
 
 # --- rows -----------------------------------------------------------------------------------------

@@ -67,6 +67,31 @@ def test_dtype_of_the_sum(name, wanted, assert_same):
         assert_same(getattr(fg, name)(fg.asarray(x), axis=0, dtype=wanted).compute(), expected)
 
 
+@pytest.mark.parametrize("engine", ["auto", "numpy", "llvm"])
+@pytest.mark.parametrize("rows", [5, 17, 40, 700])
+@pytest.mark.parametrize(
+    ("dtype", "wanted"),
+    [("f8", "i8"), ("f4", "i8"), ("f2", "i4"), ("u8", "i8"), ("i8", "u1"), ("i8", "?"),
+     ("f8", "f4"), ("i4", "f4"), ("?", "i2"), ("f4", "c16")],
+)  # fmt: skip
+def test_what_is_fused_into_a_sum_is_cast_before_it_is_added(
+    dtype, wanted, rows, engine, assert_same
+):
+    """Rows were added in the dtype that they had: 1.5 and 1.5 to integers were 3, not 2."""
+    x = (np.arange(rows * 3) % 7 + 0.75).astype(dtype).reshape(rows, 3)
+    if dtype == "u8":
+        x += np.uint64(2**54)
+    doubled, expected = fg.asarray(x) + x, x + x
+    for name in ("sum", "mean", "var"):
+        with np.errstate(all="ignore"):
+            reference = np.asarray(getattr(np, name)(expected, axis=0, dtype=wanted))
+        got = getattr(fg, name)(doubled, axis=0, dtype=wanted).compute(engine=engine)
+        if np.dtype(wanted).kind in "fc" and engine != "numpy":
+            np.testing.assert_allclose(got, reference, rtol=1e-5, strict=True)
+        else:
+            assert_same(got, reference, name)
+
+
 @pytest.mark.parametrize("ufunc", [np.add, np.multiply, np.maximum, np.minimum])
 def test_reduce_of_a_ufunc_is_lazy(ufunc, assert_same):
     x = sample(np.dtype("f8"))
@@ -100,11 +125,23 @@ def test_correction(name, correction, dtype, assert_same):
     assert_same(result.compute(), expected)
 
 
+@pytest.mark.filterwarnings("ignore:Casting complex")
 @pytest.mark.parametrize("name", STATISTICS)
-def test_statistics_in_another_dtype(name, assert_same):
-    x = sample(np.dtype("f4"))
-    expected = reference(name, x, axis=1, dtype="f8")
-    assert_same(getattr(fg, name)(fg.asarray(x), axis=1, dtype="f8").compute(), expected)
+@pytest.mark.parametrize("wanted", ["?", "i4", "i8", "f2", "f4", "f8", "c8", "c16"])
+def test_statistics_in_another_dtype(name, wanted, assert_same):
+    for dtype in ("?", "i1", "u4", "f2", "f4", "f8", "c8", "c16"):
+        x = (np.arange(24) % 5 + 0.3).astype(dtype).reshape(4, 6)
+        x = (x * (1 + 0.5j)).astype(dtype) if x.dtype.kind == "c" else x
+        for axis in (None, 1):
+            try:
+                with np.errstate(all="ignore"):
+                    expected = np.asarray(getattr(np, name)(x, axis=axis, dtype=wanted))
+            except TypeError:  # square roots into an array of integers; differences of bools
+                with pytest.raises(TypeError, match=r"std: dtype=.* cannot|subtract: .* no loop"):
+                    getattr(fg, name)(fg.asarray(x), axis=axis, dtype=wanted)
+            else:
+                got = getattr(fg, name)(fg.asarray(x), axis=axis, dtype=wanted)
+                assert_same(got.compute(engine="numpy"), expected, f"{dtype} {axis}")
 
 
 @pytest.mark.parametrize("name", [op.name for op in REDUCTIONS] + ["mean", "var"])

@@ -332,6 +332,26 @@ def test_divisions_that_stay(build):
     assert "divide-after-product" not in {f.rule for f in result.fired}
 
 
+@pytest.mark.parametrize("engine", ["auto", "llvm", "numexpr", "numpy"])
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [((4,), (4,)), ((4,), (4, 3)), ((6, 4), (4,)), ((2, 6, 4), (4,)), ((4,), (2, 4, 3)),
+     ((2, 6, 4), (4, 3)), ((6, 4), (2, 4, 3)), ((5, 1, 6, 4), (2, 4, 3)), ((300, 64), (64,))],
+)  # fmt: skip
+def test_softmax_times_matrices_and_vectors(left, right, engine):
+    """A product with a vector has no axis of its own: divided by sums that kept theirs it was wrong."""
+    rng = np.random.default_rng(1)
+    x, v = rng.standard_normal(left), rng.standard_normal(right)
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    expected = (e / e.sum(axis=-1, keepdims=True)) @ v
+    t = fg.softmax(fg.asarray(x)) @ fg.asarray(v)
+    np.testing.assert_allclose(t.compute(engine=engine), expected, rtol=1e-12, atol=1e-14)
+    for after in (fg.sum, fg.max, lambda y: y - fg.mean(y)):
+        t = fg.softmax(fg.asarray(x)) @ fg.asarray(v)
+        wanted = np.asarray(after(expected))
+        np.testing.assert_allclose(after(t).compute(engine=engine), wanted, rtol=1e-12, atol=1e-14)
+
+
 def test_the_division_stays_where_bits_are_promised_or_the_weights_are_a_result():
     x, v = fg.asarray(np.ones((6, 5))), fg.asarray(np.ones((5, 3)))
     t = softmax_times(x, v)

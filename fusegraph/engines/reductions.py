@@ -89,6 +89,8 @@ def _tree(ufunc: np.ufunc, x: Array, dtype: DType | None, exact: bool) -> Array:
     """
     if exact and x[0].size >= LONG_ROW:
         return ufunc.reduce(x, axis=0, keepdims=True, dtype=dtype)
+    if dtype is not None:  # NumPy casts each element before it adds it
+        x = x.astype(dtype, copy=False)
     rows = len(x)
     if rows >= 2 * SEQUENTIAL:
         slab = rows // SEQUENTIAL
