@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fusegraph.graph import Node
+from fusegraph.views import base
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +96,6 @@ def total(costs: Iterable[Cost]) -> Cost:
         for name, count in cost.flops_by_class.items():
             classes[name] = classes.get(name, 0) + count
     return Cost(read, written, reread, touched, flops, transcendentals, classes)
-
-
-def base(node: Node) -> Node:
-    """The stored value that a view shows."""
-    while node.kind == "view":
-        node = node.inputs[0]
-    return node
 
 
 def footprint(node: Node) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 
 from fusegraph.buffers import Pool
 from fusegraph.choice import make_kernel
-from fusegraph.cost import Cost, Traffic, base, kernel_cost, total
+from fusegraph.cost import Cost, Traffic, kernel_cost, total
 from fusegraph.engines.base import Region
 from fusegraph.fuse import fuse
 from fusegraph.graph import GraphError, Node, make, topological, verify
@@ -29,6 +29,7 @@ from fusegraph.rewrite import Rewritten, rewrite, unchanged
 from fusegraph.rows import share_rows
 from fusegraph.setting import Setting
 from fusegraph.units import Decision, Fused, Unit, single_regions
+from fusegraph.views import base
 
 OVERHEAD = 128 * 1024  # bytes of Python objects that a run may hold: measured at most 80 KiB
 

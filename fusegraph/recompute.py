@@ -13,11 +13,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
-from fusegraph.cost import base, kernel_cost
+from fusegraph.cost import kernel_cost
 from fusegraph.engines import ELEMENTWISE_ENGINES
 from fusegraph.engines.base import Extent, Region
 from fusegraph.graph import Node
 from fusegraph.units import ALONE, Decision, Fused, Reason, Unit
+from fusegraph.views import base
 
 CHEAP = ("move", "add", "multiply", "compare", "select")  # classes of operations
 MOST_OPERATIONS = 4  # of a value: so many take less time than the bytes of a result

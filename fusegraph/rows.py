@@ -20,7 +20,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from fusegraph.cost import base, kernel_cost
+from fusegraph.cost import kernel_cost
 from fusegraph.engines import FALLBACK
 from fusegraph.engines.base import Region
 from fusegraph.engines.reductions import has_partials, reorders
@@ -40,6 +40,7 @@ from fusegraph.panels import (
 )
 from fusegraph.timing import WORTH_A_THREAD, node_seconds
 from fusegraph.units import ALONE, Decision, Fused, Reason, Unit, in_running_order
+from fusegraph.views import base
 
 PRODUCT_DTYPES = ("float32", "float64", "complex64", "complex128")  # that BLAS multiplies
 WORTH_PANELS = 4 << 20  # bytes of a reduction's operand that several threads read faster than one

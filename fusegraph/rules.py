@@ -13,10 +13,9 @@ from functools import cache
 
 import numpy as np
 
-from fusegraph.cost import base
 from fusegraph.graph import Node, const, make
 from fusegraph.ops import OPS
-from fusegraph.views import Params, apply_view
+from fusegraph.views import Params, apply_view, base
 
 MAX_POWER = 4  # x**4 as (x*x)*(x*x) stays within 2 ulp of the rounded power
 

@@ -14,6 +14,7 @@ from functools import cached_property
 from fusegraph.engines.base import Region
 from fusegraph.graph import Node
 from fusegraph.panels import Panels
+from fusegraph.views import base
 
 ALONE = ("alone",)  # parameters of an element-wise node that must be a kernel of its own
 
@@ -103,12 +104,8 @@ def ordered(outputs: list[Node], unit_of: dict[Node, Unit]) -> list[Unit]:
     while stack:
         top = stack.pop()
         if isinstance(top, Node):
-            while top.kind == "view":
-                top = top.inputs[0]
-            unit = unit_of.get(top)
-            if unit is None or unit in done:
-                continue
-            if unit in opened:
+            unit = unit_of.get(base(top))
+            if unit is None or unit in opened:
                 continue
             opened.add(unit)
             stack.append(unit)

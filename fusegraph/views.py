@@ -42,6 +42,13 @@ def view_shape(name: str, params: Params, shape: Shape) -> Shape:
     return tuple(len(range(*slice(*key).indices(n))) for key, n in kept)
 
 
+def base(node: Node) -> Node:
+    """The stored value that a view shows."""
+    while node.kind == "view":
+        node = node.inputs[0]
+    return node
+
+
 def is_identity(name: str, params: Params, shape: Shape) -> bool:
     """Does the view show the operand just as it is?"""
     if name == "permute":

@@ -28,6 +28,7 @@ from fusegraph.engines.tiles import (
 )
 from fusegraph.graph import DType, Node, Shape
 from fusegraph.machine import Machine
+from fusegraph.views import base
 from fusegraph.workers import BLAS_THREADS, Task, run_tasks
 
 MAPPED_BUDGET = 64 * 2**20  # bytes of an operand mapped from a file beyond which tiles read it
@@ -230,9 +231,7 @@ def _serial(extents: Extents) -> bool:
 def _against_blas(node: Node, orders: Mapping[Node, Any]) -> str | None:
     """Why BLAS should not be handed the operands whole, or None."""
     for side, operand in zip(("left", "right"), node.inputs, strict=True):
-        source = operand
-        while source.kind == "view":
-            source = source.inputs[0]
+        source = base(operand)
         mapped = source.kind == "input" and len(source.params) > 2 and source.params[2]
         if mapped and operand.nbytes > MAPPED_BUDGET:
             return f"the {side} operand is mapped from a file and has {operand.nbytes:,} bytes"

@@ -11,11 +11,11 @@ from typing import Any
 import networkx as nx
 
 from fusegraph.buffers import Pool
-from fusegraph.cost import base
 from fusegraph.graph import Node, topological
 from fusegraph.kernel import Kernel, Tier
 from fusegraph.plan import Plan
 from fusegraph.units import Decision, Reason
+from fusegraph.views import base
 
 
 @dataclass(frozen=True, slots=True)
