@@ -189,9 +189,9 @@ def _runner(step: Step) -> Runner:
 
 
 def _runner_of(kernel: Kernel, step: Step) -> Runner:
-    one_block = math.prod(kernel.region.shape) <= kernel.block
-    alone = kernel.blocked and one_block and (kernel.schedule == "flat" or _row_major(kernel))
-    alone = alone and all(order == kernel.order for order in kernel.stored)
+    one_block = kernel.blocked and math.prod(kernel.region.shape) <= kernel.block
+    aligned = kernel.schedule == "flat" or is_row_major(kernel.order)
+    alone = one_block and aligned and all(order == kernel.order for order in kernel.stored)
     runner = _block_runner(kernel, step) if alone else _kernel_runner(kernel, step)
     compiled = ELEMENTWISE_ENGINES[kernel.engine].compiles if kernel.blocked else False
     return runner if compiled else _without_warnings(runner)
@@ -233,15 +233,11 @@ def _view_runner(step: Step) -> Runner:
     return run
 
 
-def _row_major(kernel: Kernel) -> bool:
-    return is_row_major(kernel.order)
-
-
 def _block_runner(kernel: Kernel, step: Step) -> Runner:
     """A body whose operands are one block: no loop, no reshaping."""
     body, order = kernel.body, kernel.order
     shape = tuple(kernel.region.shape[a] for a in order)
-    turned, back = not _row_major(kernel), tuple(int(a) for a in np.argsort(order))
+    turned, back = not is_row_major(kernel.order), tuple(int(a) for a in np.argsort(order))
     template = body.registers()
     outputs = [
         (at, slot, node.dtype)

@@ -12,6 +12,7 @@ from fusegraph.engines.panel_body import PanelBody
 from fusegraph.graph import Node
 from fusegraph.kernel import Kernel, with_tier
 from fusegraph.machine import Machine
+from fusegraph.orders import is_row_major
 from fusegraph.panels import Panels, partial_bytes
 from fusegraph.setting import SHARING, THREADS_MARGIN, Setting
 from fusegraph.timing import Prediction, node_seconds, predict
@@ -34,7 +35,7 @@ def panels_kernel(name: str, unit: Unit, first_touch: int, setting: Setting) -> 
 
     def made(engine: Engine | None) -> Kernel:
         kernel = panel_kernel(name, region, panels, cost, engine, setting)
-        compiles = engine is not None and engine.compiles and not _loose(region, setting)
+        compiles = engine is not None and engine.compiles and _all_row_major(region, setting)
         if not compiles or not panels.narrow:
             return kernel
         # A compiled loop over rows that lie in C order needs no copies with the narrow axis first.
@@ -67,7 +68,7 @@ def panel_kernel(
     # Where an operand does not lie as a compiled stage reads it, that copies some rows at a time, but
     # all of a panel where it reduces along them.
     copied = 0
-    if body.compiled and panels.partial and _loose(region, setting):
+    if body.compiled and panels.partial and not _all_row_major(region, setting):
         copied = sum(body.panel_elements(v) * v.dtype.itemsize for v in region.inputs)
     return Kernel(
         name=name,
@@ -150,11 +151,9 @@ def _call_seconds(node: Node, level: str, machine: Machine) -> float:
     return max(node_seconds(node, machine), moved / machine.roof(level, 1))
 
 
-def _loose(region: Region, setting: Setting) -> bool:
-    """Is there an operand that does not lie in C order?"""
-    return any(
-        setting.orders.get(v, ()) != tuple(range(len(v.shape))) for v in region.inputs if v.size > 1
-    )
+def _all_row_major(region: Region, setting: Setting) -> bool:
+    """Does every operand lie in C order? One element does anyway."""
+    return all(is_row_major(setting.orders[v]) for v in region.inputs if v.size > 1)
 
 
 def _panels_reread(region: Region, panels: Panels) -> int:
