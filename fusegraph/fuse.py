@@ -337,15 +337,11 @@ class _Pass:
 
     def finish(self, region: _Growing, position: dict[Node, int]) -> Unit:
         members = sorted(region.members, key=position.__getitem__)
-        inside = set(members)
-        reads = dict.fromkeys(
-            i for n in members for i in n.inputs if i not in inside and i.kind != "const"
-        )
-        stored = tuple(n for n in members if self.is_stored(n, region))
+        stored = [n for n in members if self.is_stored(n, region)]
         engines = tuple(sorted(region.engines))
         if not engines:
             raise GraphError(f"no engine is left for the region of {members[-1]}")
-        return Unit(Region(tuple(members), tuple(reads), stored, region.shape), engines)
+        return Unit(Region.of(members, stored, region.shape), engines)
 
     def decisions(self) -> list[Decision]:
         found = []

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from fusegraph.cost import kernel_cost
 from fusegraph.engines import ELEMENTWISE_ENGINES
-from fusegraph.engines.base import Extent, Region
+from fusegraph.engines.base import Region
 from fusegraph.graph import Node
 from fusegraph.units import ALONE, Decision, Fused, Reason, Unit
 from fusegraph.views import base
@@ -111,10 +111,8 @@ def _bytes_moved(unit: Unit) -> int:
 def _storing_less(unit: Unit, value: Node) -> Unit:
     """A unit that keeps ``value`` to itself; without outputs where it stored nothing else."""
     region = unit.region
-    outputs = tuple(node for node in region.outputs if node is not value)
-    needed = _needed(region.nodes, outputs)
-    inputs = tuple(i for i in region.inputs if any(i in n.inputs for n in needed))
-    return replace(unit, region=Region(tuple(needed), inputs, outputs, region.shape))
+    outputs = [node for node in region.outputs if node is not value]
+    return replace(unit, region=Region.of(_needed(region.nodes, outputs), outputs, region.shape))
 
 
 def _needed(nodes: Sequence[Node], outputs: Collection[Node]) -> list[Node]:
@@ -138,13 +136,10 @@ def _making(
     if not (unit.elementwise or unit.panels) or value.shape != region.shape:
         return None
     inside = {*nodes, *region.nodes}
-    members = tuple(sorted(inside, key=position.__getitem__))
-    inputs = tuple(
-        dict.fromkeys(i for n in members for i in n.inputs if i not in inside and i.kind != "const")
-    )
-    if any(base(i) in inside for i in inputs):
+    members = sorted(inside, key=position.__getitem__)
+    made = Region.of(members, region.outputs, region.shape)
+    if any(base(i) in inside for i in made.inputs):
         return None  # a view of what is made here was stored
-    made = Region(members, inputs, region.outputs, region.shape)
     # An engine that was asked for keeps what it can run.
     common = [e for e in unit.engines if e in source.engines or not source.elementwise]
     engines = tuple(_able(common, made, nodes))
@@ -155,9 +150,7 @@ def _making(
 
 def _able(engines: Sequence[str], region: Region, nodes: Sequence[Node]) -> Iterator[str]:
     """The engines that run ``nodes`` too, within their limits."""
-    constants = {i for n in region.nodes for i in n.inputs if i.kind == "const"}
-    live = len(region.inputs) + len(region.nodes)
-    extent = Extent(len(region.inputs), len(constants), len(region.outputs), live)
+    extent = region.extent
     for name in engines:
         engine = ELEMENTWISE_ENGINES[name]
         if engine.limit(extent) is None and not any(engine.refuses(n) for n in nodes):

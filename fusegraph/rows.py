@@ -407,12 +407,8 @@ class _RowPass:
         if len(group.units) == 1 and not self.alone_in_panels(group):
             return group.units[0]
         members = sorted(group.nodes, key=self.position.__getitem__)
-        reads = dict.fromkeys(
-            i for n in members for i in n.inputs if i not in group.nodes and i.kind != "const"
-        )
-        stored = tuple(sorted(self.stored(group.nodes), key=self.position.__getitem__))
-        shape = max((space(n) for n in members), key=math.prod)
-        region = Region(tuple(members), tuple(reads), stored, shape)
+        stored = sorted(self.stored(group.nodes), key=self.position.__getitem__)
+        region = Region.of(members, stored, max(map(space, members), key=math.prod))
         return Unit(region, (FALLBACK,), panels=self.panels(group))
 
     def revised(self, decision: Decision) -> Decision:

@@ -7,7 +7,7 @@ gives the body.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -29,6 +29,26 @@ class Region:
     inputs: tuple[Node, ...]
     outputs: tuple[Node, ...]
     shape: Shape
+
+    @classmethod
+    def of(cls, nodes: Sequence[Node], outputs: Iterable[Node], shape: Shape) -> Region:
+        """The region of ``nodes``, in order: it reads what they read and none of them computes."""
+        inside = set(nodes)
+        reads = dict.fromkeys(
+            i for n in nodes for i in n.inputs if i not in inside and i.kind != "const"
+        )
+        return cls(tuple(nodes), tuple(reads), tuple(outputs), shape)
+
+    @property
+    def constants(self) -> tuple[Node, ...]:
+        """The constants that its nodes read, once each."""
+        return tuple(dict.fromkeys(i for n in self.nodes for i in n.inputs if i.kind == "const"))
+
+    @property
+    def extent(self) -> Extent:
+        """Its size, with every value counted as alive to the end."""
+        live = len(self.inputs) + len(self.nodes)
+        return Extent(len(self.inputs), len(self.constants), len(self.outputs), live)
 
 
 class Extent(NamedTuple):

@@ -112,9 +112,7 @@ class NumpyBody:
     shares_blocks = shares_parts = False
 
     def __init__(self, region: Region) -> None:
-        constants = dict.fromkeys(
-            i for node in region.nodes for i in node.inputs if i.kind == "const"
-        )
+        constants = region.constants
         register: dict[Node, int] = {}
         for node in (*region.inputs, *constants, *region.outputs):
             register.setdefault(node, len(register))

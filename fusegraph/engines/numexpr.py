@@ -185,9 +185,7 @@ class _Assembler:
 
     def __init__(self, region: Region) -> None:
         self.region = region
-        constants = dict.fromkeys(
-            i for node in region.nodes for i in node.inputs if i.kind == "const"
-        )
+        constants = region.constants
         self.register: dict[Node, int] = {region.outputs[0]: 0}
         for node in (*region.inputs, *constants):
             self.register[node] = len(self.register)

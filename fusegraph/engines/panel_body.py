@@ -133,7 +133,7 @@ class PanelBody(NumpyBody):
         found: list[Call] = []
         for stage in self.stages(region):
             parts = self.parts(stage, region) if self.accepts(stage[0]) else ()
-            if parts and all(self.allows(part) for part in parts):
+            if parts and all(self.engine.limit(part.extent) is None for part in parts):
                 found += [self.stage_call(part) for part in parts]
             else:
                 found += [self.call_of(node) for node in stage]
@@ -170,18 +170,10 @@ class PanelBody(NumpyBody):
         assert self.engine is not None
         inside = set(stage)
         later = {i for node in region.nodes if node not in inside for i in node.inputs}
-        stored = {n for n in stage if n in later or n in region.outputs}
+        stored = [n for n in stage if n in later or n in region.outputs]
         if self.engine.limit(Extent(1, 0, 2, 2)) is None:
-            return [_part(stage, stored, region)]
-        return [_part(tree, {tree[-1]}, region) for tree in _trees(stage, stored)]
-
-    def allows(self, part: Region) -> bool:
-        """Is the part within the engine's limits?"""
-        assert self.engine is not None
-        constants = {i for n in part.nodes for i in n.inputs if i.kind == "const"}
-        live = len(part.inputs) + len(part.nodes)
-        extent = Extent(len(part.inputs), len(constants), len(part.outputs), live)
-        return self.engine.limit(extent) is None
+            return [Region.of(stage, stored, region.shape)]
+        return [Region.of(tree, tree[-1:], region.shape) for tree in _trees(stage, set(stored))]
 
     def stage_call(self, part: Region) -> Call:
         """A region that the engine evaluates on a panel."""
@@ -256,16 +248,6 @@ def _with_partials(part: Region, partial: set[Node]) -> Region:
 
 def _summed_in(node: Node) -> tuple[tuple[str, object], ...]:
     return (*(p for p in node.params if p[0] != "dtype"), ("dtype", partial_dtype(node)))
-
-
-def _part(nodes: list[Node], stored: set[Node], region: Region) -> Region:
-    """``nodes`` as a region that stores ``stored``."""
-    inside = set(nodes)
-    reads = dict.fromkeys(
-        i for n in nodes for i in n.inputs if i not in inside and i.kind != "const"
-    )
-    outputs = tuple(n for n in nodes if n in stored)
-    return Region(tuple(nodes), tuple(reads), outputs, region.shape)
 
 
 def _trees(stage: list[Node], stored: set[Node]) -> list[list[Node]]:
