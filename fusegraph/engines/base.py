@@ -64,12 +64,12 @@ class Body(Protocol):
     """A compiled region."""
 
     scratch_bytes: int  # temporaries per element of a block
-    call_bytes: int  # what a thread works in beside them
-    in_place: bool  # may a result be written over an operand of its shape?
+    call_bytes: int = 0  # what a thread works in beside them
+    in_place: bool = False  # may a result be written over an operand of its shape?
     # Has it ``share_blocks`` (dense operands) or ``share_parts`` (any layout), to run on threads
     # without the interpreter's lock?
-    shares_blocks: bool
-    shares_parts: bool
+    shares_blocks: bool = False
+    shares_parts: bool = False
 
     def run(self, inputs: Sequence[Array], outputs: Sequence[Array], threads: int) -> None:
         """Evaluate over whole operands (one block) into ``outputs``."""
@@ -109,12 +109,15 @@ class DirectCall(Protocol):
 
 
 class Engine(Protocol):
-    """Evaluates bodies. ``blocked`` engines are called block by block; others loop by themselves."""
+    """Evaluates bodies. ``blocked`` engines are called block by block; others loop by themselves.
+
+    What has a value here is that of an engine which is called by Python and has no stage of rows.
+    """
 
     name: str
     blocked: bool
-    rows: bool  # does one stage of a panel take values of several widths, and reductions?
-    compiles: bool  # its first run takes milliseconds: ``auto`` waits until that pays
+    rows: bool = False  # does one stage of a panel take values of several widths, and reductions?
+    compiles: bool = False  # its first run takes milliseconds: ``auto`` waits until that pays
 
     def refuses(self, node: Node) -> str | None:
         """Why this engine cannot evaluate ``node``, or None."""
@@ -133,18 +136,22 @@ class Engine(Protocol):
 
     def row_seconds(self, nodes: Sequence[Node], machine: Machine) -> float:
         """Seconds that the rows of a stage of a panel take on one thread, beside their elements."""
+        return 0.0
 
     def packing_seconds(self, elements: int) -> float:
         """Seconds to bring elements of operands together that do not lie dense, on one thread."""
+        return 0.0
 
     def product(self, node: Node, packed: bool) -> Multiply | None:
         """What multiplies in a panel, or None: NumPy does. ``packed``: panels share the right side."""
+        return None
 
     def compile(self, region: Region) -> Any:
         """The body for ``region``."""
 
     def compile_seconds(self, region: Region) -> float:
         """Predicted seconds of making the body ready to run; 0.0 where planning has done it."""
+        return 0.0
 
     def direct_call(
         self,
@@ -160,3 +167,4 @@ class Engine(Protocol):
         or from ``len(arguments)`` on of what ``outlets`` made: the ``results`` first, which are a tuple
         where ``several``, then what is between jobs.
         """
+        return None

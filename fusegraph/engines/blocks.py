@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fusegraph.engines.base import Array, Body, Extent, Region
+from fusegraph.engines.base import Array, Body, Engine, Extent, Region
 from fusegraph.graph import Node, Shape
 from fusegraph.machine import Machine
 from fusegraph.ops import resolve
@@ -36,13 +36,11 @@ def _short_loops(node: Node) -> int:
     return math.prod(whole[:-1]) if by_rows else 0
 
 
-class NumpyEngine:
+class NumpyEngine(Engine):
     """NumPy's ufuncs on cache-resident blocks."""
 
     name = "numpy"
     blocked = True
-    rows = False
-    compiles = False
 
     def refuses(self, node: Node) -> str | None:
         return None
@@ -52,12 +50,6 @@ class NumpyEngine:
 
     def limit(self, extent: Extent) -> str | None:
         return None
-
-    def compile_seconds(self, region: Region) -> float:
-        return 0.0
-
-    def direct_call(self, *work: Any) -> None:
-        """None: its bodies are called by Python."""
 
     def launch_seconds(self, size: int, threads: int, machine: Machine) -> float:
         """The calls of a kernel without elements."""
@@ -75,9 +67,6 @@ class NumpyEngine:
     def row_seconds(self, nodes: Sequence[Node], machine: Machine) -> float:
         """What an inner loop of NumPy's costs to begin: once a row where rows are reduced or shared."""
         return ROW_SECONDS * sum(_short_loops(node) for node in nodes)
-
-    def product(self, node: Node, packed: bool) -> None:
-        return None
 
     def packing_seconds(self, elements: int) -> float:
         """Loops over strides are no vector loops: x[::2] + x[1::2] took 0.3 ns more an element."""
@@ -104,12 +93,8 @@ class Call:
     in_place: bool = False  # may it write over an operand that dies?
 
 
-class NumpyBody:
+class NumpyBody(Body):
     """Steps over a register file: inputs, constants, outputs, then scratch."""
-
-    in_place = False
-    call_bytes = 0
-    shares_blocks = shares_parts = False
 
     def __init__(self, region: Region) -> None:
         constants = region.constants

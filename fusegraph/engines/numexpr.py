@@ -18,7 +18,7 @@ import numexpr
 import numpy as np
 from numexpr import interpreter
 
-from fusegraph.engines.base import Array, Extent, Region
+from fusegraph.engines.base import Array, Body, Engine, Extent, Region
 from fusegraph.graph import Node
 from fusegraph.machine import Machine
 from fusegraph.ops import NUMEXPR_CASTS, NUMEXPR_CODES, resolve
@@ -36,13 +36,11 @@ _NONE = 255
 _running = threading.Lock()
 
 
-class NumexprEngine:
+class NumexprEngine(Engine):
     """numexpr's virtual machine: no warm-up, threads without the GIL, one output a program."""
 
     name = "numexpr"
     blocked = False
-    rows = False
-    compiles = False
 
     def refuses(self, node: Node) -> str | None:
         if node.kind != "elementwise":
@@ -80,12 +78,6 @@ class NumexprEngine:
             return f"numexpr has {MAX_REGISTERS} registers"
         return None
 
-    def compile_seconds(self, region: Region) -> float:
-        return 0.0
-
-    def direct_call(self, *work: Any) -> None:
-        """None: its bodies are called by Python."""
-
     def launch_seconds(self, size: int, threads: int, machine: Machine) -> float:
         """A call, waking numexpr's threads, and changing their number where it must be held."""
         seconds = machine.launch[self.name]
@@ -98,15 +90,6 @@ class NumexprEngine:
     def nanoseconds(self, node: Node, machine: Machine) -> float:
         dtype = node.inputs[0].dtype if node.dtype.kind == "b" else node.dtype
         return machine.ns(self.name, node.op.name, dtype, node.op.flop_class)
-
-    def row_seconds(self, nodes: Sequence[Node], machine: Machine) -> float:
-        return 0.0
-
-    def product(self, node: Node, packed: bool) -> None:
-        return None
-
-    def packing_seconds(self, elements: int) -> float:
-        return 0.0
 
     def compile(self, region: Region) -> NumexprBody:
         return NumexprBody(region)
@@ -130,12 +113,9 @@ def _cast_path(start: Any, end: Any) -> tuple[str, ...] | None:
     return None
 
 
-class NumexprBody:
+class NumexprBody(Body):
     """A compiled program and the order of its inputs."""
 
-    in_place = False
-    call_bytes = 0
-    shares_blocks = shares_parts = False
     scratch_bytes = 0  # numexpr's own blocks: 1,024 elements a register
 
     def __init__(self, region: Region) -> None:
