@@ -30,6 +30,8 @@ PARTS = 16  # that threads share of a loop over rows
 
 Loop = Callable[[list[Array], list[Array]], None]
 """Runs a kernel on its operands into its results."""
+Blocks = Callable[[list[Array]], None]
+"""The same over one list, operands and then results, whose axes are those of the loop."""
 Place = Callable[[list[Array], int], list[Array]]
 """The parts of the operands and results that belong to a block."""
 
@@ -57,19 +59,18 @@ def flat(kernel: Kernel) -> Loop:
 
     loop = blocks(kernel, place, shapes)
     if kernel.threads > 1 and kernel.body.shares_blocks:
-        loop = _shared(kernel, loop)
+        share = kernel.body.share_blocks
+        loop = _shared(
+            partial(share, block=block, threads=kernel.threads, streams=kernel.streams), loop
+        )
     return lambda operands, results: loop([_flattened(a, order) for a in (*operands, *results)])
 
 
-def _shared(
-    kernel: Kernel, otherwise: Callable[[list[Array]], None]
-) -> Callable[[list[Array]], None]:
-    """The body's own way to share its blocks among threads; ``otherwise`` where it finds none."""
-    share, block, threads = kernel.body.share_blocks, kernel.block, kernel.threads
-    streams = kernel.streams
+def _shared(share: Callable[[list[Array]], bool], otherwise: Blocks) -> Blocks:
+    """The body's own way to ``share`` a loop among threads; ``otherwise`` where it finds none."""
 
     def loop(arrays: list[Array]) -> None:
-        if not share(arrays, block, threads, streams):
+        if not share(arrays):
             otherwise(arrays)
 
     return loop
@@ -88,42 +89,30 @@ def strided(kernel: Kernel) -> Loop:
     if not kernel.blocked:
         return itself(kernel)
     order = kernel.order
-    shape = tuple(kernel.region.shape[a] for a in order)
+    shape = _loop_shape(kernel)
     keys = list(block_keys(shape, blocked_shape(shape, kernel.block)))
-    values = (*kernel.region.inputs, *kernel.region.outputs)
-    fixed = [_fixed_axes(value.shape, order) for value in values]
-    loop = blocks(kernel, _placer(keys, fixed), [_extent(key, shape) for key in keys])
+    loop = blocks(kernel, _placer(_taken_by_axes(kernel, keys)), [_extent(k, shape) for k in keys])
     if kernel.threads > 1 and kernel.body.shares_parts:
-        share = partial(kernel.body.share_parts, streams=kernel.streams)
-        loop = _in_parts(share, _parts(kernel), kernel.threads, loop)
+        share, threads, streams = kernel.body.share_parts, kernel.threads, kernel.streams
+        loop = _shared(partial(share, keys=_parts(kernel), threads=threads, streams=streams), loop)
     return lambda operands, results: loop([_ordered(a, order) for a in (*operands, *results)])
+
+
+def _loop_shape(kernel: Kernel) -> Shape:
+    """The iteration space, its axes in the order of the loop."""
+    return tuple(kernel.region.shape[a] for a in kernel.order)
 
 
 def _parts(kernel: Kernel) -> list[Keys]:
     """What each part that threads share takes of every operand and result of a strided loop."""
-    order = kernel.order
-    shape = tuple(kernel.region.shape[a] for a in order)
-    count = PARTS if kernel.threads > 1 else 1
-    part = blocked_shape(shape, max(1, -(-math.prod(shape) // count)))
-    values = (*kernel.region.inputs, *kernel.region.outputs)
-    return _cut(
-        list(block_keys(shape, part)), [_fixed_axes(value.shape, order) for value in values]
-    )
+    shape = _loop_shape(kernel)
+    return _taken_by_axes(kernel, list(block_keys(shape, _part_shape(shape, kernel.threads))))
 
 
-def _in_parts(
-    share: Callable[[list[Array], list[Keys], int], bool],
-    taken: list[Keys],
-    threads: int,
-    otherwise: Callable[[list[Array]], None],
-) -> Callable[[list[Array]], None]:
-    """The body's own way to share parts of arrays among threads; ``otherwise`` where it fails."""
-
-    def loop(arrays: list[Array]) -> None:
-        if not share(arrays, taken, threads):
-            otherwise(arrays)
-
-    return loop
+def _part_shape(shape: Shape, threads: int) -> Shape:
+    """The extent of a part of a loop over ``shape`` that threads share."""
+    count = PARTS if threads > 1 else 1
+    return blocked_shape(shape, max(1, -(-math.prod(shape) // count)))
 
 
 def _fixed_axes(shape: Shape, order: tuple[int, ...]) -> tuple[bool, ...]:
@@ -134,19 +123,20 @@ def _fixed_axes(shape: Shape, order: tuple[int, ...]) -> tuple[bool, ...]:
     return tuple(padded[a] == 1 for a in order)
 
 
-def _placer(keys: list[tuple[slice, ...]], fixed: list[tuple[bool, ...]]) -> Place:
-    """Places blocks whose operands take ``keys`` along the axes that are not fixed."""
-    per_array = _cut(keys, fixed)
+def _placer(taken: list[Keys]) -> Place:
+    """Places blocks that take ``taken`` of every array."""
 
     def place(arrays: list[Array], index: int) -> list[Array]:
-        return [a[key[index]] for a, key in zip(arrays, per_array, strict=True)]
+        return [a[key[index]] for a, key in zip(arrays, taken, strict=True)]
 
     return place
 
 
-def _cut(keys: list[tuple[slice, ...]], fixed: list[tuple[bool, ...]]) -> list[Keys]:
-    """What each block takes of every array."""
+def _taken_by_axes(kernel: Kernel, keys: list[tuple[slice, ...]]) -> list[Keys]:
+    """What each block takes of every operand and result: ``keys`` along the axes that are not fixed."""
     everything = slice(None)
+    values = (*kernel.region.inputs, *kernel.region.outputs)
+    fixed = [_fixed_axes(value.shape, kernel.order) for value in values]
     cut: dict[tuple[bool, ...], Keys] = {
         pattern: [
             tuple(everything if f else k for f, k in zip(pattern, key, strict=False)) or (...,)
@@ -169,13 +159,9 @@ def panels(kernel: Kernel) -> Loop:
     body, taken = kernel.body, _taken(kernel, cut, keys)
     for at in body.packs:
         taken[at] = [(...,)] * len(keys)
-
-    def place(arrays: list[Array], index: int) -> list[Array]:
-        return [a[key[index]] for a, key in zip(arrays, taken, strict=True)]
-
-    loop = blocks(kernel, place, [_extent(key, cut.rows) for key in keys])
+    loop = blocks(kernel, _placer(taken), [_extent(key, cut.rows) for key in keys])
     if body.whole_stage is not None:
-        loop = _shared_panels(kernel, cut, loop)
+        loop = _shared(_stage_in_parts(kernel, cut), loop)
     if body.packs:
         loop = _packing(body.packs, kernel.threads, loop)
     if body.uses_blas:
@@ -193,33 +179,23 @@ def _taken(kernel: Kernel, cut: Panels, keys: list[tuple[slice, ...]]) -> list[K
     ]
 
 
-def _shared_panels(
-    kernel: Kernel, cut: Panels, otherwise: Callable[[list[Array]], None]
-) -> Callable[[list[Array]], None]:
-    """Panels that are one stage each, shared by its own means; ``otherwise`` where that fails.
-
-    Rows that stand alone are divided evenly: such a stage needs no panel that stays in cache.
-    """
-    threads = kernel.threads
+def _stage_in_parts(kernel: Kernel, cut: Panels) -> Callable[[list[Array]], bool]:
+    """How panels that are one stage each are shared, by its own means."""
     places, keys = _panel_parts(kernel, cut)
-    share = kernel.body.whole_stage.body.share_parts
-
-    def ordered(arrays: list[Array], taken: list[Keys], threads: int) -> bool:
-        return bool(share([arrays[at] for at in places], taken, threads))
-
-    return _in_parts(ordered, keys, threads, otherwise)
+    share, threads = kernel.body.whole_stage.body.share_parts, kernel.threads
+    return lambda arrays: bool(share([arrays[at] for at in places], keys, threads))
 
 
 def _panel_parts(kernel: Kernel, cut: Panels) -> tuple[list[int], list[Keys]]:
-    """The operands and results of a stage that is all there is, and what each part takes of them."""
+    """The operands and results of a stage that is all there is, and what each part takes of them.
+
+    Rows that stand alone are divided evenly: such a stage needs no panel that stays in cache.
+    """
     body, inputs = kernel.body, len(kernel.region.inputs)
     # Registers of the stage to places among operands and results: between them lie constants.
     gap = body.first_output - inputs
     places = [at if at < inputs else at - gap for at in body.whole_stage.places]
-    block = cut.block
-    if not cut.partial:
-        parts = PARTS if kernel.threads > 1 else 1
-        block = blocked_shape(cut.rows, max(1, -(-math.prod(cut.rows) // parts)))
+    block = cut.block if cut.partial else _part_shape(cut.rows, kernel.threads)
     taken = _taken(kernel, cut, list(block_keys(cut.rows, block)))
     return places, [taken[at] for at in places]
 
@@ -233,7 +209,7 @@ def _cells(kernel: Kernel, cut: Panels) -> dict[int, tuple[Node, Shape, DType]]:
     }
 
 
-def _with_cells(kernel: Kernel, cut: Panels, loop: Callable[[list[Array]], None]) -> Loop:
+def _with_cells(kernel: Kernel, cut: Panels, loop: Blocks) -> Loop:
     """``loop`` over operands in panel order, with memory for partial results, combined at its end."""
     layout, cells = cut.layout, _cells(kernel, cut)
 
@@ -253,9 +229,7 @@ def _with_cells(kernel: Kernel, cut: Panels, loop: Callable[[list[Array]], None]
     return run
 
 
-def _packing(
-    packs: Mapping[int, Multiply], threads: int, loop: Callable[[list[Array]], None]
-) -> Callable[[list[Array]], None]:
+def _packing(packs: Mapping[int, Multiply], threads: int, loop: Blocks) -> Blocks:
     """``loop`` over right sides that are packed once, before the first panel."""
 
     def run(arrays: list[Array]) -> None:
@@ -267,7 +241,7 @@ def _packing(
     return run
 
 
-def _on_one_blas_thread(loop: Callable[[list[Array]], None]) -> Callable[[list[Array]], None]:
+def _on_one_blas_thread(loop: Blocks) -> Blocks:
     def run(arrays: list[Array]) -> None:
         BLAS_THREADS.enter(1)
         try:
@@ -326,7 +300,7 @@ def block_keys(shape: Shape, block: Shape) -> Iterator[tuple[slice, ...]]:
     return itertools.product(*axes)
 
 
-def blocks(kernel: Kernel, place: Place, shapes: list[Shape]) -> Callable[[list[Array]], None]:
+def blocks(kernel: Kernel, place: Place, shapes: list[Shape]) -> Blocks:
     """The loop of a blocked body over its blocks; each thread has its own registers and scratch."""
     body, threads = kernel.body, kernel.threads
     inputs, first_output, first_scratch = (
