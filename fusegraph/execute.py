@@ -9,18 +9,18 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
-from fusegraph.buffers import POOL, SCRATCH, Pool
+from fusegraph.buffers import POOL, SCRATCH
+from fusegraph.direct_calls import direct_call
 from fusegraph.engines import ELEMENTWISE_ENGINES
 from fusegraph.engines.base import Array, DirectCall
-from fusegraph.graph import DType, Node, Shape
+from fusegraph.graph import Node
 from fusegraph.kernel import Kernel, Tier
 from fusegraph.orders import is_row_major
 from fusegraph.plan import Plan, Step
-from fusegraph.schedules import SCHEDULES, compiled_jobs
+from fusegraph.schedules import SCHEDULES
 
 Targets = dict[int, Array]
 Runner = Callable[[list[Array], Targets], None]
@@ -97,85 +97,12 @@ class Program:
         return sum(runner.kernel is runner.tier.kernel for runner in self._tiers)
 
     def direct(self, arrays: Sequence[Array], several: bool) -> DirectCall | None:
-        """The program as a direct call on arrays like these, or None.
-
-        It has one where every kernel is jobs of compiled code, for good and over C-ordered arrays, and
-        its results are results of kernels. Views are no work where they begin where their source does
-        and are C-ordered too: then a kernel takes the source, or the result has the view's shape.
-        """
-        trail = _Trail(arrays[: self._inputs])
-        for step, (runner, kernel, _) in zip(self.plan.steps, self._steps, strict=True):
-            now = runner.kernel if isinstance(runner, TieredRunner) else kernel
-            if not (trail.see(step) if now is None else trail.compute(step, now)):
-                return None
-        results = [trail.roots.get(slot, -1) for slot in self._outputs]
-        if len({*results} & trail.made.keys()) < len(results) or not trail.jobs:
-            return None  # a result is an argument, a constant, or another one too
-        shown = [(trail.values[slot].shape, trail.values[slot].dtype) for slot in self._outputs]
-        if trail.held > self.plan.peak_bytes:
-            return None  # a value that is dropped on the way would be held to the end
-        others = {key: kind for key, kind in trail.made.items() if key not in results}
-        outlets = [POOL.outlet(*kind) for kind in (*shown, *others.values())]
-        place_of = {key: at for at, key in enumerate((*range(len(arrays)), *results, *others))}
-        work = [(job, [place_of[k] for k in keys], n) for job, keys, n in trail.jobs]
-        engine = ELEMENTWISE_ENGINES[trail.engine]
-        return engine.direct_call(work, arrays, outlets, len(results), several)
-
-
-Key = int | tuple[str, int, int]
-"""An argument's place, or what kernels make: results by slot, arrays between jobs by job and number."""
-
-
-class _Trail:
-    """What a program does, followed on arrays.
-
-    ``roots`` has the argument or result that a value begins with, ``made`` the shape and dtype of what
-    kernels make, ``jobs`` their compiled jobs with the keys of their operands and their threads.
-    """
-
-    def __init__(self, arrays: Sequence[Array]) -> None:
-        self.values = dict(enumerate(arrays))
-        self.roots: dict[int, Key] = {slot: slot for slot in self.values}
-        self.made: dict[Key, tuple[Shape, DType]] = {}
-        self.jobs: list[tuple[Any, list[Key], int]] = []
-        self.engine = ""
-
-    def compute(self, step: Step, kernel: Kernel) -> bool:
-        """Note the jobs of a kernel; False where it is not compiled, or not for good."""
-        if kernel.tier is not None or any(slot not in self.roots for slot in step.inputs):
-            return False
-        for slot, node in zip(step.outputs, kernel.region.outputs, strict=True):
-            # Memory that nothing touches: what counts is how it lies.
-            self.values[slot] = np.empty(node.shape, node.dtype)
-            self.roots[slot] = "result", slot, 0
-            self.made[self.roots[slot]] = node.shape, node.dtype
-        found = compiled_jobs(kernel, [self.values[s] for s in (*step.inputs, *step.outputs)])
-        if found is None:
-            return False
-        between: list[Key] = [("between", len(self.jobs), k) for k in range(len(found.between))]
-        self.made.update(zip(between, found.between, strict=True))
-        keys = [self.roots[slot] for slot in (*step.inputs, *step.outputs)] + between
-        self.jobs += [(job, [keys[at] for at in places], n) for job, places, n in found.jobs]
-        self.engine = kernel.engine
-        return True
-
-    @property
-    def held(self) -> int:
-        """Bytes that a call holds at its end: all that kernels make, and the scratch of a job."""
-        made = (math.prod(shape) * dtype.itemsize for shape, dtype in self.made.values())
-        scratch = max(int(job.scratch_bytes) for job, _, _ in self.jobs)
-        return sum(map(Pool.footprint, made)) + scratch
-
-    def see(self, step: Step) -> bool:
-        """The view of a step; does it lie where its source does, all of it and C-ordered?"""
-        (source,), (target,), view = step.inputs, step.outputs, step.view
-        if source not in self.roots or view is None:
-            return False
-        array = self.values[source]
-        seen = self.values[target] = view.op.function(array, *view.params)
-        self.roots[target] = self.roots[source]
-        same = seen.ctypes.data == array.ctypes.data and seen.nbytes == array.nbytes
-        return bool(same and seen.flags.c_contiguous)
+        """The program, in the tiers reached, as a direct call on arrays like these, or None."""
+        kernels = [
+            runner.kernel if isinstance(runner, TieredRunner) else kernel
+            for runner, kernel, _ in self._steps
+        ]
+        return direct_call(self.plan, kernels, arrays, several)
 
 
 def _runner(step: Step) -> Runner:

@@ -10,12 +10,11 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from fusegraph.buffers import POOL, SCRATCH
-from fusegraph.engines import ELEMENTWISE_ENGINES
 from fusegraph.engines.base import Array, Multiply
 from fusegraph.engines.reductions import combine, partial_dtype
 from fusegraph.graph import DType, Node, Shape, reduced_axes
@@ -94,8 +93,10 @@ def strided(kernel: Kernel) -> Loop:
     loop = blocks(kernel, _placer(_taken_by_axes(kernel, keys)), [_extent(k, shape) for k in keys])
     if kernel.threads > 1 and kernel.body.shares_parts:
         share, threads, streams = kernel.body.share_parts, kernel.threads, kernel.streams
-        loop = _shared(partial(share, keys=_parts(kernel), threads=threads, streams=streams), loop)
-    return lambda operands, results: loop([_ordered(a, order) for a in (*operands, *results)])
+        loop = _shared(
+            partial(share, keys=loop_parts(kernel), threads=threads, streams=streams), loop
+        )
+    return lambda operands, results: loop([in_loop_order(a, order) for a in (*operands, *results)])
 
 
 def _loop_shape(kernel: Kernel) -> Shape:
@@ -103,7 +104,7 @@ def _loop_shape(kernel: Kernel) -> Shape:
     return tuple(kernel.region.shape[a] for a in kernel.order)
 
 
-def _parts(kernel: Kernel) -> list[Keys]:
+def loop_parts(kernel: Kernel) -> list[Keys]:
     """What each part that threads share takes of every operand and result of a strided loop."""
     shape = _loop_shape(kernel)
     return _taken_by_axes(kernel, list(block_keys(shape, _part_shape(shape, kernel.threads))))
@@ -181,12 +182,12 @@ def _taken(kernel: Kernel, cut: Panels, keys: list[tuple[slice, ...]]) -> list[K
 
 def _stage_in_parts(kernel: Kernel, cut: Panels) -> Callable[[list[Array]], bool]:
     """How panels that are one stage each are shared, by its own means."""
-    places, keys = _panel_parts(kernel, cut)
+    places, keys = panel_parts(kernel, cut)
     share, threads = kernel.body.whole_stage.body.share_parts, kernel.threads
     return lambda arrays: bool(share([arrays[at] for at in places], keys, threads))
 
 
-def _panel_parts(kernel: Kernel, cut: Panels) -> tuple[list[int], list[Keys]]:
+def panel_parts(kernel: Kernel, cut: Panels) -> tuple[list[int], list[Keys]]:
     """The operands and results of a stage that is all there is, and what each part takes of them.
 
     Rows that stand alone are divided evenly: such a stage needs no panel that stays in cache.
@@ -200,7 +201,7 @@ def _panel_parts(kernel: Kernel, cut: Panels) -> tuple[list[int], list[Keys]]:
     return places, [taken[at] for at in places]
 
 
-def _cells(kernel: Kernel, cut: Panels) -> dict[int, tuple[Node, Shape, DType]]:
+def partial_results(kernel: Kernel, cut: Panels) -> dict[int, tuple[Node, Shape, DType]]:
     """Results that are put together from partial ones, by place; shape and dtype of these."""
     return {
         at: (node, (math.prod(partial_cells(cut, node)), *node.shape), partial_dtype(node))
@@ -211,7 +212,7 @@ def _cells(kernel: Kernel, cut: Panels) -> dict[int, tuple[Node, Shape, DType]]:
 
 def _with_cells(kernel: Kernel, cut: Panels, loop: Blocks) -> Loop:
     """``loop`` over operands in panel order, with memory for partial results, combined at its end."""
-    layout, cells = cut.layout, _cells(kernel, cut)
+    layout, cells = cut.layout, partial_results(kernel, cut)
 
     def run(operands: list[Array], results: list[Array]) -> None:
         written = list(results)
@@ -219,8 +220,8 @@ def _with_cells(kernel: Kernel, cut: Panels, loop: Blocks) -> Loop:
             written[at] = POOL.empty(shape, dtype)
         loop(
             [
-                *(_ordered(a, layout) for a in operands),
-                *(a if at in cells else _ordered(a, layout) for at, a in enumerate(written)),
+                *(in_loop_order(a, layout) for a in operands),
+                *(a if at in cells else in_loop_order(a, layout) for at, a in enumerate(written)),
             ]
         )
         for at, (node, _, _) in cells.items():
@@ -282,7 +283,7 @@ def _cell_keys(value: Node, cut: Panels, keys: list[tuple[slice, ...]]) -> list[
     return found
 
 
-def _ordered(array: Array, order: tuple[int, ...]) -> Array:
+def in_loop_order(array: Array, order: tuple[int, ...]) -> Array:
     """``array`` with every axis of the iteration space, in loop order; scalars as they are."""
     if not array.ndim:
         return array
@@ -324,70 +325,6 @@ def blocks(kernel: Kernel, place: Place, shapes: list[Shape]) -> Blocks:
         run_tasks(make_task, len(shapes), threads)
 
     return loop
-
-
-class Compiled(NamedTuple):
-    """A kernel as jobs of compiled code, one after the other.
-
-    Attributes
-    ----------
-    jobs : list of (object, list of int, int)
-        Each with the places of its operands, and its threads. A place is that of an operand of the
-        kernel, a result, or an array between the jobs.
-    between : list of (tuple of int, numpy.dtype)
-        Shape and dtype of those arrays.
-    """
-
-    jobs: list[tuple[Any, list[int], int]]
-    between: list[tuple[Shape, DType]]
-
-
-def compiled_jobs(kernel: Kernel, arrays: list[Array]) -> Compiled | None:
-    """A kernel as jobs, or None where it is more than that.
-
-    ``arrays`` are C-ordered operands and results of its shapes.
-    """
-    order, cut, body, threads = kernel.order, kernel.panels, kernel.body, kernel.threads
-    upright = all(map(is_row_major, (order, *kernel.stored)))
-    if not upright or not all(array.size for array in arrays):
-        return None
-    if kernel.schedule not in ("flat", "strided", "panels"):
-        return None
-    if not ELEMENTWISE_ENGINES[kernel.engine].compiles:
-        return None
-    if cut is not None:
-        return _compiled_panels(kernel, cut, arrays)
-    places = list(range(len(arrays)))
-    if kernel.schedule == "flat":
-        block = kernel.block if threads > 1 else max(1, arrays[-1].size)
-        work = body.block_work(block, threads, kernel.streams) if body.shares_blocks else None
-    else:
-        ordered = [_ordered(array, order) for array in arrays]
-        work = None
-        if body.shares_parts:
-            work = body.part_work(ordered, _parts(kernel), threads, kernel.streams)
-    return None if work is None else Compiled([(work, places, threads)], [])
-
-
-def _compiled_panels(kernel: Kernel, cut: Panels, arrays: list[Array]) -> Compiled | None:
-    """Panels that are one stage each, then a job for each result that has partial ones."""
-    if kernel.body.packs or kernel.body.whole_stage is None:
-        return None
-    body, inputs = kernel.body.whole_stage.body, len(kernel.region.inputs)
-    places, keys = _panel_parts(kernel, cut)
-    lying = [_ordered(array, cut.layout) for array in arrays]
-    cells = _cells(kernel, cut)
-    for at, (_, shape, dtype) in cells.items():
-        lying[inputs + at] = np.empty(shape, dtype)
-    work = body.part_work([lying[at] for at in places], keys, kernel.threads)
-    if work is None:
-        return None
-    place_of = {inputs + at: len(arrays) + k for k, at in enumerate(cells)}
-    jobs = [(work, [place_of.get(at, at) for at in places], kernel.threads)]
-    for at, (node, shape, dtype) in cells.items():
-        join = body.join_work(node, dtype, shape[0])
-        jobs.append((join, [place_of[inputs + at], inputs + at], 1))
-    return Compiled(jobs, [(shape, dtype) for _, shape, dtype in cells.values()])
 
 
 SCHEDULES: dict[str, Callable[[Kernel], Loop]] = {

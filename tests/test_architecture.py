@@ -62,6 +62,7 @@ LAYERS = (
     ("choice",),
     ("plan",),
     ("schedules",),
+    ("direct_calls",),
     ("execute",),
     ("profile",),
     ("report.records", "report.text", "report.pictures"),

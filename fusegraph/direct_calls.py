@@ -1,0 +1,170 @@
+"""Direct calls: a program whose kernels are all compiled, as one call without Python in between.
+
+In: a plan, the kernels that its steps run by now, arrays. Out: a ``DirectCall`` of the engine, or None.
+Every kernel becomes jobs of compiled code, whose operands are arguments, results, or between two jobs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fusegraph.buffers import POOL, Pool
+from fusegraph.engines import ELEMENTWISE_ENGINES
+from fusegraph.engines.base import Array, DirectCall
+from fusegraph.graph import DType, Shape
+from fusegraph.kernel import Kernel
+from fusegraph.orders import is_row_major
+from fusegraph.panels import Panels
+from fusegraph.plan import Plan, Step
+from fusegraph.schedules import in_loop_order, loop_parts, panel_parts, partial_results
+
+
+def direct_call(
+    plan: Plan, kernels: Sequence[Kernel | None], arrays: Sequence[Array], several: bool
+) -> DirectCall | None:
+    """A plan whose steps run ``kernels``, as a direct call on arrays like these, or None.
+
+    It has one where every kernel is jobs of compiled code, for good and over C-ordered arrays, and
+    its results are results of kernels. Views are no work where they begin where their source does
+    and are C-ordered too: then a kernel takes the source, or the result has the view's shape.
+    """
+    trail = _Trail(arrays[: plan.input_count])
+    for step, kernel in zip(plan.steps, kernels, strict=True):
+        if not (trail.see(step) if kernel is None else trail.compute(step, kernel)):
+            return None
+    results = [trail.roots.get(slot, -1) for slot in plan.output_slots]
+    if len({*results} & trail.made.keys()) < len(results) or not trail.jobs:
+        return None  # a result is an argument, a constant, or another one too
+    shown = [(trail.values[slot].shape, trail.values[slot].dtype) for slot in plan.output_slots]
+    if trail.held > plan.peak_bytes:
+        return None  # a value that is dropped on the way would be held to the end
+    others = {key: kind for key, kind in trail.made.items() if key not in results}
+    outlets = [POOL.outlet(*kind) for kind in (*shown, *others.values())]
+    place_of = {key: at for at, key in enumerate((*range(len(arrays)), *results, *others))}
+    work = [(job, [place_of[k] for k in keys], n) for job, keys, n in trail.jobs]
+    engine = ELEMENTWISE_ENGINES[trail.engine]
+    return engine.direct_call(work, arrays, outlets, len(results), several)
+
+
+Key = int | tuple[str, int, int]
+"""An argument's place, or what kernels make: results by slot, arrays between jobs by job and number."""
+
+
+class _Trail:
+    """What a program does, followed on arrays.
+
+    ``roots`` has the argument or result that a value begins with, ``made`` the shape and dtype of what
+    kernels make, ``jobs`` their compiled jobs with the keys of their operands and their threads.
+    """
+
+    def __init__(self, arrays: Sequence[Array]) -> None:
+        self.values = dict(enumerate(arrays))
+        self.roots: dict[int, Key] = {slot: slot for slot in self.values}
+        self.made: dict[Key, tuple[Shape, DType]] = {}
+        self.jobs: list[tuple[Any, list[Key], int]] = []
+        self.engine = ""
+
+    def compute(self, step: Step, kernel: Kernel) -> bool:
+        """Note the jobs of a kernel; False where it is not compiled, or not for good."""
+        if kernel.tier is not None or any(slot not in self.roots for slot in step.inputs):
+            return False
+        for slot, node in zip(step.outputs, kernel.region.outputs, strict=True):
+            # Memory that nothing touches: what counts is how it lies.
+            self.values[slot] = np.empty(node.shape, node.dtype)
+            self.roots[slot] = "result", slot, 0
+            self.made[self.roots[slot]] = node.shape, node.dtype
+        found = compiled_jobs(kernel, [self.values[s] for s in (*step.inputs, *step.outputs)])
+        if found is None:
+            return False
+        between: list[Key] = [("between", len(self.jobs), k) for k in range(len(found.between))]
+        self.made.update(zip(between, found.between, strict=True))
+        keys = [self.roots[slot] for slot in (*step.inputs, *step.outputs)] + between
+        self.jobs += [(job, [keys[at] for at in places], n) for job, places, n in found.jobs]
+        self.engine = kernel.engine
+        return True
+
+    @property
+    def held(self) -> int:
+        """Bytes that a call holds at its end: all that kernels make, and the scratch of a job."""
+        made = (math.prod(shape) * dtype.itemsize for shape, dtype in self.made.values())
+        scratch = max(int(job.scratch_bytes) for job, _, _ in self.jobs)
+        return sum(map(Pool.footprint, made)) + scratch
+
+    def see(self, step: Step) -> bool:
+        """The view of a step; does it lie where its source does, all of it and C-ordered?"""
+        (source,), (target,), view = step.inputs, step.outputs, step.view
+        if source not in self.roots or view is None:
+            return False
+        array = self.values[source]
+        seen = self.values[target] = view.op.function(array, *view.params)
+        self.roots[target] = self.roots[source]
+        same = seen.ctypes.data == array.ctypes.data and seen.nbytes == array.nbytes
+        return bool(same and seen.flags.c_contiguous)
+
+
+class Compiled(NamedTuple):
+    """A kernel as jobs of compiled code, one after the other.
+
+    Attributes
+    ----------
+    jobs : list of (object, list of int, int)
+        Each with the places of its operands, and its threads. A place is that of an operand of the
+        kernel, a result, or an array between the jobs.
+    between : list of (tuple of int, numpy.dtype)
+        Shape and dtype of those arrays.
+    """
+
+    jobs: list[tuple[Any, list[int], int]]
+    between: list[tuple[Shape, DType]]
+
+
+def compiled_jobs(kernel: Kernel, arrays: list[Array]) -> Compiled | None:
+    """A kernel as jobs, or None where it is more than that.
+
+    ``arrays`` are C-ordered operands and results of its shapes.
+    """
+    order, cut, body, threads = kernel.order, kernel.panels, kernel.body, kernel.threads
+    upright = all(map(is_row_major, (order, *kernel.stored)))
+    if not upright or not all(array.size for array in arrays):
+        return None
+    if kernel.schedule not in ("flat", "strided", "panels"):
+        return None
+    if not ELEMENTWISE_ENGINES[kernel.engine].compiles:
+        return None
+    if cut is not None:
+        return _compiled_panels(kernel, cut, arrays)
+    places = list(range(len(arrays)))
+    if kernel.schedule == "flat":
+        block = kernel.block if threads > 1 else max(1, arrays[-1].size)
+        work = body.block_work(block, threads, kernel.streams) if body.shares_blocks else None
+    else:
+        ordered = [in_loop_order(array, order) for array in arrays]
+        work = None
+        if body.shares_parts:
+            work = body.part_work(ordered, loop_parts(kernel), threads, kernel.streams)
+    return None if work is None else Compiled([(work, places, threads)], [])
+
+
+def _compiled_panels(kernel: Kernel, cut: Panels, arrays: list[Array]) -> Compiled | None:
+    """Panels that are one stage each, then a job for each result that has partial ones."""
+    if kernel.body.packs or kernel.body.whole_stage is None:
+        return None
+    body, inputs = kernel.body.whole_stage.body, len(kernel.region.inputs)
+    places, keys = panel_parts(kernel, cut)
+    lying = [in_loop_order(array, cut.layout) for array in arrays]
+    cells = partial_results(kernel, cut)
+    for at, (_, shape, dtype) in cells.items():
+        lying[inputs + at] = np.empty(shape, dtype)
+    work = body.part_work([lying[at] for at in places], keys, kernel.threads)
+    if work is None:
+        return None
+    place_of = {inputs + at: len(arrays) + k for k, at in enumerate(cells)}
+    jobs = [(work, [place_of.get(at, at) for at in places], kernel.threads)]
+    for at, (node, shape, dtype) in cells.items():
+        join = body.join_work(node, dtype, shape[0])
+        jobs.append((join, [place_of[inputs + at], inputs + at], 1))
+    return Compiled(jobs, [(shape, dtype) for _, shape, dtype in cells.values()])
