@@ -244,11 +244,8 @@ def _packing(packs: Mapping[int, Multiply], threads: int, loop: Blocks) -> Block
 
 def _on_one_blas_thread(loop: Blocks) -> Blocks:
     def run(arrays: list[Array]) -> None:
-        BLAS_THREADS.enter(1)
-        try:
+        with BLAS_THREADS.at_most(1):
             loop(arrays)
-        finally:
-            BLAS_THREADS.leave(1)
 
     return run
 

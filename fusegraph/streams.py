@@ -71,11 +71,8 @@ def bandwidths(l1: int, l2: int, l3: int, cores: int) -> dict[str, float]:
 
     A thread's own caches are measured on one thread only: every core has its own.
     """
-    BLAS_THREADS.enter(1)
-    try:
+    with BLAS_THREADS.at_most(1):
         return _bandwidths(l1, l2, l3, cores)
-    finally:
-        BLAS_THREADS.leave(1)
 
 
 class SharedCopies:
@@ -95,15 +92,12 @@ class SharedCopies:
 
     def bandwidths(self) -> dict[str, float]:
         """Bytes per second now, of one run each, by the names of :func:`bandwidths`."""
-        BLAS_THREADS.enter(1)
-        try:
+        with BLAS_THREADS.at_most(1):
             return {
                 f"copy {level} {name}": _bandwidth("copy", nbytes, threads, self.room, 1)
                 for level, nbytes in self.levels.items()
                 for name, threads in (("one", 1), ("all", self.cores))
             }
-        finally:
-            BLAS_THREADS.leave(1)
 
 
 def _shared_levels(l3: int) -> dict[str, int]:
@@ -217,13 +211,10 @@ def sharing_costs(cores: int) -> tuple[float, float]:
 
 def product_rates(cores: int) -> Iterator[tuple[str, float, float]]:
     """Each dtype that BLAS multiplies, its GFLOP/s on one thread, and on all."""
-    BLAS_THREADS.enter(1)
-    try:
+    with BLAS_THREADS.at_most(1):
         for code in PRODUCT_DTYPES:
             dtype = np.dtype(code)
             yield dtype.name, _gigaflops(dtype, 1), _gigaflops(dtype, cores)
-    finally:
-        BLAS_THREADS.leave(1)
 
 
 def _gigaflops(dtype: np.dtype[Any], threads: int) -> float:

@@ -190,11 +190,8 @@ def _whole(
             if not bounded:
                 np.matmul(inputs[0], inputs[1], out=out)
                 return
-            BLAS_THREADS.enter(threads)
-            try:
+            with BLAS_THREADS.at_most(threads):
                 np.matmul(inputs[0], inputs[1], out=out)
-            finally:
-                BLAS_THREADS.leave(threads)
 
     return Product(engine, "whole", why, body, seconds, threads, scratch_bytes=_cast_bytes(node))
 
@@ -310,11 +307,8 @@ def _panelled(node: Node, extents: Extents, machine: Machine, threads: int) -> P
 
             return task
 
-        BLAS_THREADS.enter(1)
-        try:
+        with BLAS_THREADS.at_most(1):
             run_tasks(make_task, len(panels), threads)
-        finally:
-            BLAS_THREADS.leave(1)
 
     return Product(
         engine="blas",

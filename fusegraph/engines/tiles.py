@@ -291,11 +291,8 @@ def run_tiles(
 
         return task
 
-    BLAS_THREADS.enter(1)
-    try:
+    with BLAS_THREADS.at_most(1):
         run_tasks(make_task, len(places), threads)
-    finally:
-        BLAS_THREADS.leave(1)
 
 
 def _run_row(
