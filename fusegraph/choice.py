@@ -37,9 +37,7 @@ def _single_call(name: str, unit: Unit, first_touch: int, setting: Setting) -> K
     reread = scratch = tile = 0
     threads = 1
     if node.kind == "matmul":
-        product = plan_product(
-            node, setting.orders, machine, options.thread_count, options.engine, options.exact
-        )
+        product = plan_product(node, setting.orders, machine, options.thread_count, options.bits)
         engine, schedule, choice, body = product.engine, product.schedule, product.why, product.body
         compute, tile, threads = product.seconds, product.tile, product.threads
         reread, scratch = product.bytes_reread, product.scratch_bytes

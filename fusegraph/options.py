@@ -81,9 +81,9 @@ class Options:
         return self.threads or available_cores()
 
     @property
-    def moves_last_bits(self) -> bool:
-        """May rewriting change the last bits of a result?"""
-        return self.fuse and not self.exact and self.engine != "numpy"
+    def bits(self) -> bool:
+        """Are results of floats NumPy's to the last bit?"""
+        return self.exact or self.engine == "numpy"
 
 
 _DEFAULT = Options()

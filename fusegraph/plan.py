@@ -160,7 +160,7 @@ class Plan:
 def build_plan(outputs: Sequence[Node], options: Options, machine: Machine) -> Plan:
     """Plan the graph below ``outputs``, whose inputs are placeholders."""
     graph = tuple(outputs)
-    rewritten = rewrite(graph, options.moves_last_bits) if options.fuse else unchanged(graph)
+    rewritten = rewrite(graph, ulp=not options.bits) if options.fuse else unchanged(graph)
     copies = store_in_order(graph, rewritten.outputs, rewritten.order)
     if copies:
         rewritten = rewritten.mapped(copies)
@@ -168,8 +168,7 @@ def build_plan(outputs: Sequence[Node], options: Options, machine: Machine) -> P
     orders = value_orders(order)
     fused = fuse(rewritten.outputs, order, options.engine, options.fuse, options.exact)
     if options.fuse:
-        bits = options.exact or options.engine == "numpy"
-        fused = share_rows(fused, rewritten.outputs, order, orders, machine, bits)
+        fused = share_rows(fused, rewritten.outputs, order, orders, machine, options.bits)
         fused = recompute(fused, rewritten.outputs, order)
         orders = _with_panels_upright(orders, order, fused)
     if options.verify:

@@ -129,7 +129,7 @@ def extents_of(node: Node) -> Extents:
 
 
 def plan_product(
-    node: Node, orders: Mapping[Node, Any], machine: Machine, threads: int, engine: str, exact: bool
+    node: Node, orders: Mapping[Node, Any], machine: Machine, threads: int, bits: bool
 ) -> Product:
     """The path for a product.
 
@@ -142,14 +142,12 @@ def plan_product(
     machine : Machine
     threads : int
         Upper bound, BLAS included.
-    engine : str
-        ``numpy`` keeps floats to NumPy's own matmul, whole. Integers are exact on every path.
-    exact : bool
-        The same.
+    bits : bool
+        True keeps floats to NumPy's own matmul, whole. Integers are exact on every path.
     """
     extents = extents_of(node)
     integral = node.dtype.kind in "iub"
-    if (exact or engine == "numpy") and not integral:
+    if bits and not integral:
         why = "NumPy's own matmul: bit-identical"
         own = _whole(node, extents, machine, threads, "blas", why)
         return replace(own, scratch_bytes=own.scratch_bytes + _stride_bytes(node, orders))
