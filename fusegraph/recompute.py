@@ -42,10 +42,9 @@ def recompute(fused: Fused, outputs: Sequence[Node], order: Sequence[Node]) -> F
     for at in range(len(units)):
         for value in units[at].region.outputs:
             nodes = None if value in kept else _made_of(value, units[at].region)
-            changed = _without(value, nodes, units, at, position) if nodes else None
-            if nodes and changed:
-                saved = sum(_bytes_moved(units[place]) for place in changed)
-                saved -= sum(map(_bytes_moved, changed.values()))
+            changed = _without(value, nodes, units, at, position) if nodes else {}
+            saved = sum(_bytes_moved(units[k]) - _bytes_moved(unit) for k, unit in changed.items())
+            if nodes and saved > 0:
                 made[value] = (
                     f"{len(nodes)} operation{'s' * (len(nodes) > 1)} and {saved:,} bytes less"
                 )
@@ -83,24 +82,16 @@ def _made_of(value: Node, region: Region) -> list[Node] | None:
 
 def _without(
     value: Node, nodes: list[Node], units: Sequence[Unit], at: int, position: dict[Node, int]
-) -> dict[int, Unit] | None:
-    """The units that change where ``value`` is made again, by place; None where that gains nothing."""
-    readers = [k for k, unit in enumerate(units) if k != at and _reads(unit, value)]
+) -> dict[int, Unit]:
+    """The units that change where ``value`` is made again, by place; none where one cannot make it."""
     changed = {at: _storing_less(units[at], value)}
-    for place in readers:
-        unit = _making(units[place], value, nodes, units[at], position)
-        if unit is None:
-            return None
-        changed[place] = unit
-    before, after = (
-        sum(_bytes_moved(unit) for unit in some)
-        for some in ([units[place] for place in changed], changed.values())
-    )
-    return changed if after < before else None
-
-
-def _reads(unit: Unit, value: Node) -> bool:
-    return any(base(i) is value for i in unit.region.inputs)
+    for place, reader in enumerate(units):
+        if place != at and any(base(i) is value for i in reader.region.inputs):
+            unit = _making(reader, value, nodes, units[at], position)
+            if unit is None:
+                return {}
+            changed[place] = unit
+    return changed
 
 
 def _bytes_moved(unit: Unit) -> int:
