@@ -18,7 +18,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from fusegraph.cost import kernel_cost
 from fusegraph.engines import FALLBACK
@@ -53,9 +53,9 @@ class _Group:
 
     units: list[Unit]
     rows: Shape | None
-    rank: int = 0
-    refusal: tuple[Reason, str] = (Reason.KIND, "")
-    nodes: set[Node] = field(default_factory=set)
+    rank: int
+    refusal: tuple[Reason, str] | None  # why it has no rows
+    nodes: set[Node]
 
 
 def share_rows(
@@ -207,27 +207,9 @@ class _RowPass:
         """A group of one unit, with its rows or the reason why it has none."""
         node = unit.region.nodes[-1]
         rows = own_rows(node, stored, self.bits)
-        group = _Group([unit], rows, len(space(node)), nodes=set(unit.region.nodes))
-        if group.rows is None:
-            group.refusal = (Reason.KIND, f"{node.op.name} does not run row by row")
-        elif node.kind == "matmul" and (self.bits or node.dtype.name not in PRODUCT_DTYPES):
-            group.rows = None
-            group.refusal = (
-                Reason.KIND,
-                "matmul is a kernel of its own: BLAS rounds a panel unlike the whole"
-                if self.bits
-                else f"matmul of {node.dtype} is a kernel of its own",
-            )
-        elif self.bits and not all(map(self.is_row_major, _laid_out(unit))):
-            group.rows = None
-            group.refusal = (
-                Reason.KIND,
-                f"{node.op.name} does not lie in C order, as panels do: NumPy's sums follow the memory",
-            )
-        elif node.params == ALONE:
-            group.rows = None
-            group.refusal = (Reason.FUSION_OFF, "fusion is off for this operation")
-        return group
+        refusal = self.refusal_of_rows(unit, rows)
+        rank, nodes = len(space(node)), set(unit.region.nodes)
+        return _Group([unit], None if refusal else rows, rank, refusal, nodes)
 
     def reading_groups(self, unit: Unit) -> list[_Group]:
         groups = dict.fromkeys(
@@ -250,6 +232,23 @@ class _RowPass:
                 home = group
 
     # --- the ladders ------------------------------------------------------------------------------
+
+    def refusal_of_rows(self, unit: Unit, rows: Shape | None) -> tuple[Reason, str] | None:
+        """Why a unit does not run in panels, whatever others do; None where it may by its ``rows``."""
+        node = unit.region.nodes[-1]
+        if rows is None:
+            return Reason.KIND, f"{node.op.name} does not run row by row"
+        if node.kind == "matmul" and self.bits:
+            detail = "BLAS rounds a panel unlike the whole"
+            return Reason.KIND, f"matmul is a kernel of its own: {detail}"
+        if node.kind == "matmul" and node.dtype.name not in PRODUCT_DTYPES:
+            return Reason.KIND, f"matmul of {node.dtype} is a kernel of its own"
+        if self.bits and not all(map(self.is_row_major, _laid_out(unit))):
+            detail = "does not lie in C order, as panels do: NumPy's sums follow the memory"
+            return Reason.KIND, f"{node.op.name} {detail}"
+        if node.params == ALONE:
+            return Reason.FUSION_OFF, "fusion is off for this operation"
+        return None
 
     def refusal(self, group: _Group, home: _Group) -> tuple[Reason, str] | None:
         """Why the unit of ``group`` may not run in the panels of ``home``, or None."""
