@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tabulate import tabulate
 
 import fusegraph
 from fusegraph.arguments import Parser, UsageError, add_command, positive
@@ -35,6 +34,7 @@ from fusegraph.machine import Machine
 from fusegraph.options import current_options, options
 from fusegraph.parse import names_in, parse_expression
 from fusegraph.report.documents import document
+from fusegraph.report.tables import table
 from fusegraph.report.text import STAGES
 from fusegraph.report.units import bytes_text, count_text, seconds_text
 from fusegraph.tensor import Tensor
@@ -396,7 +396,7 @@ def traffic_table(traffic: Traffic) -> str:
         ("flop/byte", lambda cost: f"{cost.arithmetic_intensity:.2f}"),
     ]
     rows = [(name, shown(traffic.before), shown(traffic.after)) for name, shown in quantities]
-    return _table(rows, ("traffic (modelled)", "before", "after"))
+    return table(rows, ("traffic (modelled)", "before", "after"), "lrr")
 
 
 def summary(measured: Comparison) -> str:
@@ -431,18 +431,10 @@ def machine_text(profile: Machine) -> str:
         for dtype, one in profile.gigaflops.items()
     ]
     rows = [(*key.rsplit(" ", 2), f"{ns:.3f}") for key, ns in profile.nanoseconds.items()]
-    costs = _table(rows, ("engine", "op", "dtype", "ns an element"), left=3)
     tables = [
-        tabulate(facts, tablefmt="plain", disable_numparse=True),
-        _table(streams, ("stream", "level", "threads", "GB/s"), left=3),
-        _table(products, ("product", "GFLOP/s of one thread", "of all")),
-        costs,
+        table(facts, (), "ll"),
+        table(streams, ("stream", "level", "threads", "GB/s"), "lllr"),
+        table(products, ("product", "GFLOP/s of one thread", "of all"), "lrr"),
+        table(rows, ("engine", "op", "dtype", "ns an element"), "lllr"),
     ]
     return "\n\n".join(tables)
-
-
-def _table(rows: Sequence[tuple[str, ...]], headers: tuple[str, ...], left: int = 1) -> str:
-    align = [*["left"] * left, *["right"] * (len(headers) - left)]
-    return tabulate(
-        rows, headers, tablefmt="plain", colalign=align if rows else None, disable_numparse=True
-    )

@@ -13,12 +13,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from tabulate import tabulate
 
 from fusegraph.bound import BoundPlan, bind
 from fusegraph.engines import ELEMENTWISE_ENGINES
 from fusegraph.options import current_options
 from fusegraph.reference import evaluate
+from fusegraph.report.tables import table
 from fusegraph.report.units import bytes_text, seconds_text
 from fusegraph.tensor import Tensor
 
@@ -65,13 +65,7 @@ class Comparison:
             for r in self.rows
         ]  # fmt: skip
         headers = ("", "kernels", "measured", "moved (modelled)", "speed", "max ulps", "max diff")
-        return tabulate(
-            rows,
-            headers,
-            tablefmt="plain",
-            colalign=("left", *["right"] * 6),
-            disable_numparse=True,
-        )
+        return table(rows, headers, "lrrrrrr")
 
 
 def ulps_apart(a: Any, b: Any) -> float:

@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tabulate import tabulate
-
 from fusegraph.execute import Program
 from fusegraph.kernel import Kernel
 from fusegraph.plan import Plan
+from fusegraph.report.tables import table
 from fusegraph.report.units import seconds_text
 
 
@@ -68,8 +67,7 @@ class Profile:
             for k in self.kernels
         ]  # fmt: skip
         headers = ("kernel", "engine", "predicted", "measured", "error", "GB/s", "GFLOP/s")
-        right = ("left", "left", *["right"] * 5)
-        return tabulate(rows, headers, tablefmt="plain", colalign=right if rows else None)
+        return table(rows, headers, "llrrrrr")
 
 
 def profile_plan(plan: Plan, arrays: Sequence[Any], repeats: int) -> Profile:

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from tabulate import tabulate
 
 from fusegraph.cost import node_flops
 from fusegraph.graph import Node
@@ -21,6 +20,7 @@ from fusegraph.kernel import Kernel
 from fusegraph.machine import LEVELS, Machine
 from fusegraph.plan import Plan
 from fusegraph.report.pictures import draw_roofline
+from fusegraph.report.tables import table
 from fusegraph.report.units import count_text
 
 
@@ -147,14 +147,10 @@ class Roofline:
             for p in self.after
         ]  # fmt: skip
         headers = ("kernel", "flop/byte", "limit", "ceiling", "predicted", "measured", "achieved")
-        align = ("left", "right", "left", *["right"] * 4)
-        table = tabulate(
-            rows, headers, tablefmt="plain", colalign=align if rows else None, disable_numparse=True
-        )
         peaks = ", ".join(f"{p.label} {_speed(p.speed)}" for p in self.peaks)
         roofs = ", ".join(f"{r.level} {count_text(r.bandwidth)}B/s" for r in self.roofs)
         ceilings = f"peak {peaks}; {roofs}" if peaks else roofs
-        return f"roofline of {self.machine}: {ceilings}\n\n{table}"
+        return f"roofline of {self.machine}: {ceilings}\n\n{table(rows, headers, 'lrlrrrr')}"
 
 
 def _speed(flops: float) -> str:

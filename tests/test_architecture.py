@@ -14,7 +14,8 @@ PACKAGE = Path(fusegraph.__file__).parent
 # A module may import from layers above it in this list, and from its own layer without cycles.
 LAYERS = (
     ("ops", "workers"),
-    ("graph", "buffers", "report.units", "report.documents", "report", "arguments"),
+    ("graph", "buffers", "arguments"),
+    ("report", "report.units", "report.tables", "report.documents"),
     ("views", "machine", "cost", "arrays", "indexing"),
     ("streams", "orders"),
     ("panels",),

@@ -9,8 +9,6 @@ from collections import Counter
 from collections.abc import Callable
 from html import escape
 
-from tabulate import tabulate
-
 from fusegraph.expression import constant_text
 from fusegraph.graph import Node, topological
 from fusegraph.kernel import Kernel, Tier
@@ -22,6 +20,7 @@ from fusegraph.report.records import (
     panels_record,
     recomputed,
 )  # fmt: skip
+from fusegraph.report.tables import table
 from fusegraph.report.units import bytes_text, count_text, seconds_text
 
 SHOWN = 40  # kernels, decisions or nodes; what is left out is counted
@@ -73,10 +72,7 @@ def kernel_row(kernel: Kernel) -> tuple[str, ...]:
 def kernel_table(plan: Plan, tablefmt: str = "plain") -> str:
     """A row a kernel."""
     rows = [kernel_row(k) for k in plan.kernels[:SHOWN]]
-    align = ("left", "left", "left", *["right"] * 5, "left", "right")
-    return tabulate(
-        rows, COLUMNS, tablefmt=tablefmt, colalign=align if rows else None, disable_numparse=True
-    )
+    return table(rows, COLUMNS, "lllrrrrrlr", tablefmt)
 
 
 def _short(text: str) -> str:
@@ -242,11 +238,8 @@ def buffers_text(plan: Plan) -> str:
         for b in buffer_records(plan)[:SHOWN]
     ]
     headers = ("buffer", "kind", "bytes", "written by", "read last by", "memory of")
-    align = ("left", "left", "right", "left", "left", "left")
-    table = tabulate(
-        rows, headers, tablefmt="plain", colalign=align if rows else None, disable_numparse=True
-    )
-    return f"buffers: at most {bytes_text(plan.peak_bytes)} at once\n{table}"
+    held = bytes_text(plan.peak_bytes)
+    return f"buffers: at most {held} at once\n{table(rows, headers, 'llrlll')}"
 
 
 STAGES: dict[str, Callable[[Plan], str]] = {
