@@ -7,7 +7,7 @@ timed here. "Before" and "after" fusion go through the same ``kernel_cost``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fusegraph.graph import Node
@@ -44,16 +44,7 @@ class Cost:
         return total((self, other))
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "bytes_read": self.bytes_read,
-            "bytes_written": self.bytes_written,
-            "bytes_reread": self.bytes_reread,
-            "bytes_first_touch": self.bytes_first_touch,
-            "flops": self.flops,
-            "transcendentals": self.transcendentals,
-            "arithmetic_intensity": self.arithmetic_intensity,
-            "flops_by_class": dict(self.flops_by_class),
-        }
+        return {**asdict(self), "arithmetic_intensity": self.arithmetic_intensity}
 
 
 @dataclass(frozen=True, slots=True)

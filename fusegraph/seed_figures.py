@@ -7,7 +7,6 @@ Nothing here runs a kernel: flops and bytes are those of plans over arrays that 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -159,11 +158,3 @@ def achieved(flops: float, seconds: float, peak_gigaflops: float) -> tuple[float
 def fusion_gain(before: float, after: float) -> tuple[float, float]:
     """Speed-up, and the share of the time before that was saved."""
     return before / after, (before - after) / before
-
-
-def as_row(count: GeluCount, size: int) -> dict[str, Any]:
-    """A count as a row of a table."""
-    return {
-        "count": count.name, "reads": count.reads, "writes": count.writes,
-        "passes": count.passes, "MiB": round(count.passes * 4 * size / MEBIBYTE, 1), "why": count.why,
-    }  # fmt: skip
