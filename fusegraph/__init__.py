@@ -24,13 +24,13 @@ from fusegraph.machine import Machine as Machine
 from fusegraph.machine import default_machine as default_machine
 from fusegraph.namespace import FUNCTIONS as _FUNCTIONS
 from fusegraph.namespace import compute as compute
+from fusegraph.operations import cast as _cast
 from fusegraph.options import Options as Options
 from fusegraph.options import current_options as _current_options
 from fusegraph.options import options as options
 from fusegraph.plan import Plan as Plan
 from fusegraph.tensor import Tensor as Tensor
 from fusegraph.tensor import as_node as _as_node
-from fusegraph.tensor import cast as _cast
 from fusegraph.tensor import wrap as _wrap
 from fusegraph.units import Decision as Decision
 from fusegraph.units import Reason as Reason

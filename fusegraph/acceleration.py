@@ -20,9 +20,10 @@ import numpy as np
 
 from fusegraph.calibrate import current_machine
 from fusegraph.elementwise import as_tensor
+from fusegraph.operations import checked_tile, elementwise, matmul
 from fusegraph.ops import OPS
 from fusegraph.options import current_options
-from fusegraph.tensor import Tensor, checked_tile, elementwise, matmul
+from fusegraph.tensor import Tensor
 from fusegraph.units import ALONE
 
 SQRT_2_OVER_PI = math.sqrt(2 / math.pi)

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from fusegraph.operations import apply, cast, elementwise
 from fusegraph.ops import ELEMENTWISE, OPS, Op
-from fusegraph.tensor import Tensor, apply, cast, elementwise
+from fusegraph.tensor import Tensor
 
 MOST_DECIMALS = 308  # 10**309 is no float64
 _OPERANDS = {1: "x", 2: "x1, x2", 3: "condition, x, y"}

@@ -1,6 +1,7 @@
 """The public namespace: which functions there are, which are methods, which NumPy functions they serve.
 
-In: the modules that define functions. Out: ``FUNCTIONS``, and ``Tensor`` with its methods attached.
+In: the modules that define functions. Out: ``FUNCTIONS``, and ``Tensor`` with all of its syntax and
+methods attached.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ from typing import Any
 import numpy as np
 
 from fusegraph import elementwise, shaping, statistics
+from fusegraph.operations import matmul
+from fusegraph.operators import attach_operators
 from fusegraph.ops import ELEMENTWISE, REDUCTIONS
 from fusegraph.options import current_options
-from fusegraph.tensor import ARRAY_FUNCTIONS, Tensor, compute_tensors, matmul
+from fusegraph.protocols import attach_protocols
+from fusegraph.tensor import ARRAY_FUNCTIONS, Tensor, compute_tensors
 
 _HELPERS = {
     "as_tensor",
@@ -117,6 +121,8 @@ Tensor.flatten = _flatten  # type: ignore[attr-defined]
 Tensor.T = property(shaping.transpose)  # type: ignore[attr-defined]
 Tensor.__round__ = _round  # type: ignore[attr-defined]
 Tensor.mT = property(shaping.matrix_transpose)  # type: ignore[attr-defined]
+attach_operators()
+attach_protocols()
 _attach_methods()
 _serve_numpy()
 

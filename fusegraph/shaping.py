@@ -16,9 +16,10 @@ import numpy as np
 from fusegraph.arrays import checked_dtype
 from fusegraph.elementwise import as_tensor
 from fusegraph.graph import DType, Shape, const, make
+from fusegraph.operations import cast
 from fusegraph.ops import DTYPES, OPS, promote
 from fusegraph.sources import traced_line
-from fusegraph.tensor import Tensor, cast, shown, wrap
+from fusegraph.tensor import Tensor, shown, wrap
 from fusegraph.views import apply_view
 
 

@@ -16,10 +16,11 @@ import numpy as np
 from fusegraph.arrays import checked_dtype
 from fusegraph.elementwise import ROW_FUNCTIONS, as_float, as_tensor, where
 from fusegraph.graph import DType, make, size_const
+from fusegraph.operations import cast, elementwise
 from fusegraph.ops import OPS
 from fusegraph.shaping import axis_number, axis_numbers, squeeze
 from fusegraph.sources import traced_line
-from fusegraph.tensor import Tensor, cast, elementwise, shown, wrap
+from fusegraph.tensor import Tensor, shown, wrap
 
 
 def _has_identity(name: str) -> bool:

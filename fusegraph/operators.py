@@ -1,0 +1,162 @@
+"""Python's syntax on tensors: operators from the op table, their in-place forms, assignment to items.
+
+In: a tensor and operands. Out: tensors. In-place syntax points the handle at a new node and leaves the
+array that it was made of alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fusegraph.graph import make
+from fusegraph.indexing import index_params, is_mask
+from fusegraph.operations import apply, cast, elementwise, power
+from fusegraph.ops import OPS, Op
+from fusegraph.tensor import Tensor, as_node, wrap
+from fusegraph.views import apply_view
+
+_OPERAND_TYPES = (
+    Tensor, np.ndarray, np.number, np.bool_, bool, int, float, complex, list, tuple,
+)  # fmt: skip
+
+
+def _operand(op: Op, value: Any) -> Any:
+    """An operand of an operator: what is no number and no array is an error, for ``==`` too."""
+    if isinstance(value, _OPERAND_TYPES):
+        return value
+    raise TypeError(
+        f"{op.name}: an operand is of type {type(value).__name__}; give a number, an array, a list "
+        "or a Tensor"
+    )
+
+
+def _unary(op: Op) -> Any:
+    return lambda self: elementwise(op, self)
+
+
+def _binary(op: Op) -> Any:
+    def method(self: Tensor, other: Any) -> Any:
+        return apply(op, self, _operand(op, other))
+
+    return method
+
+
+def _reflected(op: Op) -> Any:
+    def method(self: Tensor, other: Any) -> Any:
+        return apply(op, _operand(op, other), self)
+
+    return method
+
+
+def _in_place(op: Op) -> Any:
+    def method(self: Tensor, other: Any) -> Any:
+        become(self, apply(op, self, _operand(op, other)))
+        return self
+
+    return method
+
+
+def _pow(self: Tensor, other: Any) -> Tensor:
+    return power(self, _operand(OPS["pow"], other))
+
+
+def _ipow(self: Tensor, other: Any) -> Tensor:
+    become(self, power(self, _operand(OPS["pow"], other)))
+    return self
+
+
+def _divmod(self: Tensor, other: Any) -> tuple[Tensor, Tensor]:
+    return self // other, self % other
+
+
+def _rdivmod(self: Tensor, other: Any) -> tuple[Tensor, Tensor]:
+    return other // self, other % self
+
+
+# --- in place -------------------------------------------------------------------------------------
+
+
+def become(t: Tensor, result: Tensor) -> None:
+    """In-place syntax: the handle shows ``result``, in the tensor's own shape and dtype."""
+    if result.shape != t.shape:
+        raise ValueError(
+            f"in-place: the result has shape {list(result.shape)}, the tensor {list(t.shape)}; "
+            "write t = t op value"
+        )
+    if not np.can_cast(result.dtype, t.dtype, "same_kind"):
+        raise TypeError(
+            f"in-place: {result.dtype} does not go into {t.dtype}; write t = t op value"
+        )
+    t.node = cast(result, t.dtype).node
+
+
+def set_item(t: Tensor, key: Any, value: Any) -> None:
+    """``t[key] = value``: the handle shows a node with other values there."""
+    part = _fitting(t, value)
+    if is_mask(key, t.shape):
+        t.node = _masked(t, key, part).node
+        return
+    expanded, kept = index_params(key, t.shape)
+    target = t[key]
+    while target.ndim and part.ndim > target.ndim and part.shape[0] == 1:
+        part = part[0]  # NumPy drops leading axes of one element
+    try:
+        fits = np.broadcast_shapes(part.shape, target.shape) == target.shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"setitem: values of shape {list(part.shape)} do not broadcast to the selection "
+            f"{list(target.shape)}; give one value, or values of that shape"
+        )
+    if expanded:
+        part = wrap(apply_view("squeeze", _trailing(expanded, part, target), part.node))
+    inputs = (t.node, part.node)
+    t.node = make(OPS["assign"], inputs, (("key", kept),), t.shape, t.dtype)
+
+
+def _fitting(t: Tensor, value: Any) -> Tensor:
+    """What is to be assigned, in the tensor's dtype, as NumPy casts it."""
+    node = as_node(value)
+    if node.dtype.kind == "c" and t.dtype.kind != "c":
+        raise TypeError(
+            f"setitem: {node.dtype} does not go into {t.dtype}; assign its real part, "
+            "fg.real(values)"
+        )
+    if node.dtype.kind in "iu" and t.dtype.kind in "iu" and not hasattr(value, "dtype"):
+        node = as_node(value, t.dtype)  # NumPy says where a Python integer does not fit
+    return cast(wrap(node), t.dtype)
+
+
+def _masked(t: Tensor, mask: Any, values: Tensor) -> Tensor:
+    """``values`` where ``mask`` holds, else those of ``t``: how many are chosen is not known here."""
+    given, shape = values.node.shape, t.node.shape
+    if values.node.size != 1 and given != shape:
+        raise ValueError(
+            f"setitem: a mask takes one value, or values of the tensor's shape {list(shape)}, of "
+            f"which it takes its own; got {list(given)}: write them with np.place on an array"
+        )
+    if given != shape:
+        values = wrap(apply_view("reshape", (), values.node))
+    return elementwise(OPS["where"], Tensor(mask), values, t)
+
+
+def _trailing(expanded: tuple[int, ...], part: Tensor, target: Tensor) -> tuple[int, ...]:
+    """Axes of ``part`` that stand for axes inserted by ``None`` in the key."""
+    offset = target.ndim - part.ndim
+    return tuple(a - offset for a in expanded if a >= offset)
+
+
+def attach_operators() -> None:
+    """Give ``Tensor`` its operators: those of the table, and what has no row of its own."""
+    methods: dict[str, Any] = {}
+    for op in OPS.values():
+        if op.method:
+            methods[op.method] = _unary(op) if op.arity == 1 else _binary(op)
+            if op.arity == 2 and op.flop_class != "compare":
+                methods[f"r{op.method}"], methods[f"i{op.method}"] = _reflected(op), _in_place(op)
+    methods.update(pow=_pow, ipow=_ipow, divmod=_divmod, rdivmod=_rdivmod, setitem=set_item)
+    for name, method in methods.items():
+        setattr(Tensor, f"__{name}__", method)
