@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fusegraph import elementwise, shaping, statistics
+from fusegraph import creation, elementwise, reductions, shaping
 from fusegraph.operations import matmul
 from fusegraph.operators import attach_operators
 from fusegraph.ops import ELEMENTWISE, REDUCTIONS
@@ -29,6 +29,7 @@ _HELPERS = {
     "axis_number",
     "axis_numbers",
     "as_shape",
+    "broadcast_for",
     "reduce",
 }
 _NO_METHOD = {
@@ -52,7 +53,7 @@ def _defined_in(module: ModuleType) -> dict[str, Callable[..., Any]]:
 
 def _public() -> dict[str, Callable[..., Any]]:
     found: dict[str, Callable[..., Any]] = dict(elementwise.ROW_FUNCTIONS)
-    for module in (elementwise, shaping, statistics):
+    for module in (elementwise, shaping, creation, reductions):
         found.update(_defined_in(module))
     found["matmul"] = matmul
     for op in (*ELEMENTWISE, *REDUCTIONS):

@@ -15,7 +15,7 @@ from fusegraph.indexing import index_params, is_mask
 from fusegraph.operations import apply, cast, elementwise, power
 from fusegraph.ops import OPS, Op
 from fusegraph.tensor import Tensor, as_node, wrap
-from fusegraph.views import apply_view
+from fusegraph.views import apply_view, broadcasts
 
 _OPERAND_TYPES = (
     Tensor, np.ndarray, np.number, np.bool_, bool, int, float, complex, list, tuple,
@@ -102,11 +102,7 @@ def set_item(t: Tensor, key: Any, value: Any) -> None:
     target = t[key]
     while target.ndim and part.ndim > target.ndim and part.shape[0] == 1:
         part = part[0]  # NumPy drops leading axes of one element
-    try:
-        fits = np.broadcast_shapes(part.shape, target.shape) == target.shape
-    except ValueError:
-        fits = False
-    if not fits:
+    if not broadcasts(part.shape, target.shape):
         raise ValueError(
             f"setitem: values of shape {list(part.shape)} do not broadcast to the selection "
             f"{list(target.shape)}; give one value, or values of that shape"

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from fusegraph.graph import GraphError, Node, Shape, make
 from fusegraph.ops import OPS
 
@@ -47,6 +49,14 @@ def base(node: Node) -> Node:
     while node.kind == "view":
         node = node.inputs[0]
     return node
+
+
+def broadcasts(shape: Shape, wanted: Shape) -> bool:
+    """Does a value of ``shape`` broadcast to the shape ``wanted``?"""
+    try:
+        return np.broadcast_shapes(shape, wanted) == wanted
+    except ValueError:
+        return False
 
 
 def is_identity(name: str, params: Params, shape: Shape) -> bool:

@@ -76,7 +76,7 @@ LAYERS = (
     ("operators", "elementwise"),
     ("protocols",),
     ("shaping",),
-    ("statistics",),
+    ("creation", "reductions"),
     ("signatures",),
     ("namespace", "jit", "compare"),
     ("acceleration",),
