@@ -18,7 +18,7 @@ from fusegraph.panel_choice import panel_kernel, panels_kernel
 from fusegraph.panels import lay_panels
 from fusegraph.rows import own_rows
 from fusegraph.setting import Setting, stored_orders
-from fusegraph.timing import node_seconds, predict
+from fusegraph.time_model import node_seconds, predict
 from fusegraph.units import Unit
 
 

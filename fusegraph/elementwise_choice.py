@@ -17,8 +17,17 @@ from fusegraph.graph import Node
 from fusegraph.kernel import Kernel, with_tier
 from fusegraph.machine import Machine
 from fusegraph.orders import Order
-from fusegraph.setting import SHARING, THREADS_MARGIN, Setting, stored_orders
-from fusegraph.timing import WORTH_A_THREAD, Kinds, Prediction, compute_seconds, kinds_of, predict
+from fusegraph.setting import Setting, stored_orders
+from fusegraph.time_model import (
+    SHARING,
+    THREADS_MARGIN,
+    WORTH_A_THREAD,
+    Kinds,
+    Prediction,
+    compute_seconds,
+    kinds_of,
+    predict,
+)
 from fusegraph.units import Unit
 
 SMALLEST_BLOCK = 2048  # elements; below this the calls cost more than the arithmetic

@@ -14,8 +14,8 @@ from fusegraph.kernel import Kernel, with_tier
 from fusegraph.machine import Machine
 from fusegraph.orders import is_row_major
 from fusegraph.panels import Panels, partial_bytes
-from fusegraph.setting import SHARING, THREADS_MARGIN, Setting
-from fusegraph.timing import Prediction, node_seconds, predict
+from fusegraph.setting import Setting
+from fusegraph.time_model import SHARING, THREADS_MARGIN, Prediction, node_seconds, predict
 from fusegraph.units import Unit
 
 PARTIALS = 10e-6  # seconds: memory for partial results, and putting them together

@@ -38,7 +38,7 @@ from fusegraph.panels import (
     product_cache,
     row_bytes,
 )
-from fusegraph.timing import WORTH_A_THREAD, node_seconds
+from fusegraph.time_model import WORTH_A_THREAD, node_seconds
 from fusegraph.units import ALONE, Decision, Fused, Reason, Unit, in_running_order
 from fusegraph.views import base
 

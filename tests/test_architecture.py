@@ -55,7 +55,7 @@ LAYERS = (
     ("engines",),
     ("engines.products", "options", "expression", "units"),
     ("fuse",),
-    ("timing",),
+    ("time_model",),
     ("rows", "recompute"),
     ("calibrate", "kernel"),
     ("setting",),

@@ -21,6 +21,12 @@ from fusegraph.machine import Machine
 # 1,000,000 float32 additions (150 us) took 1.05x of NumPy on one thread and 1.42x on two, GELU of
 # as many (4 ms) 0.83x and 0.59x.
 WORTH_A_THREAD = 500e-6
+# Where Python wakes them, several threads must be predicted to take less than this share of one's time:
+# exp of 300,000 float32 was predicted at 164 us on two and 171 on one, and took 230 and 140.
+THREADS_MARGIN = 0.8
+# Seconds until a thread takes part that looks for work in compiled code: a triad of 100,000 float32 took
+# 14.9 us on one thread and 7.4 on two.
+SHARING = 2e-6
 
 
 @dataclass(frozen=True, slots=True)
