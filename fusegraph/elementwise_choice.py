@@ -6,7 +6,6 @@ predicted seconds; the least wins and the plan says by how much.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -110,15 +109,10 @@ def _flat_kernel(work: Work, trial: Trial, choice: str, setting: Setting) -> Ker
         stored=stored_orders(region, setting),
         block=block,
         threads=threads,
-        scratch_bytes=(body.scratch_bytes * min(block, _size(region)) + body.call_bytes)
-        * concurrent,
+        scratch_bytes=(body.scratch_bytes * min(block, region.size) + body.call_bytes) * concurrent,
         body=body,
         streams=streams,
     )
-
-
-def _size(region: Region) -> int:
-    return math.prod(region.shape)
 
 
 def iteration_order(region: Region, orders: Mapping[Node, Order]) -> tuple[tuple[int, ...], str]:
@@ -139,7 +133,7 @@ def iteration_order(region: Region, orders: Mapping[Node, Order]) -> tuple[tuple
 def _predict(engine: Engine, work: Work, setting: Setting) -> Trial:
     """One thread or all of them, whichever is predicted to take less."""
     bound, region = setting.options.thread_count, work.region
-    compute = compute_seconds(engine, work.kinds, _size(region), setting.machine)
+    compute = compute_seconds(engine, work.kinds, region.size, setting.machine)
     if not engine.blocked:  # it wakes its own threads, whatever the work
         return _timed(engine, work, compute, bound, setting.machine)
     compute += engine.packing_seconds(work.packed)
@@ -157,7 +151,7 @@ def _timed(engine: Engine, work: Work, compute: float, threads: int, machine: Ma
     ``compute`` is what its arithmetic takes on one. Compiled results go past the caches where they
     would not stay there and threads share a job.
     """
-    size = _size(work.region)
+    size = work.region.size
     launch = engine.launch_seconds(size, threads, machine)
     share, steps = threads, 0.0
     if engine.blocked:
@@ -187,7 +181,7 @@ def _block_length(
     100,000 float32 took 1.3x of NumPy in one block, 2.0x in four). One operation touches nothing
     twice, and neither does a compiled body: its blocks only share the work among threads.
     """
-    size = _size(region)
+    size = region.size
     moved = sum(v.nbytes for v in (*region.inputs, *region.outputs))
     near = machine.level(moved, 1) != "memory"
     whole = engine.compiles or len(region.nodes) == 1 or (not scratch and near)

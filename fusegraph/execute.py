@@ -6,7 +6,6 @@ output. What does not change from run to run (registers, slots, block keys) is p
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -116,7 +115,7 @@ def _runner(step: Step) -> Runner:
 
 
 def _runner_of(kernel: Kernel, step: Step) -> Runner:
-    one_block = kernel.blocked and math.prod(kernel.region.shape) <= kernel.block
+    one_block = kernel.blocked and kernel.region.size <= kernel.block
     aligned = kernel.schedule == "flat" or is_row_major(kernel.order)
     alone = one_block and aligned and all(order == kernel.order for order in kernel.stored)
     runner = _block_runner(kernel, step) if alone else _kernel_runner(kernel, step)

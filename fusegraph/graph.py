@@ -228,6 +228,11 @@ def consumers(nodes: Sequence[Node]) -> dict[Node, list[Node]]:
     return found
 
 
+def iteration_space(node: Node) -> Shape:
+    """The axes that a node loops over: a reduction loops over its operand."""
+    return node.inputs[0].shape if node.kind == "reduce" else node.shape
+
+
 def reduced_axes(node: Node) -> tuple[int, ...]:
     """Axes of its operand that a reduction runs along."""
     axis = dict(node.params)["axis"]

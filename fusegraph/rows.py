@@ -24,7 +24,7 @@ from fusegraph.cost import kernel_cost
 from fusegraph.engines import FALLBACK
 from fusegraph.engines.base import Region
 from fusegraph.engines.reductions import has_partials, reorders
-from fusegraph.graph import Node, Shape, reduced_axes
+from fusegraph.graph import Node, Shape, iteration_space, reduced_axes
 from fusegraph.machine import Machine
 from fusegraph.orders import Order, is_row_major
 from fusegraph.panels import (
@@ -83,11 +83,6 @@ def share_rows(
     if not any(unit.region.nodes[0].kind in ("reduce", "matmul") for unit in fused.units):
         return fused
     return _RowPass(fused, outputs, order, orders, machine, bits).run()
-
-
-def space(node: Node) -> Shape:
-    """The axes that a node loops over: a reduction loops over its operand."""
-    return node.inputs[0].shape if node.kind == "reduce" else node.shape
 
 
 def own_rows(node: Node, stored: bool, bits: bool) -> Shape | None:
@@ -208,7 +203,7 @@ class _RowPass:
         node = unit.region.nodes[-1]
         rows = own_rows(node, stored, self.bits)
         refusal = self.refusal_of_rows(unit, rows)
-        rank, nodes = len(space(node)), set(unit.region.nodes)
+        rank, nodes = len(iteration_space(node)), set(unit.region.nodes)
         return _Group([unit], None if refusal else rows, rank, refusal, nodes)
 
     def reading_groups(self, unit: Unit) -> list[_Group]:
@@ -407,7 +402,7 @@ class _RowPass:
             return group.units[0]
         members = sorted(group.nodes, key=self.position.__getitem__)
         stored = sorted(self.stored(group.nodes), key=self.position.__getitem__)
-        region = Region.of(members, stored, max(map(space, members), key=math.prod))
+        region = Region.of(members, stored, max(map(iteration_space, members), key=math.prod))
         return Unit(region, (FALLBACK,), panels=self.panels(group))
 
     def revised(self, decision: Decision) -> Decision:

@@ -49,7 +49,7 @@ def flat(kernel: Kernel) -> Loop:
     """One axis: every operand is a scalar or dense in the order of the loop."""
     if not kernel.blocked:
         return itself(kernel)
-    size, block, order = math.prod(kernel.region.shape), kernel.block, kernel.order
+    size, block, order = kernel.region.size, kernel.block, kernel.order
     shapes: list[Shape] = [(min(block, size - start),) for start in range(0, size, block)]
 
     def place(arrays: list[Array], index: int) -> list[Array]:

@@ -7,6 +7,7 @@ gives the body.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -38,6 +39,11 @@ class Region:
             i for n in nodes for i in n.inputs if i not in inside and i.kind != "const"
         )
         return cls(tuple(nodes), tuple(reads), tuple(outputs), shape)
+
+    @property
+    def size(self) -> int:
+        """Elements of the iteration space."""
+        return math.prod(self.shape)
 
     @property
     def constants(self) -> tuple[Node, ...]:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fusegraph.engines.base import Array, Body, Engine, Extent, Region
-from fusegraph.graph import Node, Shape
+from fusegraph.graph import Node, Shape, iteration_space
 from fusegraph.machine import Machine
 from fusegraph.ops import resolve
 
@@ -30,7 +30,7 @@ ROW_SECONDS = 10e-9
 
 def _short_loops(node: Node) -> int:
     """Inner loops of NumPy's that a node begins in a panel: one a row, or one in all."""
-    whole = node.inputs[0].shape if node.kind == "reduce" else node.shape
+    whole = iteration_space(node)
     narrow = any(i.shape[-1:] == (1,) for i in node.inputs) and whole[-1:] != (1,)
     by_rows = node.kind == "reduce" or (node.kind == "elementwise" and narrow)
     return math.prod(whole[:-1]) if by_rows else 0

@@ -12,7 +12,7 @@ from dataclasses import replace
 from fusegraph.engines.base import Engine, Extent, Multiply, Region
 from fusegraph.engines.blocks import Call, NumpyBody, Register, Stage
 from fusegraph.engines.reductions import partial_dtype, reorders, to_partial, whole_axes
-from fusegraph.graph import DType, Node, Shape, make, reduced_axes
+from fusegraph.graph import DType, Node, Shape, iteration_space, make, reduced_axes
 from fusegraph.ops import OPS
 from fusegraph.panels import Panels
 
@@ -231,7 +231,7 @@ def _products_last(region: Region) -> Region:
 
 def _row_of(node: Node) -> tuple[Shape, int]:
     """The axes before the last one of what a node passes through, and the last one's size."""
-    shape = node.inputs[0].shape if node.kind == "reduce" else node.shape
+    shape = iteration_space(node)
     return shape[:-1], shape[-1] if shape else 1
 
 
