@@ -20,14 +20,14 @@ import numpy as np
 from fusegraph.calibrate import current_machine
 from fusegraph.cost import Cost, Traffic
 from fusegraph.execute import Program
-from fusegraph.graph import Node, to_dot, to_networkx, topological
+from fusegraph.graph import Node, topological
 from fusegraph.kernel import Kernel
 from fusegraph.options import Options
 from fusegraph.orders import layout_key, stand_in
 from fusegraph.plan import Plan, build_plan
 from fusegraph.profile import Profile, profile_plan
 from fusegraph.replay import replay
-from fusegraph.report import records, text
+from fusegraph.report import graphs, records, text
 from fusegraph.roofline import Roofline, roofline
 from fusegraph.units import Decision
 
@@ -220,14 +220,14 @@ class BoundPlan:
     def to_networkx(self, level: str = "graph") -> nx.MultiDiGraph[Any]:
         """The rewritten graph, or (``level="kernels"``) the graph of kernels, as a MultiDiGraph."""
         if level == "kernels":
-            return records.kernel_graph(self.plan)
+            return graphs.kernel_graph(self.plan)
         if level != "graph":
             raise ValueError(f"level={level!r}: choose graph or kernels")
-        return to_networkx(self.plan.outputs, self.plan.kernel_of)
+        return graphs.node_graph(self.plan)
 
     def to_dot(self, level: str = "graph") -> str:
         """Graphviz text; kernels are clusters."""
-        return to_dot(self.to_networkx(level))
+        return graphs.dot_text(self.to_networkx(level))
 
     def to_dict(self) -> dict[str, Any]:
         """The whole plan as plain data."""

@@ -1,7 +1,7 @@
 """The graph: interned, immutable nodes, and what can be asked of them.
 
 In: ops, arrays and scalars. Out: ``Node`` (equal nodes are the same object, so common
-sub-expressions vanish when they are built), traversals, ``verify`` and a networkx view. Nothing here
+sub-expressions vanish when they are built), traversals and ``verify``. Nothing here
 recurses: a chain of a million nodes builds, is walked and is freed.
 """
 
@@ -14,7 +14,6 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
-import networkx as nx
 import numpy as np
 
 from fusegraph.ops import OPS, Op
@@ -262,45 +261,3 @@ def verify(outputs: Sequence[Node]) -> None:
                 raise GraphError(f"{node}: its inputs broadcast to {shape}")
         if node.kind in ("input", "const") and node.inputs:
             raise GraphError(f"{node}: a leaf with inputs")
-
-
-def to_networkx(
-    outputs: Sequence[Node], kernel_of: dict[Node, str] | None = None
-) -> nx.MultiDiGraph[Any]:
-    """The graph for analysis: a MultiDiGraph, because ``x * x`` has two edges from one node.
-
-    Nodes are numbered in topological order and carry ``op, shape, dtype, kernel, source``; edges
-    carry ``operand``, the position of the argument.
-    """
-    graph: nx.MultiDiGraph[Any] = nx.MultiDiGraph()
-    number: dict[Node, int] = {}
-    for node in topological(outputs):
-        number[node] = len(number)
-        graph.add_node(
-            number[node],
-            op=node.op.name,
-            shape=node.shape,
-            dtype=str(node.dtype),
-            kernel=(kernel_of or {}).get(node, ""),
-            source=node.source,
-        )
-        for position, operand in enumerate(node.inputs):
-            graph.add_edge(number[operand], number[node], operand=position)
-    return graph
-
-
-def to_dot(graph: nx.MultiDiGraph[Any]) -> str:
-    """Graphviz text of a graph from ``to_networkx``; nodes of one kernel share a cluster."""
-    lines = ["digraph fusegraph {", "  node [shape=box];"]
-    clusters: dict[str, list[str]] = {}
-    for number, facts in graph.nodes(data=True):
-        label = f"{facts['op']}\\n{facts['dtype']} {list(facts['shape'])}"
-        clusters.setdefault(facts["kernel"], []).append(f'n{number} [label="{label}"];')
-    for kernel, members in clusters.items():
-        if kernel:
-            lines.append(f'  subgraph "cluster_{kernel}" {{ label="{kernel}";')
-        lines += [f"  {'  ' if kernel else ''}{member}" for member in members]
-        if kernel:
-            lines.append("  }")
-    lines += [f"  n{a} -> n{b};" for a, b in graph.edges()]
-    return "\n".join([*lines, "}"])

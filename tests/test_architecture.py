@@ -66,7 +66,7 @@ LAYERS = (
     ("direct_calls",),
     ("execute",),
     ("profile",),
-    ("report.records", "report.text", "report.pictures"),
+    ("report.records", "report.text", "report.graphs", "report.pictures"),
     ("roofline",),
     ("bound",),
     ("computing", "sources"),

@@ -1,4 +1,4 @@
-"""Plans as plain data: dictionaries, a graph of kernels, and the answer to "why".
+"""Plans as plain data: dictionaries, and the answer to "why".
 
 Everything that is printed is built from these records.
 """
@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import Any
-
-import networkx as nx
 
 from fusegraph.buffers import Pool
 from fusegraph.graph import Node, topological
@@ -203,37 +201,6 @@ def buffer_records(plan: Plan) -> tuple[BufferRecord, ...]:
             if dying and value.kind != "input":
                 free.setdefault(Pool.footprint(value.nbytes), []).append(plan.names[value])
     return tuple(found)
-
-
-# --- the graph of kernels -------------------------------------------------------------------------
-
-
-def kernel_graph(plan: Plan) -> nx.MultiDiGraph[Any]:
-    """Kernels and inputs as nodes; an edge for each value that one writes and another reads."""
-    graph: nx.MultiDiGraph[Any] = nx.MultiDiGraph()
-    written: dict[Node, str] = {}
-    for node in input_nodes(plan):
-        name = plan.names[node]
-        graph.add_node(
-            name, op="input", shape=node.shape, dtype=str(node.dtype), kernel="", source=""
-        )
-        written[node] = name
-    for kernel in plan.kernels:
-        stored = kernel.region.outputs[0]
-        graph.add_node(
-            kernel.name,
-            op=", ".join(kernel.ops[:4]) + (", ..." if len(kernel.ops) > 4 else ""),
-            shape=stored.shape,
-            dtype=str(stored.dtype),
-            kernel=kernel.name,
-            source=", ".join(kernel.sources),
-            engine=kernel.engine,
-        )
-        for value in kernel.region.inputs:
-            if base(value) in written:
-                graph.add_edge(written[base(value)], kernel.name, value=plan.names[value])
-        written.update(dict.fromkeys(kernel.region.outputs, kernel.name))
-    return graph
 
 
 # --- why ------------------------------------------------------------------------------------------
