@@ -10,8 +10,6 @@ import inspect
 import json
 import math
 import operator
-import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -23,6 +21,7 @@ from fusegraph.elementwise import as_tensor
 from fusegraph.operations import checked_tile, elementwise, matmul
 from fusegraph.ops import OPS
 from fusegraph.options import current_options
+from fusegraph.streams import median_seconds
 from fusegraph.tensor import Tensor
 from fusegraph.units import ALONE
 
@@ -248,13 +247,7 @@ def _timing(function: Callable[..., Any], count: int, size: int, repeats: int) -
     arrays = [generator.standard_normal((size, size), np.float32) for _ in range(count)]
     operands = [Tensor(array) for array in arrays]
     cost = function(*operands).plan().cost
-    function(*operands).compute()
-    runs = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function(*operands).compute()
-        runs.append(time.perf_counter() - start)
-    seconds = statistics.median(runs)
+    seconds = median_seconds(lambda: function(*operands).compute(), repeats)
     options = current_options()
     machine = options.machine or current_machine()
     flops, moved = cost.flops / seconds, cost.bytes_moved / seconds
