@@ -51,10 +51,15 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """Memory of one kernel: bytes mapped afresh for its outputs, and bytes held while it runs."""
+    """Memory of one kernel: whose memory its outputs take over, and bytes held while it runs."""
 
-    first_touch: int
+    reuses: dict[Node, Node | None]  # each output; None: memory that is mapped afresh
     held: int
+
+    @property
+    def first_touch(self) -> int:
+        """Bytes that are mapped afresh."""
+        return sum(value.nbytes for value, old in self.reuses.items() if old is None)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -283,22 +288,19 @@ def plan_buffers(regions: Sequence[Region], outputs: Sequence[Node]) -> list[Buf
     for value, at in last_use.items():
         if value.kind not in ("input", "const") and value not in kept:
             dying.setdefault(at, []).append(value)
-    free: dict[int, int] = {}  # bytes of a released buffer -> how many
+    free: dict[int, list[Node]] = {}  # bytes of a released buffer -> the values that lay there
     held = 0
     found = []
     for at, region in enumerate(regions):
-        fresh = 0
+        reuses: dict[Node, Node | None] = {}
         for value in region.outputs:
             size = Pool.footprint(value.nbytes)
-            if free.get(size):
-                free[size] -= 1
-            else:
-                fresh += value.nbytes
-                held += size
-        found.append(Buffer(fresh, held))
+            released = free.get(size)
+            reuses[value] = old = released.pop() if released else None
+            held += size if old is None else 0
+        found.append(Buffer(reuses, held))
         for value in dying.get(at, ()):
-            size = Pool.footprint(value.nbytes)
-            free[size] = free.get(size, 0) + 1
+            free.setdefault(Pool.footprint(value.nbytes), []).append(value)
     return found
 
 

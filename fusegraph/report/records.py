@@ -11,7 +11,7 @@ from typing import Any
 from fusegraph.buffers import Pool
 from fusegraph.graph import Node, topological
 from fusegraph.kernel import Kernel, Tier
-from fusegraph.plan import Plan
+from fusegraph.plan import Plan, plan_buffers
 from fusegraph.units import Decision, Reason
 from fusegraph.views import base
 
@@ -175,20 +175,18 @@ def buffer_records(plan: Plan) -> tuple[BufferRecord, ...]:
     """The buffers of a run in the order they are taken, over a pool that reuses released ones."""
     kept = {base(node) for node in plan.outputs}
     last = {base(v): kernel.name for kernel in plan.kernels for v in kernel.region.inputs}
-    free: dict[int, list[str]] = {}
+    buffers = plan_buffers([kernel.region for kernel in plan.kernels], plan.outputs)
     found = []
-    for kernel in plan.kernels:
-        for value in kernel.region.outputs:
-            size = Pool.footprint(value.nbytes)
-            released = free.get(size)
+    for kernel, buffer in zip(plan.kernels, buffers, strict=True):
+        for value, old in buffer.reuses.items():
             found.append(
                 BufferRecord(
                     name=plan.names[value],
                     kind="result" if value in kept else "intermediate",
-                    bytes=size,
+                    bytes=Pool.footprint(value.nbytes),
                     written_by=kernel.name,
                     read_last_by="" if value in kept else last.get(value, kernel.name),
-                    reuses=released.pop() if released else "",
+                    reuses="" if old is None else plan.names[old],
                 )
             )
         if kernel.scratch_bytes:
@@ -196,10 +194,6 @@ def buffer_records(plan: Plan) -> tuple[BufferRecord, ...]:
             found.append(
                 BufferRecord(name, "scratch", kernel.scratch_bytes, kernel.name, kernel.name, "")
             )
-        for value, reader in last.items():
-            dying = reader == kernel.name and value in plan.names and value not in kept
-            if dying and value.kind != "input":
-                free.setdefault(Pool.footprint(value.nbytes), []).append(plan.names[value])
     return tuple(found)
 
 
