@@ -18,7 +18,7 @@ from fusegraph.choice import make_kernel
 from fusegraph.cost import Cost, Traffic, kernel_cost, total
 from fusegraph.engines.base import Region
 from fusegraph.fuse import fuse
-from fusegraph.graph import GraphError, Node, make, topological, verify
+from fusegraph.graph import Node, make, topological, verify
 from fusegraph.kernel import Kernel, most_scratch, together
 from fusegraph.machine import Machine
 from fusegraph.ops import OPS
@@ -28,7 +28,7 @@ from fusegraph.recompute import recompute
 from fusegraph.rewrite import Rewritten, rewrite, unchanged
 from fusegraph.rows import share_rows
 from fusegraph.setting import Setting
-from fusegraph.units import Decision, Fused, Unit, single_regions
+from fusegraph.units import Decision, Fused, Unit, single_regions, verify_units
 from fusegraph.views import base
 
 OVERHEAD = 128 * 1024  # bytes of Python objects that a run may hold: measured at most 80 KiB
@@ -352,7 +352,7 @@ def _with_drops(raw: list[Any], slots: dict[Node, int], kept: set[Node]) -> tupl
     )
 
 
-# --- names, costs, checks -------------------------------------------------------------------------
+# --- names and costs ------------------------------------------------------------------------------
 
 
 def value_names(order: Sequence[Node], units: Sequence[Unit]) -> dict[Node, str]:
@@ -382,28 +382,3 @@ def unfused_cost(outputs: Sequence[Node]) -> Cost:
         kernel_cost(region.nodes, region.inputs, region.outputs, first_touch=buffer.first_touch)
         for region, buffer in zip(regions, buffers, strict=True)
     )
-
-
-def verify_units(units: Sequence[Unit]) -> None:
-    """Every unit reads only what was stored before it: then regions are convex."""
-    from_units: set[Node] = set()
-    for unit in units:
-        verify_region(unit.region, from_units)
-        from_units.update(unit.region.outputs)
-
-
-def verify_region(region: Region, stored: set[Node]) -> None:
-    """Check that a region reads what is ``stored`` and runs its nodes in order."""
-    inside = set(region.nodes)
-    for value in region.inputs:
-        source = base(value)
-        if source.kind not in ("input", "const") and source not in stored:
-            raise GraphError(f"{source} is read before it is computed")
-        if source in inside:
-            raise GraphError(f"{source} is read by the region that computes it")
-    known = set(region.inputs)
-    for node in region.nodes:
-        missing = [i for i in node.inputs if i not in known and i.kind != "const"]
-        if missing:
-            raise GraphError(f"{node} comes before its operand {missing[0]}")
-        known.add(node)

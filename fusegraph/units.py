@@ -1,7 +1,7 @@
 """Units: what runs as one thing, and what was decided about every value between two.
 
 In: nodes. Out: the records that the passes of fusion give and take: ``Unit``, ``Decision`` with its
-``Reason``, ``Fused``; and an order in which units can run.
+``Reason``, ``Fused``; an order in which units can run, and ``verify_units``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from enum import StrEnum
 from functools import cached_property
 
 from fusegraph.engines.base import Region
-from fusegraph.graph import Node
+from fusegraph.graph import GraphError, Node
 from fusegraph.panels import Panels
 from fusegraph.views import base
 
@@ -105,11 +105,35 @@ def ordered(outputs: list[Node], unit_of: dict[Node, Unit]) -> list[Unit]:
         top = stack.pop()
         if isinstance(top, Node):
             unit = unit_of.get(base(top))
-            if unit is None or unit in opened:
-                continue
-            opened.add(unit)
-            stack.append(unit)
-            stack.extend(reversed(unit.region.inputs))
+            if unit is not None and unit not in opened:
+                opened.add(unit)
+                stack.append(unit)
+                stack.extend(reversed(unit.region.inputs))
         else:
             done[top] = None
     return list(done)
+
+
+def verify_units(units: Sequence[Unit]) -> None:
+    """Every unit reads only what was stored before it: then regions are convex."""
+    from_units: set[Node] = set()
+    for unit in units:
+        _verify_region(unit.region, from_units)
+        from_units.update(unit.region.outputs)
+
+
+def _verify_region(region: Region, stored: set[Node]) -> None:
+    """Check that a region reads what is ``stored`` and runs its nodes in order."""
+    inside = set(region.nodes)
+    for value in region.inputs:
+        source = base(value)
+        if source.kind not in ("input", "const") and source not in stored:
+            raise GraphError(f"{source} is read before it is computed")
+        if source in inside:
+            raise GraphError(f"{source} is read by the region that computes it")
+    known = set(region.inputs)
+    for node in region.nodes:
+        missing = [i for i in node.inputs if i not in known and i.kind != "const"]
+        if missing:
+            raise GraphError(f"{node} comes before its operand {missing[0]}")
+        known.add(node)

@@ -5,7 +5,7 @@ import pytest
 
 import fusegraph as fg
 from fusegraph import Reason
-from fusegraph.plan import verify_units
+from fusegraph.units import verify_units
 
 ROWS, COLUMNS = 6000, 100
 X = np.random.default_rng(0).standard_normal((ROWS, COLUMNS)) * 3 + 1
