@@ -113,23 +113,18 @@ class FloatArithmetic:
         np.copyto(out, total, casting="same_kind")
 
 
-class TruthArithmetic:
+class TruthArithmetic(FloatArithmetic):
     """Truth values: an element is True where any product is, so sums of ones that are positive.
 
     Sums of non-negative float32 never fall back to zero, whatever K is. A tile that is True all
     over is finished, as NumPy's loop leaves a row at its first True.
     """
 
-    sums: DType = np.dtype(np.float32)
-    longest = 2**62
-    scratch_per_element = 4 * (2 + PACKED_TILES + 1)
-
-    def pack(self, block: Array) -> Array:
-        return np.ascontiguousarray(block, self.sums)
+    def __init__(self) -> None:
+        super().__init__(np.dtype(np.float32))
 
     def add_product(self, total: Array, left: Array, right: Array, scratch: Array) -> bool:
-        np.matmul(left, right, out=scratch)
-        np.add(total, scratch, out=total)
+        super().add_product(total, left, right, scratch)
         return bool(total.all())
 
     def store(self, total: Array, out: Array) -> None:
