@@ -10,8 +10,9 @@ order in which a sum is added up.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
 from fusegraph.graph import Node, Shape, reduced_axes
@@ -234,3 +235,12 @@ def blocked_shape(shape: Shape, elements: int) -> Shape:
         if block[axis] < shape[axis]:
             break
     return tuple(block)
+
+
+def block_keys(shape: Shape, block: Shape) -> Iterator[tuple[slice, ...]]:
+    """Slices of every block, in the order they lie in memory."""
+    axes = (
+        [slice(start, start + step) for start in range(0, size, step)]
+        for size, step in zip(shape, block, strict=True)
+    )
+    return itertools.product(*axes)

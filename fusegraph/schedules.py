@@ -6,9 +6,8 @@ run to run (block keys, extents, scratch shapes) is worked out once.
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -20,7 +19,7 @@ from fusegraph.engines.reductions import combine, partial_dtype
 from fusegraph.graph import DType, Node, Shape, reduced_axes
 from fusegraph.kernel import Kernel
 from fusegraph.orders import is_row_major
-from fusegraph.panels import Panels, blocked_shape, partial_cells
+from fusegraph.panels import Panels, block_keys, blocked_shape, partial_cells
 from fusegraph.workers import BLAS_THREADS, Task, run_tasks
 
 Keys = list[tuple[Any, ...]]
@@ -287,15 +286,6 @@ def in_loop_order(array: Array, order: tuple[int, ...]) -> Array:
     missing = len(order) - array.ndim
     padded = array[(None,) * missing] if missing else array
     return padded if is_row_major(order) else padded.transpose(order)
-
-
-def block_keys(shape: Shape, block: Shape) -> Iterator[tuple[slice, ...]]:
-    """Slices of every block, in the order they lie in memory."""
-    axes = (
-        [slice(start, start + step) for start in range(0, size, step)]
-        for size, step in zip(shape, block, strict=True)
-    )
-    return itertools.product(*axes)
 
 
 def blocks(kernel: Kernel, place: Place, shapes: list[Shape]) -> Blocks:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,6 +28,7 @@ from fusegraph.engines.tiles import (
 )
 from fusegraph.graph import DType, Node, Shape
 from fusegraph.machine import Machine
+from fusegraph.panels import block_keys, blocked_shape
 from fusegraph.views import base
 from fusegraph.workers import BLAS_THREADS, Task, run_tasks
 
@@ -324,7 +325,8 @@ def panel_keys(extents: Extents) -> list[tuple[Key, slice, slice]]:
     if extents.each < PANEL_PRODUCTS:
         fit = max(1, PANEL_PRODUCTS // max(1, extents.each))
         whole = slice(None)
-        return [(key, whole, whole) for key in _batch_blocks(extents.batch, fit)]
+        block = blocked_shape(extents.batch, fit)
+        return [(key, whole, whole) for key in block_keys(extents.batch, block)]
     least = TALL_PANEL_ROWS if extents.rows >= 2 * TALL_PANEL_ROWS else PANEL_ROWS
     height = _panel_side(least, extents.inner * extents.columns)
     width = extents.columns
@@ -343,20 +345,6 @@ def _panel_side(least: int, products_a_line: int) -> int:
     """Lines of a panel: a multiple of ``least`` with at least ``PANEL_PRODUCTS`` multiply-adds."""
     needed = -(-PANEL_PRODUCTS // max(1, products_a_line))
     return least * max(1, -(-needed // least))
-
-
-def _batch_blocks(batch: Shape, count: int) -> Iterator[Key]:
-    """Slices of blocks of about ``count`` matrices: whole last axes, a part of one, ones before."""
-    block = []
-    for size in reversed(batch):
-        block.append(max(1, min(size, count)))
-        count //= max(1, size)
-    steps = reversed(block)
-    axes = (
-        [slice(at, at + step) for at in range(0, size, step)]
-        for size, step in zip(batch, steps, strict=True)
-    )
-    return itertools.product(*axes)
 
 
 def _matrices(inputs: list[Array], out: Array) -> tuple[Array, Array, Array]:
