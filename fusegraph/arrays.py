@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from fusegraph.graph import DType
+from fusegraph.graph import Array, DType
 from fusegraph.ops import DTYPES
 
-Array = np.ndarray[Any, Any]
 HELD = ", ".join(map(str, DTYPES))
 NATIVE = frozenset(DTYPES)
 

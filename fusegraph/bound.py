@@ -15,12 +15,11 @@ from functools import cached_property
 from typing import Any
 
 import networkx as nx
-import numpy as np
 
 from fusegraph.calibrate import current_machine
 from fusegraph.cost import Cost, Traffic
 from fusegraph.execute import Program
-from fusegraph.graph import Node, topological
+from fusegraph.graph import Array, Node, topological
 from fusegraph.kernel import Kernel
 from fusegraph.options import Options
 from fusegraph.orders import layout_key, stand_in
@@ -56,7 +55,7 @@ class Graph:
     nodes: list[Node]
     roots: tuple[Node, ...]
     key: tuple[Any, ...]
-    arrays: list[np.ndarray[Any, Any]]
+    arrays: list[Array]
 
 
 def take_apart(roots: tuple[Node, ...]) -> Graph:
@@ -64,7 +63,7 @@ def take_apart(roots: tuple[Node, ...]) -> Graph:
     nodes = topological(roots)
     number = dict(zip(nodes, range(len(nodes)), strict=True))
     key: list[Any] = []
-    arrays: list[np.ndarray[Any, Any]] = []
+    arrays: list[Array] = []
     for node in nodes:
         if node.inputs:
             key.append((node.op.name, node.params, node.source, *[number[i] for i in node.inputs]))
@@ -181,7 +180,7 @@ class BoundPlan:
         """Predicted time."""
         return self.plan.seconds
 
-    def run(self, into: Sequence[np.ndarray[Any, Any] | None] = ()) -> list[np.ndarray[Any, Any]]:
+    def run(self, into: Sequence[Array | None] = ()) -> list[Array]:
         """Run on the bound arrays; one array a result.
 
         Raises

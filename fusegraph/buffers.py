@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from fusegraph.graph import DType, Shape
+from fusegraph.graph import Array, DType, Shape
 
 SMALLEST = 64 * 1024  # bytes; below this NumPy's own allocation is as fast
 GRAIN = 64 * 1024  # block sizes are multiples of this
@@ -26,7 +26,7 @@ BOUND = 1 << 30  # bytes the pool keeps at most
 LINE = 64  # bytes of a cache line: where arrays of the pool begin
 
 
-Kept = tuple[np.ndarray[Any, Any], int]
+Kept = tuple[Array, int]
 """A block, and where its first cache line begins. One object, so that no interrupt parts them."""
 
 
@@ -63,21 +63,21 @@ class Pool:
         """Bytes that an array of ``nbytes`` takes: a block of the pool, or itself where it is small."""
         return nbytes if nbytes < SMALLEST else -(-nbytes // GRAIN) * GRAIN
 
-    def empty(self, shape: Shape, dtype: DType) -> np.ndarray[Any, Any]:
+    def empty(self, shape: Shape, dtype: DType) -> Array:
         """An uninitialised C-ordered array, that of a block aligned to a cache line."""
         nbytes = math.prod(shape) * dtype.itemsize
         if nbytes < SMALLEST:
             return np.empty(shape, dtype)
         return self._array(self.footprint(nbytes), shape, dtype)
 
-    def outlet(self, shape: Shape, dtype: DType) -> Callable[[], np.ndarray[Any, Any]]:
+    def outlet(self, shape: Shape, dtype: DType) -> Callable[[], Array]:
         """What gives such an array at each call."""
         nbytes = math.prod(shape) * dtype.itemsize
         if nbytes < SMALLEST:
             return functools.partial(np.empty, shape, dtype)
         return functools.partial(self._array, self.footprint(nbytes), shape, dtype)
 
-    def _array(self, size: int, shape: Shape, dtype: DType) -> np.ndarray[Any, Any]:
+    def _array(self, size: int, shape: Shape, dtype: DType) -> Array:
         """An array over a block of ``size`` bytes."""
         block, start = _first_unused(self._blocks.get(size, ()), self._unused) or self._make(size)
         return np.ndarray(shape, dtype, block, start)
@@ -135,16 +135,16 @@ class Scratch(threading.local):
 
     def __init__(self) -> None:
         self.memory = np.empty(0, np.uint8)
-        self.arrays: dict[Any, list[np.ndarray[Any, Any]]] = {}
+        self.arrays: dict[Any, list[Array]] = {}
 
-    def take(self, wanted: Wanted) -> list[np.ndarray[Any, Any]]:
+    def take(self, wanted: Wanted) -> list[Array]:
         """An array for each shape and dtype, side by side, aligned to cache lines."""
         if not wanted:
             return []
         found = self.arrays.get(wanted)
         return self._lay_out(wanted) if found is None else found
 
-    def _lay_out(self, wanted: Wanted) -> list[np.ndarray[Any, Any]]:
+    def _lay_out(self, wanted: Wanted) -> list[Array]:
         exact = [math.prod(shape) * dtype.itemsize for shape, dtype in wanted]
         sizes = [-(-nbytes // 64) * 64 for nbytes in exact]
         if self.memory.size < sum(sizes) or len(self.arrays) >= self.REMEMBERED:

@@ -30,6 +30,7 @@ from fusegraph.compare import Comparison, compare
 from fusegraph.cost import Cost, Traffic
 from fusegraph.elementwise import gelu
 from fusegraph.engines import ELEMENTWISE_ENGINES
+from fusegraph.graph import Array
 from fusegraph.machine import Machine
 from fusegraph.options import current_options, options
 from fusegraph.parse import names_in, parse_expression
@@ -50,8 +51,6 @@ NEAR_ZERO = (
     "\nMany ulps beside a tiny difference are values near zero: an ulp is a unit in the last place "
     "of the value itself."
 )
-
-Array = np.ndarray[Any, Any]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

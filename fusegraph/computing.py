@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from fusegraph.arrays import Array
 from fusegraph.bound import bind
-from fusegraph.graph import Node
+from fusegraph.graph import Array, Node
 from fusegraph.options import Options
 from fusegraph.orders import array_order
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from fusegraph.arrays import checked_dtype
 from fusegraph.elementwise import as_tensor
-from fusegraph.graph import DType, Shape, const
+from fusegraph.graph import Array, DType, Shape, const
 from fusegraph.operations import cast
 from fusegraph.ops import DTYPES, OPS
 from fusegraph.shaping import as_shape, broadcast_for
@@ -45,7 +45,7 @@ def _filled(name: str, shape: Any, fill_value: Any, dtype: Any) -> Tensor:
     return wrap(apply_view("broadcast", sizes, const(value, value.dtype)))
 
 
-def _fill_value(name: str, fill_value: Any, wanted: DType | None) -> np.ndarray[Any, Any]:
+def _fill_value(name: str, fill_value: Any, wanted: DType | None) -> Array:
     """A 0-d array of the dtype wanted, or of the value's own."""
     if wanted is not None and wanted.kind in "iu" and isinstance(fill_value, int):
         try:

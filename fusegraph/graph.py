@@ -20,6 +20,7 @@ from fusegraph.ops import OPS, Op
 
 Shape = tuple[int, ...]
 DType = np.dtype[Any]
+Array = np.ndarray[Any, Any]
 SIZE = ("size",)  # parameters of a constant that follows from a shape
 
 
@@ -171,7 +172,7 @@ def _make_const(value: Any, dtype: DType, params: tuple[str, ...]) -> Node:
     return found
 
 
-def leaf(array: np.ndarray[Any, Any]) -> Node:
+def leaf(array: Array) -> Node:
     """An array of the user's: shared, never written, held for as long as the node lives."""
     key = ("leaf", id(array))
     found = _find(key)

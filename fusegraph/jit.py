@@ -23,7 +23,7 @@ from fusegraph.bound import BoundPlan, Graph, MemoryLimitError
 from fusegraph.calibrate import current_machine
 from fusegraph.engines.base import DirectCall
 from fusegraph.execute import Program
-from fusegraph.graph import Node, topological
+from fusegraph.graph import Array, Node, topological
 from fusegraph.options import Options, current_options
 from fusegraph.orders import stand_in
 from fusegraph.plan import build_plan
@@ -66,7 +66,7 @@ class Trace:
 
     nodes: tuple[Node, ...]
     roots: tuple[Node, ...]
-    captured: tuple[np.ndarray[Any, Any], ...]
+    captured: tuple[Array, ...]
     several: bool  # the function returned a tuple or list
     any_size: bool  # holds for every size of this signature
 
@@ -76,7 +76,7 @@ class Ready:
     """A plan that only needs arrays. ``used``: the count of calls when it last served one."""
 
     program: Program
-    captured: tuple[np.ndarray[Any, Any], ...]
+    captured: tuple[Array, ...]
     several: bool
     used: int = 0
     direct: DirectCall | None = None

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fusegraph.graph import Node, Shape, placeholder, reduced_axes
+from fusegraph.graph import Array, Node, Shape, placeholder, reduced_axes
 from fusegraph.views import Params, is_identity
 
 Order = tuple[int, ...] | None
@@ -31,7 +31,7 @@ def is_row_major(order: Order) -> bool:
 # --- of arrays ------------------------------------------------------------------------------------
 
 
-def array_order(array: np.ndarray[Any, Any]) -> Order:
+def array_order(array: Array) -> Order:
     """Axis order of an array in memory, None where it is not dense."""
     if array.flags.c_contiguous:
         return tuple(range(array.ndim))
@@ -47,7 +47,7 @@ def canonical(order: Order, shape: Shape) -> Order:
     return tuple(axis if n == 1 else next(rest) for axis, n in enumerate(shape))
 
 
-def array_ranks(array: np.ndarray[Any, Any]) -> Ranks:
+def array_ranks(array: Array) -> Ranks:
     """Ranks of the axes of an array, dense or not, whichever way it runs along them."""
     far = sorted({abs(s) for s in array.strides if s})
     return tuple(1 + far.index(abs(s)) if s else 0 for s in array.strides)
@@ -58,7 +58,7 @@ def row_major_ranks(rank: int) -> Ranks:
     return tuple(range(rank, 0, -1))
 
 
-def is_mapped(array: np.ndarray[Any, Any]) -> bool:
+def is_mapped(array: Array) -> bool:
     """Does the array, or what it is a view of, lie in a file (``numpy.memmap``)?"""
     owner: Any = array
     while isinstance(owner, np.ndarray):
@@ -68,7 +68,7 @@ def is_mapped(array: np.ndarray[Any, Any]) -> bool:
     return False
 
 
-def stand_in(slot: int, array: np.ndarray[Any, Any]) -> Node:
+def stand_in(slot: int, array: Array) -> Node:
     """The placeholder of an array: its shape and dtype, and how it lies."""
     order = array_order(array)
     ranks = array_ranks(array) if order is None else ()
@@ -76,7 +76,7 @@ def stand_in(slot: int, array: np.ndarray[Any, Any]) -> Node:
     return placeholder(slot, array.shape, dtype, order, is_mapped(array), ranks)
 
 
-def layout_key(array: np.ndarray[Any, Any]) -> tuple[Any, bool]:
+def layout_key(array: Array) -> tuple[Any, bool]:
     """How an array lies, as far as a plan depends on it (None for C order), and is it in a file?"""
     if array.flags.c_contiguous:
         order: Any = None

@@ -10,9 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fusegraph.graph import Node, topological
-
-Array = np.ndarray[Any, Any]
+from fusegraph.graph import Array, Node, topological
 
 
 def evaluate(outputs: Sequence[Node]) -> list[Array]:

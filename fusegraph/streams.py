@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from fusegraph.graph import Array
 from fusegraph.machine import NEVER_CACHED, SHARED
 from fusegraph.workers import BLAS_THREADS, run_tasks
 
@@ -40,8 +41,6 @@ STREAMS = {"read": 2, "copy": 2, "triad": 3}  # arrays that pass by
 PASSED = 128 << 20  # bytes that one timing lets pass at least: waking a thread takes 80 us
 PRODUCT_DTYPES = "fdFD"
 PRODUCTS = 12  # that one timing takes on each thread
-
-Array = np.ndarray[Any, Any]
 
 
 def least_seconds(run: Callable[[], Any], runs: int = RUNS) -> float:

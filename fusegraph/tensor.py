@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fusegraph.arrays import Array, checked_array
+from fusegraph.arrays import checked_array
 from fusegraph.bound import BoundPlan, bind
 from fusegraph.computing import as_computed, compute_into, compute_roots
 from fusegraph.cost import Traffic
-from fusegraph.graph import DType, Node, Shape, const, leaf, topological
+from fusegraph.graph import Array, DType, Node, Shape, const, leaf, topological
 from fusegraph.indexing import index_params
 from fusegraph.options import Options, current_options
 from fusegraph.views import apply_view
