@@ -91,8 +91,7 @@ def over_placeholders(graph: Graph) -> dict[Node, Node]:
 class PlanCache:
     """Plans by graph key and options, least recently used out first; thread-safe."""
 
-    def __init__(self, bound: int = CACHED_PLANS) -> None:
-        self.bound = bound
+    def __init__(self) -> None:
         self.hits = self.misses = 0
         self._programs: OrderedDict[tuple[Any, ...], Program] = OrderedDict()
         self._lock = threading.Lock()
@@ -113,7 +112,7 @@ class PlanCache:
         if small:
             with self._lock:
                 self._programs[key] = program
-                while len(self._programs) > self.bound:
+                while len(self._programs) > CACHED_PLANS:
                     self._programs.popitem(last=False)
         return program
 

@@ -43,26 +43,24 @@ PRODUCT_DTYPES = "fdFD"
 PRODUCTS = 12  # that one timing takes on each thread
 
 
-def least_seconds(run: Callable[[], Any], runs: int = RUNS) -> float:
+def least_seconds(run: Callable[[], Any]) -> float:
     """Least seconds of a few runs, after one to warm up."""
-    run()
-    best = float("inf")
-    for _ in range(runs):
-        start = time.perf_counter()
-        run()
-        best = min(best, time.perf_counter() - start)
-    return max(best, 1e-9)
+    return max(min(_seconds_of_runs(run, RUNS)), 1e-9)
 
 
 def median_seconds(run: Callable[[], Any], runs: int) -> float:
     """Median seconds of some runs, after one to warm up."""
+    return max(statistics.median(_seconds_of_runs(run, runs)), 1e-9)
+
+
+def _seconds_of_runs(run: Callable[[], Any], runs: int) -> list[float]:
     run()
     taken = []
     for _ in range(runs):
         start = time.perf_counter()
         run()
         taken.append(time.perf_counter() - start)
-    return max(statistics.median(taken), 1e-9)
+    return taken
 
 
 def bandwidths(l1: int, l2: int, l3: int, cores: int) -> dict[str, float]:
