@@ -10,7 +10,7 @@ from fusegraph.cost import Cost, kernel_cost
 from fusegraph.elementwise_choice import elementwise_kernel
 from fusegraph.engines import ELEMENTWISE_ENGINES
 from fusegraph.engines.base import Region
-from fusegraph.engines.library import library_call, library_scratch
+from fusegraph.engines.library import library_call
 from fusegraph.engines.products import plan_product
 from fusegraph.kernel import Kernel, with_tier
 from fusegraph.orders import is_row_major
@@ -34,37 +34,29 @@ def _single_call(name: str, unit: Unit, first_touch: int, setting: Setting) -> K
     region = unit.region
     node = region.nodes[0]
     machine, options = setting.machine, setting.options
-    reread = scratch = tile = 0
-    threads = 1
     if node.kind == "matmul":
-        product = plan_product(node, setting.orders, machine, options.thread_count, options.bits)
-        engine, schedule, choice, body = product.engine, product.schedule, product.why, product.body
-        compute, tile, threads = product.seconds, product.tile, product.threads
-        reread, scratch = product.bytes_reread, product.scratch_bytes
+        call = plan_product(node, setting.orders, machine, options.thread_count, options.bits)
     else:
-        engine, schedule, choice = "numpy", "whole", f"{node.op.name} is one call of NumPy"
-        body = library_call(node)
-        compute = node_seconds(node, machine)
-        scratch = library_scratch(node, setting.orders)
-    cost = kernel_cost(region.nodes, region.inputs, region.outputs, reread, first_touch)
-    prediction = predict(machine, compute, cost, machine.launch["numpy"], threads)
+        call = library_call(node, setting.orders, node_seconds(node, machine))
+    cost = kernel_cost(region.nodes, region.inputs, region.outputs, call.bytes_reread, first_touch)
+    prediction = predict(machine, call.seconds, cost, machine.launch["numpy"], call.threads)
     kernel = Kernel(
         name=name,
         region=region,
-        engine=engine,
-        schedule=schedule,
+        engine=call.engine,
+        schedule=call.schedule,
         reads=tuple(setting.names.get(v, str(v.data)) for v in region.inputs),
         writes=tuple(setting.names[v] for v in region.outputs),
         cost=cost,
         seconds=prediction.seconds,
         bound=prediction.bound,
-        choice=choice,
+        choice=call.why,
         order=tuple(range(len(node.shape))),
         stored=stored_orders(region, setting),
-        block=tile,
-        threads=threads,
-        scratch_bytes=scratch,
-        body=body,
+        block=call.tile,
+        threads=call.threads,
+        scratch_bytes=call.scratch_bytes,
+        body=call.body,
     )
     compiled = _compiled_reduction(name, region, cost, setting)
     if compiled is None or options.engine == compiled.engine:

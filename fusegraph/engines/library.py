@@ -1,21 +1,64 @@
-"""Kernels that are one call of NumPy over stored operands: reductions and joins.
+"""Kernels that are one node over stored operands; reductions and joins are one call of NumPy.
 
-The parameters of these nodes are pairs ``(keyword, value)`` in the words of the NumPy function.
+In: a node. Out: a ``SingleCall``. The parameters of reductions and joins are pairs ``(keyword, value)``
+in the words of the NumPy function.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
+from fusegraph.engines.base import Array
 from fusegraph.graph import Node
 from fusegraph.orders import is_row_major
 
-Call = Callable[[list[Any], Any], None]
-"""Runs on the operands and writes the output."""
+
+@dataclass(frozen=True, slots=True)
+class SingleCall:
+    """How a node that is a kernel by itself runs: a reduction, a join, a product.
+
+    Attributes
+    ----------
+    engine : str
+        ``blas``, ``tiles``, or ``numpy`` for NumPy's own loop.
+    schedule : str
+        ``whole`` or ``tiles``.
+    why : str
+        Why this path.
+    body : callable
+        ``body(inputs, out)`` writes the result.
+    seconds : float
+        Predicted compute time on ``threads`` threads.
+    threads : int
+    tile : int
+        Rows and columns of a tile; 0 where nothing is tiled.
+    bytes_reread : int
+        What tiling reads again, see :func:`fusegraph.engines.tiles.reread_bytes`.
+    scratch_bytes : int
+        Upper bound of temporaries of all threads.
+    """
+
+    engine: str
+    schedule: str
+    why: str
+    body: Callable[[list[Array], Array], None]
+    seconds: float
+    threads: int
+    tile: int = 0
+    bytes_reread: int = 0
+    scratch_bytes: int = 0
 
 
-def library_scratch(node: Node, orders: Mapping[Node, Any]) -> int:
+def library_call(node: Node, orders: Mapping[Node, Any], seconds: float) -> SingleCall:
+    """NumPy's call of a ``reduce`` or ``join`` node, whose arithmetic takes ``seconds``."""
+    why = f"{node.op.name} is one call of NumPy"
+    scratch = _scratch_bytes(node, orders)
+    return SingleCall("numpy", "whole", why, _body(node), seconds, 1, scratch_bytes=scratch)
+
+
+def _scratch_bytes(node: Node, orders: Mapping[Node, Any]) -> int:
     """Bytes that NumPy allocates inside: argmax and argmin copy what they cannot walk in order."""
     if node.op.name not in ("argmax", "argmin"):
         return 0
@@ -25,14 +68,14 @@ def library_scratch(node: Node, orders: Mapping[Node, Any]) -> int:
     return 0 if in_order and axis in (None, len(source.shape) - 1) else source.nbytes
 
 
-def library_call(node: Node) -> Call:
-    """The call that computes a ``reduce`` or ``join`` node into its output."""
+def _body(node: Node) -> Callable[[list[Array], Array], None]:
+    """What computes the node into its output."""
     keywords = dict(node.params)
     function = node.op.function
     if node.kind == "join":
         return lambda inputs, out: function(inputs, out=out, casting="unsafe", **keywords)
 
-    def reduce(inputs: list[Any], out: Any) -> None:
+    def reduce(inputs: list[Array], out: Array) -> None:
         function(inputs[0], out=out, **keywords)
 
     return reduce

@@ -1,7 +1,7 @@
 """Matrix products: BLAS where it serves, tiles where it cannot or where tiling wins.
 
-In: a matmul node and the memory orders of its operands. Out: a ``Product``: the path, why, and the
-call that computes it. The path and the way the work is divided follow from shapes, dtypes, layouts
+In: a matmul node and the memory orders of its operands. Out: a ``SingleCall``: the path, why,
+and what computes it. The path and the way the work is divided follow from shapes, dtypes, layouts
 and the machine, never from the thread count: neither do results.
 """
 
@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from fusegraph.engines.base import Array
+from fusegraph.engines.library import SingleCall
 from fusegraph.engines.tiles import (
     TASK_COLUMNS,
     Arithmetic,
@@ -57,44 +58,7 @@ TILES_LAUNCH = 40e-6  # seconds: bounding BLAS, scratch, the first task
 TILE_CALLS = 8e-6  # seconds of Python per product of two tiles and BLAS call in it
 PACK_NANOSECONDS = 1.0  # per element packed
 
-Body = Callable[[list[Array], Array], None]
 Key = tuple[Any, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Product:
-    """How a matrix product runs.
-
-    Attributes
-    ----------
-    engine : str
-        ``blas``, ``tiles``, or ``numpy`` for NumPy's own loop.
-    schedule : str
-        ``whole`` or ``tiles``.
-    why : str
-        Why this path.
-    body : callable
-        ``body(inputs, out)``.
-    seconds : float
-        Predicted compute time on ``threads`` threads.
-    threads : int
-    tile : int
-        Rows and columns of a tile; 0 where nothing is tiled.
-    bytes_reread : int
-        What tiling reads again, see :func:`fusegraph.engines.tiles.reread_bytes`.
-    scratch_bytes : int
-        Upper bound of temporaries of all threads.
-    """
-
-    engine: str
-    schedule: str
-    why: str
-    body: Body
-    seconds: float
-    threads: int
-    tile: int = 0
-    bytes_reread: int = 0
-    scratch_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +95,7 @@ def extents_of(node: Node) -> Extents:
 
 def plan_product(
     node: Node, orders: Mapping[Node, Any], machine: Machine, threads: int, bits: bool
-) -> Product:
+) -> SingleCall:
     """The path for a product.
 
     Parameters
@@ -165,7 +129,7 @@ def plan_product(
     return _panelled(node, extents, machine, threads)
 
 
-def _without_blas(node: Node, extents: Extents, machine: Machine, threads: int) -> Product:
+def _without_blas(node: Node, extents: Extents, machine: Machine, threads: int) -> SingleCall:
     """A dtype that BLAS does not have: tiles, or NumPy's loop where it is predicted faster."""
     tile = tile_for_cache(machine.l2_bytes, compute_itemsize(node.dtype))
     why = f"BLAS has no {node.dtype}"
@@ -179,7 +143,7 @@ def _without_blas(node: Node, extents: Extents, machine: Machine, threads: int) 
 
 def _whole(
     node: Node, extents: Extents, machine: Machine, threads: int, engine: str, why: str
-) -> Product:
+) -> SingleCall:
     """One call of NumPy's matmul."""
     bounded = not _serial(extents)
     seconds = _library_seconds(node, extents, machine, threads)
@@ -192,7 +156,7 @@ def _whole(
             with BLAS_THREADS.at_most(threads):
                 np.matmul(inputs[0], inputs[1], out=out)
 
-    return Product(engine, "whole", why, body, seconds, threads, scratch_bytes=_cast_bytes(node))
+    return SingleCall(engine, "whole", why, body, seconds, threads, scratch_bytes=_cast_bytes(node))
 
 
 def _library_seconds(node: Node, extents: Extents, machine: Machine, threads: int) -> float:
@@ -278,7 +242,7 @@ def strides_of(node: Node, orders: Mapping[Node, Any]) -> Shape | None:
 # --- BLAS, panel by panel -------------------------------------------------------------------------
 
 
-def _panelled(node: Node, extents: Extents, machine: Machine, threads: int) -> Product:
+def _panelled(node: Node, extents: Extents, machine: Machine, threads: int) -> SingleCall:
     """BLAS over panels of a size that depends on the shapes alone, each panel on one thread.
 
     A threaded BLAS spins while it waits: beside other work 15 ms were measured for a 256 x 256
@@ -309,7 +273,7 @@ def _panelled(node: Node, extents: Extents, machine: Machine, threads: int) -> P
         with BLAS_THREADS.at_most(1):
             run_tasks(make_task, len(panels), threads)
 
-    return Product(
+    return SingleCall(
         engine="blas",
         schedule="whole",
         why=f"{why}, {len(panels)} panels",
@@ -367,7 +331,7 @@ def _matrices(inputs: list[Array], out: Array) -> tuple[Array, Array, Array]:
 
 def _tiled(
     node: Node, extents: Extents, machine: Machine, threads: int, tile: int, why: str
-) -> Product:
+) -> SingleCall:
     """The blocked product, with what it costs."""
     arithmetic = arithmetic_for(node.dtype)
     rows_of_tiles = -(-extents.rows // tile)
@@ -380,7 +344,7 @@ def _tiled(
         left, right, out = _matrices(inputs, out)
         run_tiles(left, right, out, tile, arithmetic, threads)
 
-    return Product(
+    return SingleCall(
         engine="tiles",
         schedule="tiles",
         why=why,
