@@ -71,7 +71,7 @@ class _Driver:
         self.outputs = outputs
         self.ulp = ulp
         self.order = topological(outputs)
-        self.readers = consumers(self.order)
+        self.consumers = consumers(self.order)
         self.returned = Counter(outputs)
         self.done: dict[Key, Node] = {}
         self.fired: list[Fired] = []
@@ -87,7 +87,7 @@ class _Driver:
 
     def is_read_once(self, node: Node) -> bool:
         """Does one operation need the value, or the user once, and nothing else?"""
-        return len(self.readers[node]) + self.returned[node] == 1
+        return len(self.consumers[node]) + self.returned[node] == 1
 
     def build(self, root: Key) -> None:
         done, stack = self.done, [root]
@@ -166,7 +166,7 @@ class _Driver:
             stack += value.inputs
             if len(inside) * width > MOST_WRITTEN_OUT:
                 return False
-        return all(r in inside for v in inside if v is not node for r in self.readers[v])
+        return all(r in inside for v in inside if v is not node for r in self.consumers[v])
 
     def write_out(self, node: Node, elements: list[Node]) -> Node:
         """One operation an element, in NumPy's order."""
