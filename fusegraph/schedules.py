@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from fusegraph.blas_threads import BLAS_THREADS
 from fusegraph.buffers import POOL, SCRATCH
 from fusegraph.engines.base import Array, Multiply
 from fusegraph.engines.reductions import combine, partial_dtype
@@ -20,7 +21,7 @@ from fusegraph.graph import DType, Node, Shape, reduced_axes
 from fusegraph.kernel import Kernel
 from fusegraph.orders import is_row_major
 from fusegraph.panels import Panels, block_keys, blocked_shape, partial_cells
-from fusegraph.workers import BLAS_THREADS, Task, run_tasks
+from fusegraph.workers import Task, run_tasks
 
 Keys = list[tuple[Any, ...]]
 """What each block or panel takes of a value."""

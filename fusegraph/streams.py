@@ -29,9 +29,10 @@ from typing import Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from fusegraph.blas_threads import BLAS_THREADS
 from fusegraph.graph import Array
 from fusegraph.machine import NEVER_CACHED, SHARED
-from fusegraph.workers import BLAS_THREADS, run_tasks
+from fusegraph.workers import run_tasks
 
 RUNS = 4
 SHARED_RUNS = (

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from fusegraph.blas_threads import BLAS_THREADS
 from fusegraph.engines.base import Array
 from fusegraph.engines.library import SingleCall
 from fusegraph.engines.tiles import (
@@ -31,7 +32,7 @@ from fusegraph.graph import DType, Node, Shape
 from fusegraph.machine import Machine
 from fusegraph.panels import block_keys, blocked_shape
 from fusegraph.views import base
-from fusegraph.workers import BLAS_THREADS, Task, run_tasks
+from fusegraph.workers import Task, run_tasks
 
 MAPPED_BUDGET = 64 * 2**20  # bytes of an operand mapped from a file beyond which tiles read it
 # A panel: large enough that BLAS packs it as well as the whole (1024**3 float32 on two busy cores:

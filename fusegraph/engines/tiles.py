@@ -15,9 +15,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fusegraph.blas_threads import BLAS_THREADS
 from fusegraph.engines.base import Array
 from fusegraph.graph import DType
-from fusegraph.workers import BLAS_THREADS, Task, run_tasks
+from fusegraph.workers import Task, run_tasks
 
 FLOAT32_EXACT = 2**24  # integers below this, and sums that stay below it, are exact in float32
 FLOAT64_EXACT = 2**53
