@@ -129,11 +129,7 @@ def compiled_jobs(kernel: Kernel, arrays: list[Array]) -> Compiled | None:
     """
     order, cut, body, threads = kernel.order, kernel.panels, kernel.body, kernel.threads
     upright = all(map(is_row_major, (order, *kernel.stored)))
-    if not upright or not all(array.size for array in arrays):
-        return None
-    if kernel.schedule not in ("flat", "strided", "panels"):
-        return None
-    if not ELEMENTWISE_ENGINES[kernel.engine].compiles:
+    if not kernel.compiled or not upright or not all(array.size for array in arrays):
         return None
     if cut is not None:
         return _compiled_panels(kernel, cut, arrays)

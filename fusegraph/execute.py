@@ -13,7 +13,6 @@ import numpy as np
 
 from fusegraph.buffers import POOL, SCRATCH
 from fusegraph.direct_calls import direct_call
-from fusegraph.engines import ELEMENTWISE_ENGINES
 from fusegraph.engines.base import Array, DirectCall
 from fusegraph.graph import Node
 from fusegraph.kernel import Kernel, Tier
@@ -119,8 +118,7 @@ def _runner_of(kernel: Kernel, step: Step) -> Runner:
     aligned = kernel.schedule == "flat" or is_row_major(kernel.order)
     alone = one_block and aligned and all(order == kernel.order for order in kernel.stored)
     runner = _block_runner(kernel, step) if alone else _kernel_runner(kernel, step)
-    compiled = ELEMENTWISE_ENGINES[kernel.engine].compiles if kernel.blocked else False
-    return runner if compiled else _without_warnings(runner)
+    return runner if kernel.blocked and kernel.compiled else _without_warnings(runner)
 
 
 def _without_warnings(runner: Runner) -> Runner:

@@ -91,6 +91,12 @@ class Kernel:
         return self.schedule in ("flat", "strided") and ELEMENTWISE_ENGINES[self.engine].blocked
 
     @property
+    def compiled(self) -> bool:
+        """Is the engine one that makes machine code?"""
+        engine = ELEMENTWISE_ENGINES.get(self.engine)
+        return engine is not None and engine.compiles
+
+    @property
     def ops(self) -> tuple[str, ...]:
         """Names of the operations, in the order they run."""
         return tuple(node.op.name for node in self.region.nodes)
@@ -160,24 +166,16 @@ def together(kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:
 
     Then one call runs them with no Python in between, which a kernel of next to no work is compiled for.
     """
-    if len(kernels) < 2 or not all(_is_compiled(k) or k.tier for k in kernels):
+    if len(kernels) < 2 or not all(k.compiled or k.tier for k in kernels):
         return tuple(kernels)
-    return tuple(_sooner(kernel, BETWEEN) for kernel in kernels)
+    return tuple(replace(k, tier=_sooner(k.tier)) if k.tier else k for k in kernels)
 
 
-def _is_compiled(kernel: Kernel) -> bool:
-    found = ELEMENTWISE_ENGINES.get(kernel.engine)
-    return found is not None and found.compiles
-
-
-def _sooner(kernel: Kernel, seconds: float) -> Kernel:
-    """The same, where its compiled form saves ``seconds`` more a call."""
-    tier = kernel.tier
-    if tier is None:
-        return kernel
-    saved = tier.saved_seconds + seconds
+def _sooner(tier: Tier) -> Tier:
+    """The same form, where it saves what Python takes between kernels too."""
+    saved = tier.saved_seconds + BETWEEN
     call = math.floor(tier.compile_seconds / saved) + 1
-    return replace(kernel, tier=Tier(tier.kernel, max(2, call), saved, tier.compile_seconds))
+    return replace(tier, call=max(2, call), saved_seconds=saved)
 
 
 def most_scratch(kernel: Kernel) -> int:
