@@ -77,7 +77,7 @@ class _Trail:
             self.values[slot] = np.empty(node.shape, node.dtype)
             self.roots[slot] = "result", slot, 0
             self.made[self.roots[slot]] = node.shape, node.dtype
-        found = compiled_jobs(kernel, [self.values[s] for s in (*step.inputs, *step.outputs)])
+        found = _jobs_of(kernel, [self.values[s] for s in (*step.inputs, *step.outputs)])
         if found is None:
             return False
         between: list[Key] = [("between", len(self.jobs), k) for k in range(len(found.between))]
@@ -106,7 +106,7 @@ class _Trail:
         return bool(same and seen.flags.c_contiguous)
 
 
-class Compiled(NamedTuple):
+class _Jobs(NamedTuple):
     """A kernel as jobs of compiled code, one after the other.
 
     Attributes
@@ -122,7 +122,7 @@ class Compiled(NamedTuple):
     between: list[tuple[Shape, DType]]
 
 
-def compiled_jobs(kernel: Kernel, arrays: list[Array]) -> Compiled | None:
+def _jobs_of(kernel: Kernel, arrays: list[Array]) -> _Jobs | None:
     """A kernel as jobs, or None where it is more than that.
 
     ``arrays`` are C-ordered operands and results of its shapes.
@@ -132,7 +132,7 @@ def compiled_jobs(kernel: Kernel, arrays: list[Array]) -> Compiled | None:
     if not kernel.compiled or not upright or not all(array.size for array in arrays):
         return None
     if cut is not None:
-        return _compiled_panels(kernel, cut, arrays)
+        return _jobs_of_panels(kernel, cut, arrays)
     places = list(range(len(arrays)))
     if kernel.schedule == "flat":
         block = kernel.block if threads > 1 else max(1, arrays[-1].size)
@@ -142,10 +142,10 @@ def compiled_jobs(kernel: Kernel, arrays: list[Array]) -> Compiled | None:
         work = None
         if body.shares_parts:
             work = body.part_work(ordered, loop_parts(kernel), threads, kernel.streams)
-    return None if work is None else Compiled([(work, places, threads)], [])
+    return None if work is None else _Jobs([(work, places, threads)], [])
 
 
-def _compiled_panels(kernel: Kernel, cut: Panels, arrays: list[Array]) -> Compiled | None:
+def _jobs_of_panels(kernel: Kernel, cut: Panels, arrays: list[Array]) -> _Jobs | None:
     """Panels that are one stage each, then a job for each result that has partial ones."""
     if kernel.body.packs or kernel.body.whole_stage is None:
         return None
@@ -163,4 +163,4 @@ def _compiled_panels(kernel: Kernel, cut: Panels, arrays: list[Array]) -> Compil
     for at, (node, shape, dtype) in cells.items():
         join = body.join_work(node, dtype, shape[0])
         jobs.append((join, [place_of[inputs + at], inputs + at], 1))
-    return Compiled(jobs, [(shape, dtype) for _, shape, dtype in cells.values()])
+    return _Jobs(jobs, [(shape, dtype) for _, shape, dtype in cells.values()])
