@@ -31,9 +31,8 @@ from fusegraph.roofline import Roofline, roofline
 from fusegraph.units import Decision
 
 CACHED_PLANS = 256
-CACHED_NODES = (
-    4096  # a larger graph is planned each time: its key would cost more memory than it saves
-)
+# A larger graph is planned each time: its key would cost more memory than it saves.
+CACHED_NODES = 4096
 
 
 class MemoryLimitError(MemoryError):

@@ -69,10 +69,9 @@ def node_text(node: Node, operands: list[str]) -> str:
         return f"{node.dtype}({_strip(operands[0])})"
     if node.op.text:
         return node.op.text.format(*(_bare(node, o) for o in operands))
-    shown = [*operands, *(f"{k}={v}" for k, v in node.params if v is not None)] if (
-        node.kind in ("reduce", "join")
-    ) else operands  # fmt: skip
-    return f"{node.op.name}({', '.join(shown)})"
+    named = node.params if node.kind in ("reduce", "join") else ()
+    keywords = [f"{k}={v}" for k, v in named if v is not None]
+    return f"{node.op.name}({', '.join([*operands, *keywords])})"
 
 
 def _bare(node: Node, operand: str) -> str:

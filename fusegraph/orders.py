@@ -155,9 +155,9 @@ def order_through(name: str, params: Params, order: Order, shape: Shape) -> Orde
     if name == "reshape":
         return tuple(range(len(params))) if is_row_major(order) else None
     if name == "expand":
-        kept = [a for a in range(len(shape) + len(params)) if a not in params]
-        return tuple(sorted((*params, *kept))) if is_row_major(order) else (
-            *params, *(kept[a] for a in order))  # fmt: skip
+        axes = tuple(range(len(shape) + len(params)))
+        kept = [a for a in axes if a not in params]
+        return axes if is_row_major(order) else (*params, *(kept[a] for a in order))
     if name == "squeeze":
         kept = [a for a in range(len(shape)) if a not in params]
         return tuple(kept.index(a) for a in order if a in kept)

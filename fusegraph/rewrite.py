@@ -171,9 +171,8 @@ class _Driver:
     def write_out(self, node: Node, elements: list[Node]) -> Node:
         """One operation an element, in NumPy's order."""
         op = OPS[node.op.combines]
-        if (
-            node.op.name == "sum" and node.dtype.kind == "f"
-        ):  # NumPy begins at 0.0: -0.0 becomes 0.0
+        if node.op.name == "sum" and node.dtype.kind == "f":
+            # NumPy begins at 0.0: -0.0 becomes 0.0.
             elements = [const(0.0, node.dtype), *elements]
         total = elements[0]
         for element in elements[1:]:
@@ -225,8 +224,7 @@ class _Driver:
                 better = rule.apply(node) if rule.over in names else None
                 if better is not None:
                     self.note(rule.name, node, repr(better))
-                    better = _from_line(node.source, better)
-                    node = better
+                    node = _from_line(node.source, better)
                     break
             else:
                 return node

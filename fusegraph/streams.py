@@ -35,9 +35,8 @@ from fusegraph.machine import NEVER_CACHED, SHARED
 from fusegraph.workers import run_tasks
 
 RUNS = 4
-SHARED_RUNS = (
-    5  # of two, the best gave memory 23 GB/s in one of three profiles, and 34 in the others
-)
+# Of two, the best gave memory 23 GB/s in one of three profiles, and 34 in the others.
+SHARED_RUNS = 5
 STREAMS = {"read": 2, "copy": 2, "triad": 3}  # arrays that pass by
 PASSED = 128 << 20  # bytes that one timing lets pass at least: waking a thread takes 80 us
 PRODUCT_DTYPES = "fdFD"

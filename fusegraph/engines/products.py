@@ -39,9 +39,8 @@ MAPPED_BUDGET = 64 * 2**20  # bytes of an operand mapped from a file beyond whic
 # panels of 64 rows 33 ms, of 128 26, of 256 25, one threaded call 20 to 44) and that handing it to
 # a thread costs nothing.
 PANEL_ROWS = 256
-TALL_PANEL_ROWS = (
-    512  # where there are two at least: 1024**3 5.8 ms, 6.3 with 256 rows, 5.5 in NumPy
-)
+# Where there are two at least: 1024**3 5.8 ms, 6.3 with 256 rows, 5.5 in NumPy.
+TALL_PANEL_ROWS = 512
 PANEL_COLUMNS = 512
 PANEL_PRODUCTS = 2**22  # multiply-adds of a panel at least
 # OpenBLAS runs products up to these sizes (multiply-adds) on the calling thread whatever its bound

@@ -210,15 +210,12 @@ def graph_text(plan: Plan) -> str:
 def rewritten_text(plan: Plan) -> str:
     """The graph after rewriting, and the rules that fired."""
     fired = plan.rewritten.fired
-    lines = ["rewritten:", *typed_lines(plan.outputs), "rules that fired:"]
+    title = "rules that fired:" if fired else "no rule fired"
+    lines = ["rewritten:", *typed_lines(plan.outputs), title]
     lines += [f"  {count}x {rule}" for rule, count in Counter(f.rule for f in fired).items()]
     for one in fired[:SHOWN]:
         lines.append(f"    {one.rule}: {one.before} -> {one.after}")
-    return (
-        "\n".join([*lines, *_left_out(len(fired), "rule")])
-        if fired
-        else "\n".join([*lines[:-1], "no rule fired"])
-    )
+    return "\n".join([*lines, *_left_out(len(fired), "rule")])
 
 
 def fused_text(plan: Plan) -> str:
