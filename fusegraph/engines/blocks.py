@@ -105,7 +105,7 @@ class NumpyBody(Body):
         self.first_output = len(region.inputs) + len(constants)
         self.first_scratch = self.first_output + len(region.outputs)
         calls = self.calls(region)
-        _share_outputs(self, region, calls, register)
+        self._share_outputs(region, calls, register)
         self.steps, self.scratch = self._allocate(calls, register)
         # bytes a block keeps for each of its elements
         self.scratch_bytes = sum(r.dtype.itemsize for r in self.scratch)
@@ -125,6 +125,33 @@ class NumpyBody(Body):
     def scratch_shapes(self, block: Shape) -> tuple[tuple[Shape, np.dtype[Any]], ...]:
         """Shape and dtype of each scratch register for a block."""
         return tuple((block, r.dtype) for r in self.scratch)
+
+    def _share_outputs(
+        self, region: Region, calls: Sequence[Call], register: dict[Node, int]
+    ) -> None:
+        """Let a chain of values that die one into the next, and end in an output, live in its memory.
+
+        Their lifetimes do not overlap, so the output's register can hold them all; less scratch keeps
+        larger blocks in cache.
+        """
+        last_use = {i: at for at, call in enumerate(calls) for i in call.inputs}
+        maker = {value: at for at, call in enumerate(calls) for value in call.outputs}
+        for output in region.outputs:
+            kind = self.register_of(output)
+            node: Node | None = output
+            while node is not None and calls[maker[node]].in_place:
+                at = maker[node]
+                dying = (
+                    i
+                    for i in calls[at].inputs
+                    if i in maker
+                    and i not in register
+                    and self.register_of(i) == kind
+                    and last_use[i] == at
+                )
+                node = next(dying, None)
+                if node is not None:
+                    register[node] = register[output]
 
     def _allocate(
         self, calls: Sequence[Call], register: dict[Node, int]
@@ -221,31 +248,3 @@ class Stage:
         """Evaluate on a panel."""
         operands = [file[at] for at in self.places]
         self.body.run(operands[: self.inputs], operands[self.inputs :], self.threads)
-
-
-def _share_outputs(
-    body: NumpyBody, region: Region, calls: Sequence[Call], register: dict[Node, int]
-) -> None:
-    """Let a chain of values that die one into the next, and end in an output, live in its memory.
-
-    Their lifetimes do not overlap, so the output's register can hold them all; less scratch keeps
-    larger blocks in cache.
-    """
-    last_use = {i: at for at, call in enumerate(calls) for i in call.inputs}
-    maker = {value: at for at, call in enumerate(calls) for value in call.outputs}
-    for output in region.outputs:
-        kind = body.register_of(output)
-        node: Node | None = output
-        while node is not None and calls[maker[node]].in_place:
-            at = maker[node]
-            dying = (
-                i
-                for i in calls[at].inputs
-                if i in maker
-                and i not in register
-                and body.register_of(i) == kind
-                and last_use[i] == at
-            )
-            node = next(dying, None)
-            if node is not None:
-                register[node] = register[output]
