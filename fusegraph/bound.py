@@ -178,7 +178,7 @@ class BoundPlan:
         """Predicted time."""
         return self.plan.seconds
 
-    def run(self, into: Sequence[Array | None] = ()) -> list[Array]:
+    def run(self) -> list[Array]:
         """Run on the bound arrays; one array a result.
 
         Raises
@@ -186,10 +186,20 @@ class BoundPlan:
         MemoryLimitError
             ``peak_bytes`` exceeds the option ``memory_limit``; nothing has run.
         """
+        self.keep_limit()
+        return self.program.run(self.graph.arrays)
+
+    def keep_limit(self) -> None:
+        """Refuse to run where ``peak_bytes`` exceeds the option ``memory_limit``.
+
+        Raises
+        ------
+        MemoryLimitError
+            It does.
+        """
         limit = self.options.memory_limit
         if limit is not None and self.peak_bytes > limit:
             raise MemoryLimitError(self)
-        return self.program.run(self.graph.arrays, into)
 
     @cached_property
     def _image(self) -> dict[Node, Node]:

@@ -1,11 +1,10 @@
-"""From nodes to arrays: one plan for several nodes, or into an array that the user gives.
+"""From a node to an array: the one it holds, or one that the user gives and its plan writes.
 
 In: nodes and options. Out: arrays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,6 @@ from fusegraph.bound import bind
 from fusegraph.graph import Array, Node
 from fusegraph.options import Options
 from fusegraph.orders import array_order
-
-
-def compute_roots(nodes: Iterable[Node], options: Options) -> dict[Node, Array]:
-    """Run one plan for every node that is no array yet; what they share runs once."""
-    roots = [node for node in dict.fromkeys(nodes) if node.kind != "input"]
-    return dict(zip(roots, bind(roots, options).run(), strict=True)) if roots else {}
 
 
 def as_computed(node: Node) -> Array:
@@ -74,7 +67,8 @@ def compute_into(node: Node, out: Any, options: Options, apart: bool = True) -> 
     order = next((order for value, order in stored if value is result_node), None)
     # A kernel writes memory in an order of its own; a view of an input is written by no kernel.
     direct = order is not None and array_order(out) == order and out.flags.aligned
-    (result,) = bound.run([out] if direct and over is None else [])
+    bound.keep_limit()
+    (result,) = bound.program.run(bound.graph.arrays, [out] if direct and over is None else [])
     if result is not out:
         np.copyto(out, result)
-    return out
+    return out  # type: ignore[no-any-return]

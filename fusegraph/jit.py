@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from fusegraph.arrays import checked_array
-from fusegraph.bound import BoundPlan, Graph, MemoryLimitError
+from fusegraph.bound import BoundPlan, Graph
 from fusegraph.calibrate import current_machine
 from fusegraph.engines.base import DirectCall
 from fusegraph.execute import Program
@@ -108,6 +108,9 @@ def jit(function: Callable[..., Any] | None = None, **changes: Any) -> Any:
     On a method the object is an argument like others, and so part of the signature by value. Its class
     has to say what its value is (``__eq__`` and ``__hash__``, as a frozen dataclass has): attributes
     that change unseen would leave the function with the plan of their old values.
+
+    A trace serves other sizes where the function has read none. An error of sizes that the function
+    itself catches is no reading: what it then did is done for every size.
     """
     if function is None:
         return lambda f: jit(f, **changes)
@@ -168,17 +171,24 @@ class JitFunction:
     def _call(self, args: Any, keywords: Any) -> Any:
         """The way of calls that no direct one takes."""
         for value in (*args, *keywords.values()) if keywords else args:
-            if type(value) is Tensor:
-                return self.function(*args, **keywords)  # inside another trace: part of it
+            if isinstance(value, Tensor):
+                return self._expression(args, keywords)
         options = self._options()
         ready, arrays = self._ready_for(args, keywords, options)
         limit = options.memory_limit
-        if limit is not None and ready.program.plan.peak_bytes > limit:
-            raise MemoryLimitError(self._bound(ready, arrays, options))
+        if limit is not None:
+            self._bound(ready, arrays, options).keep_limit()
         results = ready.program.run((*arrays, *ready.captured))
         if not (keywords or ready.captured or limit):
             self._go_direct(ready, args)
         return tuple(results) if ready.several else results[0]
+
+    def _expression(self, args: Any, keywords: Any) -> Any:
+        """A call with Tensors among its arguments, in another trace perhaps: part of what they are."""
+        refuse_unhashable(self.function, args, keywords)
+        roots, several = _called(self.function, *_tensors_for(args, keywords, _handle))
+        results = tuple(map(wrap, roots))
+        return results if several else results[0]
 
     def _go_direct(self, ready: Ready, args: Any) -> None:
         """Let later calls like this one go to compiled code at once, where the plan has come to that."""
@@ -294,27 +304,14 @@ class JitFunction:
 
 def trace_function(function: Any, args: Any, keywords: Any, arrays: list[Any]) -> Trace:
     """Call ``function`` on tensors over placeholders and take the graph of what it returns."""
-    tensors = iter([wrap(_placeholder(slot, a)) for slot, a in enumerate(arrays)])
-    given = [next(tensors) if is_array(a) else a for a in args]
-    named = {k: next(tensors) if is_array(a) else a for k, a in sorted(keywords.items())}
+    placeholders = iter([wrap(_placeholder(slot, a)) for slot, a in enumerate(arrays)])
+    given = _tensors_for(args, keywords, lambda _: next(placeholders))
     before, SIZE_READS.seen = SIZE_READS.seen, False
     try:
-        result = function(*given, **named)
+        roots, several = _called(function, *given)
         read_sizes = SIZE_READS.seen
     finally:
         SIZE_READS.seen = before
-    several = isinstance(result, (tuple, list))
-    results = tuple(result) if several else (result,)
-    for value in results:
-        if not isinstance(value, _RESULTS):
-            inside = f" in a {type(result).__name__}" if several else ""
-            raise TypeError(
-                f"jit: {name_of(function)} returned {type(value).__name__}{inside}; return a Tensor, or "
-                "a tuple of Tensors"
-            )
-    if not results:
-        raise TypeError(f"jit: {name_of(function)} returned nothing; return at least one Tensor")
-    roots = tuple(as_node(value) for value in results)
     nodes = topological(roots)
     captured = [n for n in nodes if n.kind == "input" and n.data is not None]
     if captured:
@@ -329,6 +326,47 @@ def trace_function(function: Any, args: Any, keywords: Any, arrays: list[Any]) -
         several=several,
         any_size=not read_sizes and is_size_free(nodes),
     )
+
+
+def _tensors_for(
+    args: Any, keywords: Any, tensor_of: Callable[[Any], Tensor]
+) -> tuple[list[Any], dict[str, Any]]:
+    """What the function is called with: a tensor for each array, the rest as it is."""
+
+    def given(value: Any) -> Any:
+        return tensor_of(value) if is_array(value) or isinstance(value, Tensor) else value
+
+    return [given(a) for a in args], {name: given(a) for name, a in sorted(keywords.items())}
+
+
+def _handle(value: Any) -> Tensor:
+    """A tensor of its own: in-place syntax in the function leaves the caller's alone."""
+    return wrap(as_node(value))
+
+
+def _called(
+    function: Any, args: list[Any], keywords: dict[str, Any]
+) -> tuple[tuple[Node, ...], bool]:
+    """The nodes that ``function`` returns, and whether it returns several.
+
+    Raises
+    ------
+    TypeError
+        It returns anything but arrays, or nothing.
+    """
+    result = function(*args, **keywords)
+    several = isinstance(result, (tuple, list))
+    results = tuple(result) if several else (result,)
+    for value in results:
+        if not isinstance(value, _RESULTS):
+            inside = f" in a {type(result).__name__}" if several else ""
+            raise TypeError(
+                f"jit: {name_of(function)} returned {type(value).__name__}{inside}; return a Tensor, or "
+                "a tuple of Tensors"
+            )
+    if not results:
+        raise TypeError(f"jit: {name_of(function)} returned nothing; return at least one Tensor")
+    return tuple(as_node(value) for value in results), several
 
 
 def _inputs_of(trace: Trace, arrays: list[Any]) -> dict[Node, Node]:

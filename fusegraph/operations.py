@@ -5,6 +5,7 @@ In: a row and its operands. Out: a tensor, or the error that NumPy's rules ask f
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -75,14 +76,27 @@ def cast(x: Tensor, dtype: Any) -> Tensor:
     return elementwise(OPS["astype"], x, dtype=wanted)
 
 
+SHORTER = {2: "square", -1: "reciprocal", 0.5: "sqrt"}
+
+
 def power(x: Any, exponent: Any) -> Tensor:
     """``x ** exponent``: NumPy's operator, which squares, inverts and roots without ``pow``."""
     if type(exponent) in (int, float) and isinstance(x, Tensor):
-        shortcut = {2: "square", -1: "reciprocal", 0.5: "sqrt"}.get(exponent)
-        of_bool = x.dtype.kind == "b" and type(exponent) is int and exponent == 2
-        if shortcut is not None and (x.dtype.kind in "fc" or of_bool):
-            return elementwise(OPS[shortcut], x)
+        shorter = SHORTER.get(exponent)
+        if shorter is not None and x.dtype.kind in "bfc" and _is_short(x.dtype, exponent):
+            return elementwise(OPS[shorter], x)
     return elementwise(OPS["pow"], x, exponent)
+
+
+@lru_cache(maxsize=None, typed=True)  # 2 and 2.0 are not the same
+def _is_short(dtype: DType, exponent: float) -> bool:
+    """Does NumPy's operator give what the shorter way gives? Releases differ, so it is asked."""
+    probe = (np.linspace(0.1, 1.9, 64) * (1 + 0.37j if dtype.kind == "c" else 1)).astype(dtype)
+    try:
+        result, shorter = probe**exponent, OPS[SHORTER[exponent]].function(probe)
+    except ValueError:  # of bools, integers to a negative power
+        return False
+    return bool(result.dtype == shorter.dtype and result.tobytes() == shorter.tobytes())
 
 
 def matmul(a: Any, b: Any, tile_size: int | None = None) -> Tensor:

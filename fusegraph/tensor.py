@@ -15,7 +15,7 @@ import numpy as np
 
 from fusegraph.arrays import checked_array
 from fusegraph.bound import BoundPlan, bind
-from fusegraph.computing import as_computed, compute_into, compute_roots
+from fusegraph.computing import as_computed, compute_into
 from fusegraph.cost import Traffic
 from fusegraph.graph import Array, DType, Node, Shape, const, leaf, topological
 from fusegraph.indexing import index_params
@@ -268,9 +268,13 @@ def shown(x: Tensor) -> str:
 
 
 def compute_tensors(tensors: list[Tensor], options: Options) -> list[Array]:
-    """Run one plan for several tensors; each becomes a leaf that holds its result."""
-    wanted = [t.node for t in tensors]
-    computed = {node: leaf(array) for node, array in compute_roots(wanted, options).items()}
-    for tensor, node in zip(tensors, wanted, strict=True):
-        tensor.node = computed.get(node, node)
+    """Run one plan for several tensors; each becomes a leaf that holds its result.
+
+    What they share runs once. Equal tensors get arrays of their own, as each expression of NumPy's does.
+    """
+    pending = {id(t): t for t in tensors if t.node.kind != "input"}
+    if pending:
+        arrays = bind([t.node for t in pending.values()], options).run()
+        for tensor, array in zip(pending.values(), arrays, strict=True):
+            tensor.node = leaf(array)
     return [as_computed(t.node) for t in tensors]

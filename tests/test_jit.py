@@ -392,6 +392,38 @@ def test_a_value_returned_twice_goes_into_both_arrays():
     x = np.arange(4.0)
     outs = [np.zeros(4), np.zeros(4)]
     plan = fg.plan(fg.asarray(x) + 1, (fg.asarray(x) + 1) * 1)
-    for result, out in zip(plan.run(outs), outs, strict=True):
+    for result, out in zip(plan.program.run([x], outs), outs, strict=True):
         assert result is out
         np.testing.assert_array_equal(out, x + 1)
+
+
+def test_a_tensor_among_the_arguments_changes_no_other(assert_same):
+    """Lists were joined and not added, arrays were written in place, results were anything."""
+    x, y = np.array([1.0, 2.0]), [3.0, 4.0]
+
+    def total(a, b):
+        b += 1
+        return a * fg.mean(b + [1.0, 2.0])  # noqa: RUF005
+
+    expected = fg.jit(total)(x, y)
+    for a, b in ((fg.asarray(x), y), (x, fg.asarray(y)), (fg.asarray(x), fg.asarray(y))):
+        got = fg.jit(total)(a, b)
+        assert isinstance(got, fg.Tensor)
+        assert_same(got.compute(), expected)
+        if isinstance(b, fg.Tensor):
+            assert_same(b.compute(), np.asarray(y))  # the caller's handle shows what it did
+    kept = np.zeros(2)
+    assert_same(fg.jit(total)(fg.asarray(x), kept).compute(), x * 2.5)
+    assert_same(kept, np.zeros(2))
+    several = fg.jit(lambda a, b: [a, b, 1.0])(fg.asarray(x), b=np.float32(2))
+    assert [type(t) for t in several] == [fg.Tensor] * 3
+
+
+def test_a_call_with_a_tensor_refuses_what_a_call_with_arrays_does():
+    t = fg.ones(3)
+    with pytest.raises(TypeError, match="returned dict; return a Tensor"):
+        fg.jit(lambda a: {"a": a})(t)
+    with pytest.raises(TypeError, match="returned nothing"):
+        fg.jit(lambda a: ())(t)
+    with pytest.raises(TypeError, match="argument 1 of <lambda> is a dict, which has no hash"):
+        fg.jit(lambda a, b: a)(t, {})

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fusegraph as fg
-from fusegraph import computing
+from fusegraph import tensor
 
 X = np.arange(1.0, 7).reshape(2, 3)
 BINARY = (
@@ -472,8 +472,8 @@ def test_compute_of_several(assert_same):
 
 def test_computed_tensors_are_kept(monkeypatch):
     runs = []
-    bind = computing.bind
-    monkeypatch.setattr(computing, "bind", lambda *a: runs.append(a) or bind(*a))
+    bind = tensor.bind
+    monkeypatch.setattr(tensor, "bind", lambda *a: runs.append(a) or bind(*a))
     t = fg.asarray(X) * 2 + 1
     t.compute()
     t.compute()
@@ -744,6 +744,32 @@ def test_round_of_bools_is_float16(assert_same):
     assert_same(fg.round(fg.asarray(x)).compute(), np.round(x))
     with pytest.raises(TypeError, match="decimals=1"):
         fg.round(fg.asarray(x), 1)
+
+
+@pytest.mark.parametrize("dtype", ["?", "f2", "f4", "f8", "c8", "c16"])
+@pytest.mark.parametrize("exponent", [2, 2.0, -1, -1.0, 0.5, 3, 1j])
+def test_powers_have_numpys_bits(dtype, exponent, assert_same):
+    """Its operator squares, inverts and roots some, other ones in other releases."""
+    rng = np.random.default_rng(5)
+    x = rng.uniform(0.1, 3, 300)
+    if np.dtype(dtype).kind == "c":
+        x = x + 1j * rng.normal(size=300)
+    x = x.astype(dtype)
+    try:
+        expected = x**exponent
+    except ValueError:  # integers to negative powers
+        return
+    assert_same((fg.asarray(x) ** exponent).compute(engine="numpy"), expected)
+
+
+def test_equal_tensors_are_arrays_of_their_own(assert_same):
+    x = np.arange(3.0)
+    first, second = fg.compute(fg.asarray(x) + 1, fg.asarray(x) + 1)
+    first[0] = 99
+    assert_same(second, x + 1)
+    t = fg.asarray(x) * 2
+    first, second = fg.compute(t, t)
+    assert first is second
 
 
 def test_powers_of_bools_have_numpys_dtype():
