@@ -12,7 +12,7 @@ import numpy as np
 
 from fusegraph.engines.llvm.casts import cast, truncated
 from fusegraph.engines.llvm.ir import Emitter, Value
-from fusegraph.engines.llvm.kinds import by_kind, plain
+from fusegraph.engines.llvm.kinds import by_kind, each
 from fusegraph.engines.llvm.values import DOUBLE, UINT32, Parts, Rule, number
 from fusegraph.graph import DType
 
@@ -34,9 +34,7 @@ def complex_multiply(e: Emitter, dtype: DType, x: Parts, y: Parts) -> Parts:
     return (e.fsub(e.fmul(a, c), e.fmul(b, d)), e.fadd(e.fmul(a, d), e.fmul(b, c)))
 
 
-MULTIPLY = by_kind(
-    b=plain("and_"), i=plain("mul"), u=plain("mul"), f=plain("fmul"), c=complex_multiply
-)
+MULTIPLY = by_kind(b=each("and_"), iu=each("mul"), f=each("fmul"), c=complex_multiply)
 
 
 def divide(e: Emitter, dtype: DType, x: Parts, y: Parts) -> Parts:
@@ -126,6 +124,11 @@ def floor_divide(e: Emitter, dtype: DType, x: Parts, y: Parts) -> Parts:
 def remainder(e: Emitter, dtype: DType, x: Parts, y: Parts) -> Parts:
     """``x % y``."""
     return (_divmod(e, x[0], y[0])[1],)
+
+
+def negative_int(e: Emitter, dtype: DType, x: Parts) -> Parts:
+    """``-x``, around the end of the range."""
+    return (e.sub(e.whole(x[0].type, 0), x[0]),)
 
 
 def abs_int(e: Emitter, dtype: DType, x: Parts) -> Parts:

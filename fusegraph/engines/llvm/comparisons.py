@@ -69,7 +69,7 @@ def extreme(order: str, skips_nan: bool) -> Rule:
             return (e.extreme(order, a, b),)
         return (_extreme_of(e, order, skips_nan, a, b),)
 
-    return by_kind(b=rule, n=rule)
+    return by_kind(biuf=rule)
 
 
 def _extreme_of(e: Emitter, order: str, skips_nan: bool, a: Value, b: Value) -> Value:

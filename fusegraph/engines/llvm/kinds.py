@@ -13,28 +13,19 @@ from fusegraph.graph import DType
 
 
 def by_kind(**rules: Callable[..., Parts]) -> Rule:
-    """A rule for each kind: ``b``, ``i``, ``u``, ``f``, ``c``; ``n`` stands for every number but c."""
+    """A rule for each kind of dtype; ``iu`` is that of both ``i`` and ``u``."""
+    known = {kind: rule for kinds, rule in rules.items() for kind in kinds}
 
     def rule(e: Emitter, dtype: DType, *operands: Parts) -> Parts:
-        found = rules.get(dtype.kind) or (rules.get("n") if dtype.kind in "iuf" else None)
-        if found is None:
+        if dtype.kind not in known:
             raise UnsupportedError(f"llvm has no such operation on {dtype} with NumPy's results")
-        return found(e, dtype, *operands)
-
-    return rule
-
-
-def plain(name: str) -> Rule:
-    """An instruction over one-part values."""
-
-    def rule(e: Emitter, dtype: DType, *operands: Parts) -> Parts:
-        return (getattr(e, name)(*(x for (x,) in operands)),)
+        return known[dtype.kind](e, dtype, *operands)
 
     return rule
 
 
 def each(name: str) -> Rule:
-    """An instruction on real and imaginary part."""
+    """An instruction on every part: one, or the real and the imaginary part."""
 
     def rule(e: Emitter, dtype: DType, *operands: Parts) -> Parts:
         return tuple(getattr(e, name)(*parts) for parts in zip(*operands, strict=True))
@@ -45,11 +36,6 @@ def each(name: str) -> Rule:
 def same(e: Emitter, dtype: DType, x: Parts) -> Parts:
     """``x`` itself."""
     return x
-
-
-def negative_int(e: Emitter, dtype: DType, x: Parts) -> Parts:
-    """``-x``, around the end of the range."""
-    return (e.sub(e.whole(x[0].type, 0), x[0]),)
 
 
 def constantly(value: int) -> Rule:

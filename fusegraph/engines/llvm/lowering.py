@@ -12,7 +12,7 @@ import numpy as np
 from fusegraph.engines.llvm import arithmetic, comparisons, float_parts, vecmath
 from fusegraph.engines.llvm.casts import rounded
 from fusegraph.engines.llvm.ir import Emitter
-from fusegraph.engines.llvm.kinds import by_kind, constantly, each, negative_int, plain, same
+from fusegraph.engines.llvm.kinds import by_kind, constantly, each, same
 from fusegraph.engines.llvm.values import HALF, Parts, Rule, UnsupportedError, register_type
 from fusegraph.graph import DType
 
@@ -52,30 +52,29 @@ def _function(e: Emitter, name: str, dtype: DType, operands: tuple[Parts, ...]) 
 
 COMPARISONS = frozenset(comparisons.ORDER)
 
-# fmt: off
 RULES: dict[str, Rule] = {
-    "add": by_kind(b=plain("or_"), i=plain("add"), u=plain("add"), f=plain("fadd"), c=each("fadd")),
-    "subtract": by_kind(i=plain("sub"), u=plain("sub"), f=plain("fsub"), c=each("fsub")),
+    "add": by_kind(b=each("or_"), iu=each("add"), fc=each("fadd")),
+    "subtract": by_kind(iu=each("sub"), fc=each("fsub")),
     "multiply": arithmetic.MULTIPLY,
-    "divide": by_kind(n=arithmetic.divide),
-    "floor_divide": by_kind(i=arithmetic.floor_divide_int, u=arithmetic.floor_divide_int, f=arithmetic.floor_divide),
-    "remainder": by_kind(i=arithmetic.remainder_int, u=arithmetic.remainder_int, f=arithmetic.remainder),
-    "fmod": by_kind(i=arithmetic.fmod_int, u=arithmetic.fmod_int, f=plain("frem")),
-    "negative": by_kind(i=negative_int, u=negative_int, f=plain("fneg"), c=each("fneg")),
+    "divide": by_kind(iuf=arithmetic.divide),
+    "floor_divide": by_kind(iu=arithmetic.floor_divide_int, f=arithmetic.floor_divide),
+    "remainder": by_kind(iu=arithmetic.remainder_int, f=arithmetic.remainder),
+    "fmod": by_kind(iu=arithmetic.fmod_int, f=each("frem")),
+    "negative": by_kind(iu=arithmetic.negative_int, fc=each("fneg")),
     "positive": same,
-    "abs": by_kind(b=same, i=arithmetic.abs_int, u=arithmetic.abs_int, f=plain("fabs")),
-    "fabs": by_kind(f=plain("fabs")),
+    "abs": by_kind(b=same, iu=arithmetic.abs_int, f=each("fabs")),
+    "fabs": by_kind(f=each("fabs")),
     "square": arithmetic.square,
-    "sqrt": by_kind(f=plain("sqrt")),
-    "reciprocal": by_kind(i=arithmetic.reciprocal_int, u=arithmetic.reciprocal_int, f=arithmetic.reciprocal),
-    "sign": by_kind(n=arithmetic.sign),
+    "sqrt": by_kind(f=each("sqrt")),
+    "reciprocal": by_kind(iu=arithmetic.reciprocal_int, f=arithmetic.reciprocal),
+    "sign": by_kind(iuf=arithmetic.sign),
     "heaviside": by_kind(f=arithmetic.heaviside),
     "deg2rad": by_kind(f=arithmetic.times(lambda t: t(np.pi) / t(180))),
     "rad2deg": by_kind(f=arithmetic.times(lambda t: t(180) / t(np.pi))),
-    "floor": by_kind(b=same, i=same, u=same, f=plain("floor")),
-    "ceil": by_kind(b=same, i=same, u=same, f=plain("ceil")),
-    "trunc": by_kind(b=same, i=same, u=same, f=lambda e, t, x: (e.toward_zero(x[0]),)),
-    "rint": by_kind(f=plain("rint")),
+    "floor": by_kind(biu=same, f=each("floor")),
+    "ceil": by_kind(biu=same, f=each("ceil")),
+    "trunc": by_kind(biu=same, f=each("toward_zero")),
+    "rint": by_kind(f=each("rint")),
     "maximum": comparisons.extreme("gt", skips_nan=False),
     "minimum": comparisons.extreme("lt", skips_nan=False),
     "fmax": comparisons.extreme("gt", skips_nan=True),
@@ -86,20 +85,19 @@ RULES: dict[str, Rule] = {
     "logical_or": comparisons.logical("or_"),
     "logical_xor": comparisons.logical("xor"),
     "logical_not": comparisons.logical_not,
-    "bitwise_and": plain("and_"),
-    "bitwise_or": plain("or_"),
-    "bitwise_xor": plain("xor"),
+    "bitwise_and": each("and_"),
+    "bitwise_or": each("or_"),
+    "bitwise_xor": each("xor"),
     "bitwise_invert": comparisons.invert,
-    "bitwise_left_shift": by_kind(i=comparisons.left_shift, u=comparisons.left_shift),
-    "bitwise_right_shift": by_kind(i=comparisons.right_shift, u=comparisons.right_shift),
-    "isnan": by_kind(b=constantly(0), i=constantly(0), u=constantly(0), f=float_parts.any_part(float_parts.part_is_nan), c=float_parts.any_part(float_parts.part_is_nan)),
-    "isfinite": by_kind(b=constantly(1), i=constantly(1), u=constantly(1), f=float_parts.is_finite, c=float_parts.is_finite),
-    "isinf": by_kind(b=constantly(0), i=constantly(0), u=constantly(0), f=float_parts.any_part(float_parts.part_is_infinite), c=float_parts.any_part(float_parts.part_is_infinite)),
+    "bitwise_left_shift": by_kind(iu=comparisons.left_shift),
+    "bitwise_right_shift": by_kind(iu=comparisons.right_shift),
+    "isnan": by_kind(biu=constantly(0), fc=float_parts.any_part(float_parts.part_is_nan)),
+    "isfinite": by_kind(biu=constantly(1), fc=float_parts.is_finite),
+    "isinf": by_kind(biu=constantly(0), fc=float_parts.any_part(float_parts.part_is_infinite)),
     "signbit": by_kind(f=float_parts.signbit),
-    "copysign": by_kind(f=plain("copysign")),
+    "copysign": by_kind(f=each("copysign")),
     "nextafter": by_kind(f=float_parts.nextafter),
-    "conj": by_kind(n=same, c=float_parts.conj),
+    "conj": by_kind(iuf=same, c=float_parts.conj),
     "real": lambda e, dtype, x: x[:1],
     "imag": float_parts.imag,
 }
-# fmt: on
