@@ -21,14 +21,19 @@ from fusegraph.engines.llvm.casts import cast
 from fusegraph.engines.llvm.compiler import SIZES
 from fusegraph.engines.llvm.halves import half_definitions
 from fusegraph.engines.llvm.ir import Emitter, Value
-from fusegraph.engines.llvm.values import HALF, Parts, UnsupportedError, literal, register_type
+from fusegraph.engines.llvm.values import (
+    Parts,
+    UnsupportedError,
+    from_memory,
+    literal,
+    memory_type,
+    register_type,
+    to_memory,
+)
 from fusegraph.graph import SIZE, DType, Node
 from fusegraph.ops import resolve
 
 SYMBOL = "fg_kernel"
-# Iterations may run in any order and side by side (each touches its own elements), but within one the
-# order of loads and stores holds: this is what a vectorised loop needs and no more.
-
 # Vectors in flight: a chain of operations waits for each result, and four chains wait side by side.
 # LLVM's own choice is one for all but the smallest loops: GELU took 0.57 ns a float32 so and 0.49 with
 # four (on 256-bit vectors 0.90 and 0.76), softplus 1.20 and 0.89.
@@ -49,8 +54,6 @@ class Code:
         Vector functions that it calls, by name and IR type.
     declarations : tuple of str
         LLVM's intrinsics that it calls.
-    halves : bool
-        Does it convert float16?
     scalars : tuple of bool
         Which operands are one element.
     sizes : tuple of int
@@ -60,7 +63,6 @@ class Code:
     body: str
     functions: tuple[tuple[str, str], ...]
     declarations: tuple[str, ...]
-    halves: bool
     scalars: tuple[bool, ...]
     sizes: tuple[int, ...]
 
@@ -71,7 +73,7 @@ class Code:
         for function in self.functions:
             parts.append(vecmath.definition(*function))
             declared.update(dict.fromkeys(vecmath.declarations(*function)))
-        if self.halves:
+        if "@fg_half_" in self.body:  # it converts float16
             # LLVM makes one conversion of double -> float -> half, and no processor has that.
             wide = any(vecmath.TABLE[name].wide for name, _ in self.functions)
             parts.append(half_definitions(f16c and not wide))
@@ -97,31 +99,21 @@ def generate(region: Region, fixed: Sequence[bool] = ()) -> Code:
 def refusal(name: str, operands: tuple[DType, ...], result: DType) -> str | None:
     """Why there is no IR for a row over these dtypes, or None: it is written once to find out."""
     e = Emitter()
-    loops = loop_dtypes(name, operands, result)
     values = tuple(literal(e, d.type(1), d) for d in operands)
     try:
-        evaluate(e, name, operands, result, loops, values)
+        evaluate(e, name, operands, result, values)
     except UnsupportedError as error:
         return str(error)
     return None
 
 
-def loop_dtypes(name: str, operands: tuple[DType, ...], result: DType) -> tuple[DType, ...]:
-    """The dtypes that NumPy computes in."""
-    return operands if name == "astype" else resolve(name, operands)[0]
-
-
 def evaluate(
-    e: Emitter,
-    name: str,
-    operands: tuple[DType, ...],
-    result: DType,
-    loops: tuple[DType, ...],
-    values: tuple[Parts, ...],
+    e: Emitter, name: str, operands: tuple[DType, ...], result: DType, values: Sequence[Parts]
 ) -> Parts:
-    """One operation: operands cast to the loop's dtypes, then its rule."""
+    """One operation: operands cast to the dtypes that NumPy computes in, then its rule."""
     if name == "astype":
         return cast(e, values[0], operands[0], result)
+    loops, _ = resolve(name, operands)
     fitting = tuple(
         cast(e, value, start, loop)
         for value, start, loop in zip(values, operands, loops, strict=True)
@@ -131,6 +123,9 @@ def evaluate(
 
 def loop_metadata(nodes: Iterable[Node], first: int, long: bool) -> list[str]:
     """Metadata of a loop over elements: access group ``!first``, loop ``!(first + 1)``.
+
+    Iterations may run in any order and side by side (each touches its own elements), but within one the
+    order of loads and stores holds: this is what a vectorised loop needs and no more.
 
     Loops that are not ``long``, as those over a row may be, are left to LLVM: softmax of 2,000 rows of
     50 float32 took 120 us so, and 167 with four vectors in flight, which such a row never fills.
@@ -157,13 +152,6 @@ def constants(region: Region) -> Iterable[Node]:
     return dict.fromkeys(i for node in region.nodes for i in node.inputs if i.kind == "const")
 
 
-def memory_type(dtype: DType) -> str:
-    """The IR type of a value's parts in memory."""
-    if dtype.kind == "b":
-        return "i8"
-    return "i16" if dtype == HALF else register_type(dtype)
-
-
 class Evaluator:
     """Values of nodes, written as straight-line code into an ``Emitter``."""
 
@@ -180,15 +168,15 @@ class Evaluator:
 
     def value_of(self, node: Node) -> Parts:
         name, operands = node.op.name, tuple(i.dtype for i in node.inputs)
-        loops = loop_dtypes(name, operands, node.dtype)
-        if name in vecmath.TABLE and name not in lowering.RULES:
-            self.functions[name, register_type(loops[0])] = None
         values = tuple(self.values[i] for i in node.inputs)
+        if name in vecmath.TABLE:
+            self.functions[name, register_type(resolve(name, operands)[0][0])] = None
         if name in CHOOSING:
+            loops, _ = resolve(name, operands)
             fenced = [self.fenced.get(pair) for pair in zip(node.inputs, loops, strict=True)]
             values = tuple(f or v for f, v in zip(fenced, values, strict=True))
             operands = tuple(t if f else o for f, t, o in zip(fenced, loops, operands, strict=True))
-        return evaluate(self.e, name, operands, node.dtype, loops, values)
+        return evaluate(self.e, name, operands, node.dtype, values)
 
     def literals(self, region: Region) -> list[str]:
         """The constants that a region reads; lines to begin with, that load those of sizes."""
@@ -204,7 +192,7 @@ class Evaluator:
         for node in region.nodes:
             if node.op.name not in CHOOSING:
                 continue
-            loops = loop_dtypes(node.op.name, tuple(i.dtype for i in node.inputs), node.dtype)
+            loops, _ = resolve(node.op.name, tuple(i.dtype for i in node.inputs))
             for operand, loop in zip(node.inputs, loops, strict=True):
                 if operand.kind == "const" and operand.params != SIZE and loop.kind in "fc":
                     with np.errstate(all="ignore"):
@@ -228,21 +216,10 @@ class Evaluator:
             self.sizes.append(int(node.data.view(np.int64)))
         return loads
 
-    def from_memory(self, loaded: Parts, dtype: DType) -> Parts:
-        """A value in registers from what was loaded."""
-        if dtype.kind == "b":
-            return (self.e.icmp("ne", loaded[0], self.e.whole("i8", 0)),)
-        if dtype == HALF:
-            return (self.e.call("fg_half_value", "float", loaded[0]),)
-        return loaded
-
-    def to_memory(self, value: Parts, dtype: DType) -> Parts:
-        """What to store of a value in registers."""
-        if dtype.kind == "b":
-            return (self.e.zext(value[0], "i8"),)
-        if dtype == HALF:
-            return (self.e.call("fg_half_bits", "i16", value[0]),)
-        return value
+    def code(self, body: str, declarations: Iterable[str], scalars: tuple[bool, ...] = ()) -> Code:
+        """What was written: ``body``, and what its nodes need beside it."""
+        functions, sizes = tuple(self.functions), tuple(self.sizes)
+        return Code(body, functions, tuple(declarations), scalars, sizes)
 
 
 class _Writer(Evaluator):
@@ -271,10 +248,7 @@ class _Writer(Evaluator):
         for at, node in enumerate(region.outputs, len(region.inputs)):
             self.store(at, self.values[node], node.dtype)
         scalars = (*self.scalars, *(False for _ in region.outputs))
-        body = self.function()
-        halves = "@fg_half_" in body
-        functions, declared = tuple(self.functions), self.e.declarations
-        return Code(body, functions, declared, halves, scalars, tuple(self.sizes))
+        return self.code(self.function(), self.e.declarations, scalars)
 
     def load(self, at: int, dtype: DType, scalar: bool) -> Parts:
         """An operand's value: before the loop where it is one element."""
@@ -290,11 +264,11 @@ class _Writer(Evaluator):
                 lines.append(_element(name, kind, at, part, parts))
                 lines.append(f"  {name} = load {kind}, ptr {name}.at, !llvm.access.group !1")
             found.append(Value(kind, name))
-        return self.from_memory(tuple(found), dtype)
+        return from_memory(self.e, tuple(found), dtype)
 
     def store(self, at: int, value: Parts, dtype: DType) -> None:
         kind = memory_type(dtype)
-        stored = self.to_memory(value, dtype)
+        stored = to_memory(self.e, value, dtype)
         for part, x in enumerate(stored):
             name = f"%y{at}.{part}"
             self.stores.append(_element(name, kind, at, part, len(stored)))

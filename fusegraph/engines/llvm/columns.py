@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fusegraph.engines.llvm.casts import cast
-from fusegraph.engines.llvm.codegen import evaluate, loop_dtypes
+from fusegraph.engines.llvm.codegen import evaluate
 from fusegraph.engines.llvm.folds import fold_of
 from fusegraph.engines.llvm.ir import Emitter
 from fusegraph.engines.llvm.values import Parts, literal
@@ -64,9 +64,7 @@ def taken(e: Emitter, node: Node, kept: Sequence[Parts], element: Parts) -> list
     dtype = node.dtype
     x = cast(e, element, node.inputs[0].dtype, dtype)
     if len(kept) == 1:
-        row = node.op.combines
-        loops = loop_dtypes(row, (dtype, dtype), dtype)
-        return [evaluate(e, row, (dtype, dtype), dtype, loops, (kept[0], x))]
+        return [evaluate(e, node.op.combines, (dtype, dtype), dtype, (kept[0], x))]
     (total,), (errors,) = kept
     found = e.fadd(total, x[0])
     b = e.fsub(found, total)

@@ -10,11 +10,11 @@ from functools import cache
 
 from fusegraph.engines.llvm import compiler
 from fusegraph.engines.llvm.casts import cast
-from fusegraph.engines.llvm.codegen import Evaluator, evaluate, loop_dtypes, memory_type
+from fusegraph.engines.llvm.codegen import evaluate
 from fusegraph.engines.llvm.headers import ACCESSORS
 from fusegraph.engines.llvm.ir import Emitter, Value
 from fusegraph.engines.llvm.jobs import JOB_OWN, Work
-from fusegraph.engines.llvm.values import Parts
+from fusegraph.engines.llvm.values import Parts, from_memory, memory_type, to_memory
 from fusegraph.graph import DType
 from fusegraph.ops import OPS
 
@@ -39,31 +39,28 @@ def join_work(name: str, kept: DType, result: DType, count: int, width: int) -> 
 
 @cache
 def _text(name: str, kept: DType, result: DType) -> str:
-    written = Evaluator()
     declared: dict[str, None] = {}
-    row = OPS[name].combines
     cell, out = memory_type(kept), memory_type(result)
 
-    def value(x: str) -> Parts:
-        return written.from_memory((Value(cell, x),), kept)
+    def value(e: Emitter, name: str) -> Parts:
+        return from_memory(e, (Value(cell, name),), kept)
+
+    def stored(e: Emitter, found: Parts, dtype: DType, pointer: str) -> list[str]:
+        """The lines of ``e``, and one that stores what they found."""
+        (x,) = to_memory(e, found, dtype)
+        declared.update(e.declared)
+        return [*e.lines, f"  store {memory_type(dtype)} {x.name}, ptr {pointer}"]
 
     def together(prefix: str) -> list[str]:
         """Lines that put ``second`` to what ``first`` points to."""
-        written.e = Emitter(f"{prefix}v")
-        operands = (value(f"%{prefix}.a"), value(f"%{prefix}.b"))
-        found = evaluate(
-            written.e, row, (kept, kept), kept, loop_dtypes(row, (kept, kept), kept), operands
-        )
-        (stored,) = written.to_memory(found, kept)
-        declared.update(written.e.declared)
-        return [*written.e.lines, f"  store {cell} {stored.name}, ptr %{prefix}.a.at"]
+        e = Emitter(f"{prefix}v")
+        operands = (value(e, f"%{prefix}.a"), value(e, f"%{prefix}.b"))
+        found = evaluate(e, OPS[name].combines, (kept, kept), kept, operands)
+        return stored(e, found, kept, f"%{prefix}.a.at")
 
     def converted() -> list[str]:
-        written.e = Emitter("lastv")
-        found = cast(written.e, value("%last.a"), kept, result)
-        (stored,) = written.to_memory(found, result)
-        declared.update(written.e.declared)
-        return [*written.e.lines, f"  store {out} {stored.name}, ptr %last.b.at"]
+        e = Emitter("lastv")
+        return stored(e, cast(e, value(e, "%last.a"), kept, result), result, "%last.b.at")
 
     lines = [
         *_loop("pair", "halve", cell, ("%cells", "%second"), "%total", "rest", together("pair")),

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from fusegraph.engines.base import Region
-from fusegraph.engines.llvm.codegen import Code, loop_metadata, memory_type
+from fusegraph.engines.llvm.codegen import loop_metadata
 from fusegraph.engines.llvm.columns import accumulators, finished, identity, taken
 from fusegraph.engines.llvm.ir import Value
 from fusegraph.engines.llvm.lanes import Fold
@@ -31,7 +31,7 @@ from fusegraph.engines.llvm.row_phases import (
     row_length,
 )
 from fusegraph.engines.llvm.row_text import SYMBOL, Kept, RowCode, RowText, result_of
-from fusegraph.engines.llvm.values import Parts, literal
+from fusegraph.engines.llvm.values import Parts, from_memory, literal, memory_type, to_memory
 from fusegraph.graph import Node
 
 # Elements of a row that fills four vectors in flight: softmax of 4096 x 1024 float32 took 2.4 ms on one
@@ -81,11 +81,8 @@ class _RowWriter(RowText):
         head = f"define void @{SYMBOL}(ptr %words, ptr %pointers, ptr %scratch) {{"
         body = "\n".join([head, *self.lines, "}", *self.metadata])
         folds = "\n".join(fold.text for fold in self.folds.values())
-        halves = "@fg_half_" in body
         called = [line for fold in self.folds.values() for line in fold.declarations]
-        declared = (*self.declared, *called)
-        functions, sizes = tuple(self.functions), tuple(self.sizes)
-        code = Code(f"{body}\n{folds}", functions, declared, halves, (), sizes)
+        code = self.code(f"{body}\n{folds}", [*self.declared, *called])
         kept = [
             Kept(n.dtype.itemsize, most=None if whole else CHUNK) for n, whole in self.kept.items()
         ]
@@ -114,7 +111,7 @@ class _RowWriter(RowText):
         for at, node in enumerate(self.region.inputs):
             if not is_wide(node, self.length):
                 loaded = self.loaded(f"%n{at}", node.dtype, f"%p{at}", "", "align 1")
-                self.values[node] = self.from_memory(loaded, node.dtype)
+                self.values[node] = from_memory(self.e, loaded, node.dtype)
         self.flush()
         placed = {n for p in self.phases for n in (*p.wide, *p.folds, *p.columns, *p.narrow)}
         self.narrow_values([n for n in self.region.nodes if n not in placed])
@@ -231,7 +228,7 @@ class _RowWriter(RowText):
     def end_column(self, node: Node, index: str) -> None:
         at = self.phase_columns(node)
         kept = self.loaded_accumulators(f"%end{at}", node, index, "align 1")
-        stored = self.to_memory(finished(self.e, kept), node.dtype)
+        stored = to_memory(self.e, finished(self.e, kept), node.dtype)
         self.flush()
         place = self.operands.index(node, len(self.region.inputs))
         self.stored(f"%end{at}.y", node.dtype, stored, f"%d{place}", index, "align 1")
@@ -242,7 +239,8 @@ class _RowWriter(RowText):
 
     def loaded_accumulators(self, name: str, node: Node, index: str, note: str) -> list[Parts]:
         return [
-            self.from_memory(
+            from_memory(
+                self.e,
                 self.loaded(f"{name}.{k}", node.dtype, self.accumulator(node, k), index, note),
                 node.dtype,
             )
@@ -261,7 +259,7 @@ class _RowWriter(RowText):
     def store_accumulator(
         self, name: str, node: Node, which: int, value: Parts, index: str, note: str
     ) -> None:
-        stored = self.to_memory(value, node.dtype)
+        stored = to_memory(self.e, value, node.dtype)
         self.flush()
         self.stored(name, node.dtype, stored, self.accumulator(node, which), index, note)
 
@@ -297,10 +295,12 @@ class _RowWriter(RowText):
         for node, place in places.items():
             if node not in inside:
                 loaded = self.loaded(f"%x{at}.{place[1:]}", node.dtype, place, i, group)
-                self.values[node] = self.from_memory(loaded, node.dtype)
+                self.values[node] = from_memory(self.e, loaded, node.dtype)
         self.evaluate_all(phase.wide)
         stored = {
-            node: self.to_memory(self.values[node], node.dtype) for node in places if node in inside
+            node: to_memory(self.e, self.values[node], node.dtype)
+            for node in places
+            if node in inside
         }
         self.flush()
         for node in phase.columns:
@@ -321,7 +321,7 @@ class _RowWriter(RowText):
     def store_narrow(self, node: Node, base: str) -> None:
         """A narrow result to where its row lies, or to its only place."""
         at = self.operands.index(node, len(self.region.inputs))
-        value = self.to_memory(self.values[node], node.dtype)
+        value = to_memory(self.e, self.values[node], node.dtype)
         self.flush()
         self.stored(f"%z{at}", node.dtype, value, f"{base}{at}", "", "align 1")
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from fusegraph.engines.llvm.codegen import Code, Evaluator, memory_type
+from fusegraph.engines.llvm.codegen import Code, Evaluator
 from fusegraph.engines.llvm.ir import Emitter, Value
-from fusegraph.engines.llvm.values import Parts, register_type
+from fusegraph.engines.llvm.values import Parts, memory_type, register_type
 from fusegraph.graph import DType
 
 SYMBOL = "fg_rows"

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from fusegraph.engines.base import Region
 from fusegraph.engines.llvm import row_phases
-from fusegraph.engines.llvm.codegen import Code, loop_metadata, memory_type
+from fusegraph.engines.llvm.codegen import loop_metadata
 from fusegraph.engines.llvm.columns import is_column
 from fusegraph.engines.llvm.folds import recipe_of
 from fusegraph.engines.llvm.ir import Value
@@ -29,6 +29,7 @@ from fusegraph.engines.llvm.row_phases import (
     row_length,
 )
 from fusegraph.engines.llvm.row_text import SYMBOL, Kept, RowCode, RowText, result_of
+from fusegraph.engines.llvm.values import from_memory, memory_type, to_memory
 from fusegraph.engines.llvm.vector_folds import VectorFold, vector_fold
 from fusegraph.graph import Node, Shape
 
@@ -133,8 +134,7 @@ class _ShortWriter(RowText):
         folds = [fold.text for fold in self.folds.values()]
         body = "\n".join([head, *self.lines, "}", *self.metadata, *folds])
         called = [line for fold in self.folds.values() for line in fold.declarations]
-        functions, declared = tuple(self.functions), (*self.declared, *called)
-        code = Code(body, functions, declared, False, (), tuple(self.sizes))
+        code = self.code(body, [*self.declared, *called])
         wide = tuple(map(self.wide, self.operands))
         fixed = tuple(node in self.fixed for node in self.operands)
         return RowCode(code, tuple(self.tiles.values()), wide, False, fixed)
@@ -296,10 +296,10 @@ class _ShortWriter(RowText):
             for node in loaded:
                 place = self.place(node, node in self.fixed or not self.wide(node))
                 parts = self.loaded(f"{index}.x{place[1:]}", node.dtype, place, index, note)
-                self.values[node] = self.from_memory(parts, node.dtype)
+                self.values[node] = from_memory(self.e, parts, node.dtype)
             self.evaluate_all(phase.wide)
             stored = [n for n in phase.wide if (n, False) in self.tiles or n in self.region.outputs]
-            found = {n: self.to_memory(self.values[n], n.dtype) for n in stored}
+            found = {n: to_memory(self.e, self.values[n], n.dtype) for n in stored}
             self.flush()
             for node, parts in found.items():
                 for place in self.targets(node):
@@ -343,12 +343,12 @@ class _ShortWriter(RowText):
         name = f"{index}.n{self.place(node)[1:]}"
         self.narrow_pointer(f"{name}.p", node, index)
         parts = self.loaded(name, node.dtype, f"{name}.p", "", note)
-        self.values[node] = self.from_memory(parts, node.dtype)
+        self.values[node] = from_memory(self.e, parts, node.dtype)
         self.flush()
 
     def store_narrow(self, node: Node, index: str, note: str) -> None:
         """A value of a row into its tile, and to the results."""
-        parts = self.to_memory(self.values[node], node.dtype)
+        parts = to_memory(self.e, self.values[node], node.dtype)
         self.flush()
         self.stored(
             f"{index}.z{self.place(node)[1:]}", node.dtype, parts, self.place(node), index, note

@@ -1,4 +1,4 @@
-"""Values in registers: what NumPy's dtypes are in IR.
+"""Values in registers and in memory: what NumPy's dtypes are in IR.
 
 A value is held as ``Parts``: one IR value, or real and imaginary part. A bool is an ``i1``; a float16 is
 a ``float`` that is rounded after every operation, as NumPy's loops do.
@@ -36,6 +36,31 @@ def register_type(dtype: DType) -> str:
     if dtype.kind in "iu":
         return f"i{8 * dtype.itemsize}"
     return _FLOAT_TYPES[dtype.char]
+
+
+def memory_type(dtype: DType) -> str:
+    """The IR type of a value's parts in memory."""
+    if dtype.kind == "b":
+        return "i8"
+    return "i16" if dtype == HALF else register_type(dtype)
+
+
+def from_memory(e: Emitter, loaded: Parts, dtype: DType) -> Parts:
+    """A value in registers from what was loaded."""
+    if dtype.kind == "b":
+        return (e.icmp("ne", loaded[0], e.whole("i8", 0)),)
+    if dtype == HALF:
+        return (e.call("fg_half_value", "float", loaded[0]),)
+    return loaded
+
+
+def to_memory(e: Emitter, value: Parts, dtype: DType) -> Parts:
+    """What to store of a value in registers."""
+    if dtype.kind == "b":
+        return (e.zext(value[0], "i8"),)
+    if dtype == HALF:
+        return (e.call("fg_half_bits", "i16", value[0]),)
+    return value
 
 
 def literal(e: Emitter, value: Any, dtype: DType) -> Parts:
