@@ -24,13 +24,10 @@ from fusegraph.engines.llvm.row_phases import (
     Phase,
     fold_for,
     is_carried,
-    is_wide,
     kept_values,
     phase_numbers,
-    phases_of,
-    row_length,
 )
-from fusegraph.engines.llvm.row_text import SYMBOL, Kept, RowCode, RowText, result_of
+from fusegraph.engines.llvm.row_text import Kept, RowCode, RowText, result_of
 from fusegraph.engines.llvm.values import Parts, from_memory, literal, memory_type, to_memory
 from fusegraph.graph import Node
 
@@ -48,13 +45,8 @@ class _RowWriter(RowText):
     """Writes the function."""
 
     def __init__(self, region: Region) -> None:
-        super().__init__()
-        self.region = region
-        self.length = row_length(region.nodes)
-        self.phases = phases_of(region)
-        self.operands = (*region.inputs, *region.outputs)
+        super().__init__(region)
         self.pointers = 0
-        self.metadata: list[str] = []
         self.folds: dict[str, Fold] = {}
         self.phase_of = phase_numbers(self.phases)
         self.kept = kept_values(region, self.phases)
@@ -68,37 +60,28 @@ class _RowWriter(RowText):
         carried = [n for phase in self.phases for n in phase.folds if is_carried(n)]
         self.entry(carried)
         self.column_loop("begin.columns", self.begin_column)
-        self.loop_begin("outer", "%outers", "done.rows")
-        self.loop_begin("row", "%rows", "outer.next")
-        self.row()
-        self.loop_end("row", "outer.next")
-        self.loop_end("outer", "done.rows")
+        self.over_rows("%rows", self.row)
         for node in carried:
             self.finish(node)
             self.store_narrow(node, "%d")
         self.column_loop("end.columns", self.end_column)
         self.say("ret void")
-        head = f"define void @{SYMBOL}(ptr %words, ptr %pointers, ptr %scratch) {{"
-        body = "\n".join([head, *self.lines, "}", *self.metadata])
-        folds = "\n".join(fold.text for fold in self.folds.values())
-        called = [line for fold in self.folds.values() for line in fold.declarations]
-        code = self.code(f"{body}\n{folds}", [*self.declared, *called])
+        for fold in self.folds.values():
+            self.declared.update(dict.fromkeys(fold.declarations))
         kept = [
             Kept(n.dtype.itemsize, most=None if whole else CHUNK) for n, whole in self.kept.items()
         ]
         kept += [Kept(n.dtype.itemsize) for n, _ in self.columns]
-        wide = tuple(is_wide(n, self.length) for n in self.operands)
         one = len(self.phases) == 1 and not self.columns
         flat = one and len(carried) == len(self.phases[0].folds)
-        return RowCode(code, tuple(kept), wide, flat)
+        return self.row_code(["\n".join(fold.text for fold in self.folds.values())], kept, flat)
 
     def entry(self, carried: Sequence[Node]) -> None:
         self.open("entry")
-        self.arguments(len(self.operands), len(self.kept) + len(self.columns))
+        self.arguments(len(self.kept) + len(self.columns))
         self.lines += self.literals(self.region)
         for node in (n for phase in self.phases for n in phase.folds):
-            fold = fold_for(node)
-            assert fold is not None, node
+            fold = self.fold(node)
             self.folds[fold.symbol] = fold
             self.say(f"{self.state(node)} = alloca [{fold.state_bytes} x i8], align 64")
         for node in carried:
@@ -107,9 +90,9 @@ class _RowWriter(RowText):
 
     def row(self) -> None:
         """One row: where it lies, its narrow operands, then the phases."""
-        self.row_begins(len(self.operands), "%row")
+        self.row_begins("%row")
         for at, node in enumerate(self.region.inputs):
-            if not is_wide(node, self.length):
+            if not self.wide(node):
                 loaded = self.loaded(f"%n{at}", node.dtype, f"%p{at}", "", "align 1")
                 self.values[node] = from_memory(self.e, loaded, node.dtype)
         self.flush()
@@ -182,7 +165,7 @@ class _RowWriter(RowText):
         inside = set(phase.wide)
         read = [
             i for n in (*phase.wide, *phase.columns) for i in n.inputs
-            if i not in inside and i.kind != "const" and is_wide(i, self.length)
+            if i not in inside and i.kind != "const" and self.wide(i)
         ]  # fmt: skip
         written = [n for n in phase.wide if n in self.kept or n in self.region.outputs]
         found: dict[Node, str] = {}
@@ -205,18 +188,12 @@ class _RowWriter(RowText):
         nodes = list(dict.fromkeys(node for node, _ in self.columns))
         if not nodes:
             return
-        before, i = self.label, f"%{name}.i"
-        self.say(f"br label %{name}")
-        self.open(name)
-        self.say(f"{i} = phi i64 [0, %{before}], [{i}.1, %{name}]")
-        for node in nodes:
-            body(node, i)
-        self.say(
-            f"{i}.1 = add nuw nsw i64 {i}, 1",
-            f"{i}.more = icmp slt i64 {i}.1, %n",
-            f"br i1 {i}.more, label %{name}, label %{name}.done",
-        )
-        self.open(f"{name}.done")
+
+        def each(index: str) -> None:
+            for node in nodes:
+                body(node, index)
+
+        self.block_loop(name, "%n", each)
 
     def begin_column(self, node: Node, index: str) -> None:
         zero = dict.fromkeys(range(accumulators(node)), literal(self.e, 0, node.dtype))

@@ -6,13 +6,16 @@ In: lines and values. Out: ``RowText``, whose ``lines`` are the function's body 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from fusegraph.engines.base import Region
 from fusegraph.engines.llvm.codegen import Code, Evaluator
 from fusegraph.engines.llvm.ir import Emitter, Value
+from fusegraph.engines.llvm.row_phases import is_wide, phases_of, row_length
 from fusegraph.engines.llvm.values import Parts, memory_type, register_type
-from fusegraph.graph import DType
+from fusegraph.graph import DType, Node
 
 SYMBOL = "fg_rows"
 HEAD = 3  # words before those of the operands: outer rows, rows, elements of a row
@@ -57,14 +60,35 @@ class RowCode:
 
 
 class RowText(Evaluator):
-    """Writes a function block by block; ``self.e`` writes the block that is open."""
+    """Writes the function of a region block by block; ``self.e`` writes the block that is open."""
 
-    def __init__(self) -> None:
+    def __init__(self, region: Region) -> None:
         super().__init__()
+        self.region = region
+        self.length = row_length(region.nodes)
+        self.phases = phases_of(region)
+        self.operands = (*region.inputs, *region.outputs)
         self.lines: list[str] = []
+        self.metadata: list[str] = []
         self.label = "entry"
         self.blocks = 0
         self.declared: dict[str, None] = {}
+
+    def wide(self, node: Node) -> bool:
+        return is_wide(node, self.length)
+
+    def row_code(
+        self,
+        folds: Sequence[str],
+        kept: Iterable[Kept],
+        flat: bool = False,
+        fixed: tuple[bool, ...] = (),
+    ) -> RowCode:
+        """What was written, with the texts of the folds that it calls."""
+        head = f"define void @{SYMBOL}(ptr %words, ptr %pointers, ptr %scratch) {{"
+        body = "\n".join([head, *self.lines, "}", *self.metadata, *folds])
+        wide = tuple(map(self.wide, self.operands))
+        return RowCode(self.code(body, self.declared), tuple(kept), wide, flat, fixed)
 
     def open(self, label: str) -> None:
         """Begin a block of code; names in it are of its own."""
@@ -89,8 +113,9 @@ class RowText(Evaluator):
             f"%{name} = load i64, ptr %{name}.at",
         )
 
-    def arguments(self, operands: int, kept: int) -> None:
+    def arguments(self, kept: int) -> None:
         """What the function is given: sizes, where operands lie, memory for ``kept`` temporaries."""
+        operands = len(self.operands)
         for at, name in enumerate(("outers", "rows", "n")):
             self.word(name, at)
         for at in range(operands):
@@ -104,9 +129,9 @@ class RowText(Evaluator):
             self.word(f"t{at}.off", HEAD + 2 * operands + at)
             self.say(f"%t{at} = getelementptr i8, ptr %scratch, i64 %t{at}.off")
 
-    def row_begins(self, operands: int, row: str) -> None:
+    def row_begins(self, row: str) -> None:
         """``%p0, %p1, ...``: where a row of each operand begins."""
-        for at in range(operands):
+        for at in range(len(self.operands)):
             self.say(
                 f"%o{at}.o = mul i64 %outer, %so{at}",
                 f"%o{at}.r = mul i64 {row}, %sr{at}",
@@ -114,7 +139,19 @@ class RowText(Evaluator):
                 f"%p{at} = getelementptr i8, ptr %d{at}, i64 %o{at}.off",
             )
 
-    def loop_begin(self, name: str, count: str, after: str) -> None:
+    # --- loops ------------------------------------------------------------------------------------
+
+    def over_rows(self, count: str, body: Callable[[], None]) -> None:
+        """Loops over ``%outer``, and over ``%row`` up to ``count``, with ``body`` inside."""
+        self.loop_begins("outer", "%outers", "done.rows")
+        self.loop_begins("row", count, "outer.next")
+        body()
+        self.say("br label %row.next")
+        self.open("row.next")
+        self.loop_ends("row", "outer.next")
+        self.loop_ends("outer", "done.rows")
+
+    def loop_begins(self, name: str, count: str, after: str) -> None:
         before = self.label
         self.say(f"br label %{name}.head")
         self.open(f"{name}.head")
@@ -125,12 +162,25 @@ class RowText(Evaluator):
         )
         self.open(f"{name}.body")
 
-    def loop_end(self, name: str, after: str) -> None:
-        if name == "row":
-            self.say(f"br label %{name}.next")
-            self.open(f"{name}.next")
+    def loop_ends(self, name: str, after: str) -> None:
         self.say(f"%{name}.1 = add nuw nsw i64 %{name}, 1", f"br label %{name}.head")
         self.open(after)
+
+    def block_loop(
+        self, name: str, count: str, body: Callable[[str], None], metadata: str = ""
+    ) -> None:
+        """A loop that is one block, at least once around: ``body`` of the index."""
+        before, i = self.label, f"%{name}.i"
+        self.say(f"br label %{name}")
+        self.open(name)
+        self.say(f"{i} = phi i64 [0, %{before}], [{i}.1, %{name}]")
+        body(i)
+        self.say(
+            f"{i}.1 = add nuw nsw i64 {i}, 1",
+            f"{i}.more = icmp slt i64 {i}.1, {count}",
+            f"br i1 {i}.more, label %{name}, label %{name}.done{metadata}",
+        )
+        self.open(f"{name}.done")
 
     # --- memory -----------------------------------------------------------------------------------
 

@@ -25,10 +25,9 @@ from fusegraph.engines.llvm.row_phases import (
     is_carried,
     is_wide,
     kept_values,
-    phases_of,
     row_length,
 )
-from fusegraph.engines.llvm.row_text import SYMBOL, Kept, RowCode, RowText, result_of
+from fusegraph.engines.llvm.row_text import Kept, RowCode, RowText, result_of
 from fusegraph.engines.llvm.values import from_memory, memory_type, to_memory
 from fusegraph.engines.llvm.vector_folds import VectorFold, vector_fold
 from fusegraph.graph import Node, Shape
@@ -97,14 +96,9 @@ class _ShortWriter(RowText):
     """Writes the function. What stands in memory, and where: ``tiles``, a temporary each."""
 
     def __init__(self, region: Region) -> None:
-        super().__init__()
-        self.region = region
-        self.length = row_length(region.nodes)
+        super().__init__(region)
         self.lanes = lanes_for(self.length)
-        self.phases = phases_of(region)
-        self.operands = (*region.inputs, *region.outputs)
         self.loops = 0
-        self.metadata: list[str] = []
         self.folds: dict[str, VectorFold] = {}
         placed = {n for p in self.phases for n in (*p.wide, *p.folds, *p.narrow)}
         self.first = [n for n in region.nodes if n not in placed]
@@ -119,29 +113,19 @@ class _ShortWriter(RowText):
             **{(n, True): Kept(n.dtype.itemsize, TILE, self.lanes) for n in (*spread, *self.fixed)},
         }
 
-    def wide(self, node: Node) -> bool:
-        return is_wide(node, self.length)
-
     def write(self) -> RowCode:
         self.entry()
-        self.loop_begin("outer", "%outers", "done.rows")
-        self.loop_begin("row", "%tiles", "outer.next")
-        self.tile()
-        self.loop_end("row", "outer.next")
-        self.loop_end("outer", "done.rows")
+        self.over_rows("%tiles", self.tile)
         self.say("ret void")
-        head = f"define void @{SYMBOL}(ptr %words, ptr %pointers, ptr %scratch) {{"
+        for fold in self.folds.values():
+            self.declared.update(dict.fromkeys(fold.declarations))
         folds = [fold.text for fold in self.folds.values()]
-        body = "\n".join([head, *self.lines, "}", *self.metadata, *folds])
-        called = [line for fold in self.folds.values() for line in fold.declarations]
-        code = self.code(body, [*self.declared, *called])
-        wide = tuple(map(self.wide, self.operands))
         fixed = tuple(node in self.fixed for node in self.operands)
-        return RowCode(code, tuple(self.tiles.values()), wide, False, fixed)
+        return self.row_code(folds, self.tiles.values(), fixed=fixed)
 
     def entry(self) -> None:
         self.open("entry")
-        self.arguments(len(self.operands), len(self.tiles))
+        self.arguments(len(self.tiles))
         self.lines += first_lanes("%which", "%n", self.lanes)
         self.say(f"%more.rows = add i64 %rows, {TILE - 1}", f"%tiles = sdiv i64 %more.rows, {TILE}")
         self.lines += self.literals(self.region)
@@ -157,7 +141,7 @@ class _ShortWriter(RowText):
             f"%m = select i1 %short, i64 %left, i64 {TILE}",
             "%elements = mul i64 %m, %n",
         )
-        self.row_begins(len(self.operands), "%r0")
+        self.row_begins("%r0")
         narrow = [n for n in self.region.inputs if not self.wide(n)]
         self.spread([n for n in narrow if (n, True) in self.tiles])
         self.narrow(self.first)
@@ -177,18 +161,9 @@ class _ShortWriter(RowText):
         10 float32 took 4.0 ms without them, and takes 3.5.
         """
         self.loops += 1
-        name, before = f"l{self.loops}", self.label
-        i, group = f"%{name}.i", 10 * self.loops
-        self.say(f"br label %{name}")
-        self.open(name)
-        self.say(f"{i} = phi i64 [0, %{before}], [{i}.1, %{name}]")
-        body(i, f"!llvm.access.group !{group}")
-        self.say(
-            f"{i}.1 = add nuw nsw i64 {i}, 1",
-            f"{i}.more = icmp slt i64 {i}.1, {count}",
-            f"br i1 {i}.more, label %{name}, label %{name}.done, !llvm.loop !{group + 1}",
-        )
-        self.open(f"{name}.done")
+        name, group = f"l{self.loops}", 10 * self.loops
+        note, metadata = f"!llvm.access.group !{group}", f", !llvm.loop !{group + 1}"
+        self.block_loop(name, count, lambda index: body(index, note), metadata)
         self.metadata += loop_metadata(nodes, group, count == "%elements")
 
     def fold(self, nodes: Sequence[Node]) -> None:
