@@ -1,26 +1,31 @@
 """Sums of a run of doubles that keep what their additions were rounded by, as IR.
 
-In: nothing. Out: a ``Fold``. Blocks of 16 additions a lane have sums that are added up with their
-rounding errors (Knuth, The Art of Computer Programming, volume 2, section 4.2.2, theorem B): some 22
-roundings, whatever the length, where NumPy's pairwise sum has 16 and one more a doubling.
+In: the ``Recipe`` of a sum of doubles. Out: a ``Fold``. Blocks of 16 additions a lane have sums that are
+added up with their rounding errors (Knuth, The Art of Computer Programming, volume 2, section 4.2.2,
+theorem B): some 22 roundings, whatever the length, where NumPy's pairwise sum has 16 and one more a
+doubling.
 """
 
 from __future__ import annotations
 
-from fusegraph.engines.llvm.lanes import LANE_BYTES, Fold, declared, flags, halved, masked_tail
+from fusegraph.engines.llvm.lanes import (
+    LANE_BYTES,
+    Fold,
+    Recipe,
+    declared,
+    flags,
+    halved,
+    masked_tail,
+)
 
 STEPS = 16  # additions one after the other
 
 
-def sum_of_doubles() -> Fold:
+def sum_of_doubles(recipe: Recipe) -> Fold:
     """The sum, and beside it the sum of the errors."""
-    lanes = LANE_BYTES // 8
+    symbol, lanes = recipe.symbol, recipe.lanes
     wide = f"<{lanes} x double>"
-
-    def add(out: str, kind: str, acc: str, x: str) -> list[str]:
-        return [f"  {out} = fadd {kind} {acc}, {x}"]
-
-    begin = f"""define internal void @fg_sum_double_begin(ptr %state) alwaysinline {{
+    begin = f"""define internal void @{symbol}_begin(ptr %state) alwaysinline {{
   %errors = getelementptr i8, ptr %state, i64 {LANE_BYTES}
   store {wide} zeroinitializer, ptr %state
   store {wide} zeroinitializer, ptr %errors
@@ -28,21 +33,19 @@ def sum_of_doubles() -> Fold:
 }}"""
     finish = "\n".join(
         [
-            "define internal double @fg_sum_double_finish(ptr %state) alwaysinline {",
+            f"define internal double @{symbol}_finish(ptr %state) alwaysinline {{",
             f"  %errors = getelementptr i8, ptr %state, i64 {LANE_BYTES}",
             f"  %s = load {wide}, ptr %state",
             f"  %e = load {wide}, ptr %errors",
-            *halved("%s", "double", lanes, add),
-            *halved("%e", "double", lanes, add),
+            *halved("%s", recipe, lanes),
+            *halved("%e", recipe, lanes),
             "  %sum = fadd double %s.1, %e.1",
             "  ret double %sum",
             "}",
         ]
     )
-    text = "\n".join([begin, _take_doubles(lanes), finish])
-    return Fold(
-        "fg_sum_double", "double", "double", 2 * LANE_BYTES, text, declared("double", lanes)
-    )
+    text = "\n".join([begin, _take(recipe), finish])
+    return Fold(symbol, "double", 2 * LANE_BYTES, text, declared(recipe, lanes))
 
 
 def _two_sum(name: str, kind: str, a: str, b: str) -> list[str]:
@@ -60,10 +63,11 @@ def _two_sum(name: str, kind: str, a: str, b: str) -> list[str]:
     ]
 
 
-def _take_doubles(lanes: int) -> str:
+def _take(recipe: Recipe) -> str:
+    lanes = recipe.lanes
     wide = f"<{lanes} x double>"
     lines = [
-        "define internal void @fg_sum_double_take(ptr %state, ptr %p, i64 %count) {",
+        f"define internal void @{recipe.symbol}_take(ptr %state, ptr %p, i64 %count) {{",
         "entry:",
         f"  %errors = getelementptr i8, ptr %state, i64 {LANE_BYTES}",
         f"  %whole = and i64 %count, {-lanes}",
@@ -98,7 +102,7 @@ def _take_doubles(lanes: int) -> str:
         "  %left = icmp slt i64 %whole, %count",
         "  br i1 %left, label %tail, label %done",
         "tail:",
-        *masked_tail("double", lanes, "0.0"),
+        *masked_tail(recipe),
         f"  %ts0 = load {wide}, ptr %state",
         *_two_sum("%ts", wide, "%ts0", "%tx"),
         f"  %te0 = load {wide}, ptr %errors",

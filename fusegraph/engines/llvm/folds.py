@@ -28,16 +28,13 @@ def fold_of(name: str, operand: DType, result: DType) -> Fold | None:
     recipe = recipe_of(name, operand, result)
     if recipe is None:
         return None
-    if operand.kind == "f" and name in ("min", "max"):
+    if recipe.misses_nan:
         return float_extreme(recipe)
-    return sum_of_doubles() if recipe.element == "double" else laned(recipe)
+    return sum_of_doubles(recipe) if recipe.element == "double" else laned(recipe)
 
 
 def recipe_of(name: str, operand: DType, result: DType) -> Recipe | None:
-    """How a reduction row puts elements together, or None where there is no code for it.
-
-    What it says of extremes of floats holds where no NaN is among them.
-    """
+    """How a reduction row puts elements together, or None where there is no code for it."""
     if name in ("any", "all"):
         return _logical(name) if operand.kind == "b" else None
     if name in ("min", "max"):
@@ -56,7 +53,8 @@ def _extreme(name: str, dtype: DType) -> Recipe | None:
     if dtype.kind == "f" and dtype.itemsize in FLOATS:
         kind = FLOATS[dtype.itemsize]
         chosen = "fcmp ogt" if name == "max" else "fcmp olt"
-        return Recipe(f"fg_{name}_{kind}", kind, kind, "", INFINITY[name], _chosen(chosen))
+        combine = _chosen(chosen)
+        return Recipe(f"fg_{name}_{kind}", kind, kind, "", INFINITY[name], combine, misses_nan=True)
     if dtype.kind in "iu":
         info, kind = np.iinfo(dtype), INTEGERS[dtype.itemsize]
         ends = str(info.min if name == "max" else info.max)

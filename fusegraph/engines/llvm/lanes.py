@@ -33,6 +33,8 @@ class Recipe(NamedTuple):
     identity : str
         The element that changes nothing.
     combine : callable
+    misses_nan : bool
+        Does it say nothing of NaN, which has to be looked for beside it?
     """
 
     symbol: str
@@ -41,6 +43,12 @@ class Recipe(NamedTuple):
     widen: str
     identity: str
     combine: Combine
+    misses_nan: bool = False
+
+    @property
+    def lanes(self) -> int:
+        """Accumulators side by side."""
+        return LANE_BYTES // size(self.kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +59,8 @@ class Fold:
     ----------
     symbol : str
         ``@<symbol>_begin(ptr state)``, ``_take(ptr state, ptr x, i64 count)``, ``_finish(ptr state)``.
-    element, result : str
-        IR types in memory, and of what ``finish`` returns.
+    result : str
+        The IR type of what ``finish`` returns.
     state_bytes : int
     text : str
         The definitions of the three functions.
@@ -61,7 +69,6 @@ class Fold:
     """
 
     symbol: str
-    element: str
     result: str
     state_bytes: int
     text: str
@@ -80,37 +87,37 @@ def size(kind: str) -> int:
 
 def laned(recipe: Recipe) -> Fold:
     """Accumulators in lanes; elements are widened to their type."""
-    symbol, element, kind = recipe.symbol, recipe.element, recipe.kind
-    lanes = LANE_BYTES // size(kind)
-    text = "\n".join(
+    text = "\n".join([begin(recipe), _take(recipe), _finish(recipe)])
+    declarations = declared(recipe, recipe.lanes)
+    return Fold(recipe.symbol, recipe.kind, LANE_BYTES, text, declarations)
+
+
+def begin(recipe: Recipe, *more: str) -> str:
+    """The function that fills a state with what changes nothing; ``more`` lines do the rest."""
+    wide = f"<{recipe.lanes} x {recipe.kind}>"
+    values = ", ".join([f"{recipe.kind} {recipe.identity}"] * recipe.lanes)
+    return "\n".join(
         [
-            begin(symbol, kind, lanes, recipe.identity),
-            _take(recipe, lanes),
-            _finish(symbol, kind, lanes, recipe.combine),
+            f"define internal void @{recipe.symbol}_begin(ptr %state) alwaysinline {{",
+            f"  store {wide} <{values}>, ptr %state",
+            *more,
+            "  ret void",
+            "}",
         ]
     )
-    return Fold(symbol, element, kind, LANE_BYTES, text, declared(element, lanes))
-
-
-def begin(symbol: str, kind: str, lanes: int, identity: str) -> str:
-    """The function that fills a state with what changes nothing."""
-    values = ", ".join([f"{kind} {identity}"] * lanes)
-    return f"""define internal void @{symbol}_begin(ptr %state) alwaysinline {{
-  store <{lanes} x {kind}> <{values}>, ptr %state
-  ret void
-}}"""
 
 
 def _widened(out: str, widen: str, element: str, kind: str, x: str) -> list[str]:
     return [f"  {out} = {widen} {element} {x} to {kind}"] if widen else []
 
 
-def _take(recipe: Recipe, lanes: int) -> str:
+def _take(recipe: Recipe) -> str:
     """Whole vectors, then what is left into the first lanes."""
-    symbol, element, kind, widen, identity, combine = recipe
+    element, kind, widen, combine = recipe.element, recipe.kind, recipe.widen, recipe.combine
+    lanes = recipe.lanes
     many, wide = f"<{lanes} x {element}>", f"<{lanes} x {kind}>"
     lines = [
-        f"define internal void @{symbol}_take(ptr %state, ptr %p, i64 %count) {{",
+        f"define internal void @{recipe.symbol}_take(ptr %state, ptr %p, i64 %count) {{",
         "entry:",
         f"  %acc0 = load {wide}, ptr %state",
         f"  %whole = and i64 %count, {-lanes}",
@@ -136,7 +143,7 @@ def _take(recipe: Recipe, lanes: int) -> str:
     if lanes <= MASKED_LANES:
         lines += [
             "tail:",
-            *masked_tail(element, lanes, identity),
+            *masked_tail(recipe),
             *_widened("%tw", widen, many, wide, "%tx"),
             f"  %tacc = load {wide}, ptr %state",
             *combine("%tacc1", wide, "%tacc", "%tw" if widen else "%tx"),
@@ -144,14 +151,16 @@ def _take(recipe: Recipe, lanes: int) -> str:
             "  br label %done",
         ]
     else:
-        lines += _tail_by_elements(element, kind, widen, combine)
+        lines += _tail_by_elements(recipe)
     return "\n".join([*lines, "done:", "  ret void", "}"])
 
 
-def declared(element: str, lanes: int) -> tuple[str, ...]:
+def declared(recipe: Recipe, lanes: int) -> tuple[str, ...]:
     """The declaration of LLVM's masked load, where it is used."""
-    many = f"<{lanes} x {element}>"
-    load = f"declare {many} @{_masked_name(element, lanes)}(ptr, i32, <{lanes} x i1>, {many})"
+    many = f"<{lanes} x {recipe.element}>"
+    load = (
+        f"declare {many} @{_masked_name(recipe.element, lanes)}(ptr, i32, <{lanes} x i1>, {many})"
+    )
     return (load,) if lanes <= MASKED_LANES else ()
 
 
@@ -160,16 +169,16 @@ def _masked_name(element: str, lanes: int) -> str:
     return f"llvm.masked.load.v{lanes}{short}.p0"
 
 
-def masked_tail(element: str, lanes: int, identity: str) -> list[str]:
+def masked_tail(recipe: Recipe) -> list[str]:
     """Lines that load ``%tx``, the elements from ``%whole`` to ``%count`` and behind them the identity.
 
     One by one, through the state in memory, the rest of a row of 50 took as long as ten whole vectors.
     """
     return [
-        f"  %tat = getelementptr inbounds {element}, ptr %p, i64 %whole",
+        f"  %tat = getelementptr inbounds {recipe.element}, ptr %p, i64 %whole",
         "  %tleft = sub i64 %count, %whole",
-        *first_lanes("%tm", "%tleft", lanes),
-        masked_load("%tx", element, lanes, "%tat", "%tm", identity),
+        *first_lanes("%tm", "%tleft", recipe.lanes),
+        masked_load("%tx", recipe, recipe.lanes, "%tat", "%tm"),
     ]
 
 
@@ -186,18 +195,20 @@ def first_lanes(out: str, count: str, lanes: int) -> list[str]:
     ]
 
 
-def masked_load(out: str, element: str, lanes: int, pointer: str, mask: str, identity: str) -> str:
+def masked_load(out: str, recipe: Recipe, lanes: int, pointer: str, mask: str) -> str:
     """The line that loads ``out``: elements where ``mask`` says so, elsewhere the identity."""
+    element = recipe.element
     many = f"<{lanes} x {element}>"
-    fill = ", ".join([f"{element} {identity}"] * lanes)
+    fill = ", ".join([f"{element} {recipe.identity}"] * lanes)
     return (
         f"  {out} = call {many} @{_masked_name(element, lanes)}(ptr {pointer}, i32 {size(element)}, "
         f"<{lanes} x i1> {mask}, {many} <{fill}>)"
     )
 
 
-def _tail_by_elements(element: str, kind: str, widen: str, combine: Combine) -> list[str]:
+def _tail_by_elements(recipe: Recipe) -> list[str]:
     """The rest one by one: vectors of many small elements have no masked load everywhere."""
+    element, kind, widen = recipe.element, recipe.kind, recipe.widen
     return [
         "tail:",
         "  %j = phi i64 [%whole, %rest], [%j1, %tail]",
@@ -207,7 +218,7 @@ def _tail_by_elements(element: str, kind: str, widen: str, combine: Combine) -> 
         "  %lane = sub i64 %j, %whole",
         f"  %sat = getelementptr inbounds {kind}, ptr %state, i64 %lane",
         f"  %tacc = load {kind}, ptr %sat",
-        *combine("%tacc1", kind, "%tacc", "%tw" if widen else "%tx"),
+        *recipe.combine("%tacc1", kind, "%tacc", "%tw" if widen else "%tx"),
         f"  store {kind} %tacc1, ptr %sat",
         "  %j1 = add nuw nsw i64 %j, 1",
         "  %tmore = icmp slt i64 %j1, %count",
@@ -215,9 +226,9 @@ def _tail_by_elements(element: str, kind: str, widen: str, combine: Combine) -> 
     ]
 
 
-def halved(name: str, kind: str, lanes: int, combine: Combine) -> list[str]:
-    """Lines that fold ``<lanes x kind> name`` by halves; the result is ``name.1``."""
-    lines, before = [], name
+def halved(name: str, recipe: Recipe, lanes: int) -> list[str]:
+    """Lines that fold a vector ``name`` of accumulators by halves; the result is ``name.1``."""
+    lines, before, kind = [], name, recipe.kind
     while lanes > 1:
         half = lanes // 2
         now = f"{name}.{half}"
@@ -232,20 +243,20 @@ def halved(name: str, kind: str, lanes: int, combine: Combine) -> list[str]:
             lines += [
                 f"  {now}.{part}s = extractelement {narrow} {now}.{part}, i32 0" for part in "lh"
             ]
-            lines += combine(now, kind, f"{now}.ls", f"{now}.hs")
+            lines += recipe.combine(now, kind, f"{now}.ls", f"{now}.hs")
         else:
-            lines += combine(now, narrow, f"{now}.l", f"{now}.h")
+            lines += recipe.combine(now, narrow, f"{now}.l", f"{now}.h")
         before, lanes = now, half
     return lines
 
 
-def _finish(symbol: str, kind: str, lanes: int, combine: Combine) -> str:
+def _finish(recipe: Recipe) -> str:
     return "\n".join(
         [
-            f"define internal {kind} @{symbol}_finish(ptr %state) alwaysinline {{",
-            f"  %s = load <{lanes} x {kind}>, ptr %state",
-            *halved("%s", kind, lanes, combine),
-            f"  ret {kind} %s.1",
+            f"define internal {recipe.kind} @{recipe.symbol}_finish(ptr %state) alwaysinline {{",
+            f"  %s = load <{recipe.lanes} x {recipe.kind}>, ptr %state",
+            *halved("%s", recipe, recipe.lanes),
+            f"  ret {recipe.kind} %s.1",
             "}",
         ]
     )

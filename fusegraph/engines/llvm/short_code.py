@@ -181,8 +181,7 @@ class _ShortWriter(RowText):
         operand, result = node.inputs[0], node.dtype
         recipe = recipe_of(node.op.name, operand.dtype, result)
         assert recipe is not None
-        extreme = node.op.name != "sum" and operand.dtype.kind == "f"
-        fold = vector_fold(recipe, self.lanes, extreme)
+        fold = vector_fold(recipe, self.lanes)
         self.folds[fold.symbol] = fold
         name = f"{index}.f{self.place(node)[2:]}"
         self.say(

@@ -21,25 +21,19 @@ class VectorFold(NamedTuple):
     declarations: tuple[str, ...]
 
 
-def vector_fold(recipe: Recipe, lanes: int, extreme: bool) -> VectorFold:
-    """The fold of runs of at most ``lanes`` elements, a power of two.
-
-    ``extreme``: it is that of floats, and NaN where one is among them.
-    """
-    symbol, element, kind, widen, identity, combine = recipe
-    many, wide = f"<{lanes} x {element}>", f"<{lanes} x {kind}>"
-    x, mask = "%x" if widen else "%e", f"<{lanes} x i1>"
+def vector_fold(recipe: Recipe, lanes: int) -> VectorFold:
+    """The fold of runs of at most ``lanes`` elements, a power of two."""
+    kind, widen = recipe.kind, recipe.widen
+    symbol, many = f"{recipe.symbol}_{lanes}", f"<{lanes} x {recipe.element}>"
+    x = "%x" if widen else "%e"
     found = f"{x}.1"
     lines = [
-        f"define internal {kind} @{symbol}_{lanes}(ptr %p, {mask} %which) alwaysinline {{",
-        masked_load("%e", element, lanes, "%p", "%which", identity),
-        *([f"  %x = {widen} {many} %e to {wide}"] if widen else []),
-        *halved(x, kind, lanes, combine),
+        f"define internal {kind} @{symbol}(ptr %p, <{lanes} x i1> %which) alwaysinline {{",
+        masked_load("%e", recipe, lanes, "%p", "%which"),
+        *([f"  %x = {widen} {many} %e to <{lanes} x {kind}>"] if widen else []),
+        *halved(x, recipe, lanes),
     ]
-    if not extreme:  # NumPy begins with the identity: a full vector of -0.0 adds up to 0.0
-        lines += combine("%total", kind, found, identity)
-        found = "%total"
-    if extreme:
+    if recipe.misses_nan:
         lines += [
             f"  %u = fcmp uno {many} %e, %e",
             f"  %bits = bitcast {flags(many)} %u to i{lanes}",
@@ -47,5 +41,8 @@ def vector_fold(recipe: Recipe, lanes: int, extreme: bool) -> VectorFold:
             f"  %found = select i1 %some, {kind} 0x7FF8000000000000, {kind} {found}",
         ]
         found = "%found"
+    else:  # NumPy begins with the identity: a full vector of -0.0 adds up to 0.0
+        lines += recipe.combine("%total", kind, found, recipe.identity)
+        found = "%total"
     text = "\n".join([*lines, f"  ret {kind} {found}", "}"])
-    return VectorFold(f"{symbol}_{lanes}", kind, text, declared(element, lanes))
+    return VectorFold(symbol, kind, text, declared(recipe, lanes))
