@@ -9,12 +9,8 @@ each is rounded before the next ones are fitted. The error of each fit stands be
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from fractions import Fraction
-from typing import NamedTuple
 
-from fusegraph.engines.llvm.exponentials import rounds_doubles
 from fusegraph.engines.llvm.ir import Emitter, Value
 from fusegraph.engines.llvm.pairs import Pair, polynomial, quick_two_sum
 from fusegraph.engines.llvm.reduction import (
@@ -152,7 +148,6 @@ def _sine_of_float(e: Emitter, x: Value, more: int) -> Value:
     return e.fptrunc(e.bitcast(e.xor(e.bitcast(size, "i64"), sign), "double"), "float")
 
 
-@rounds_doubles
 def sin(e: Emitter, x: Value) -> Value:
     """Sine: reduced to [-pi/4, pi/4], polynomials of sine and cosine, one chosen.
 
@@ -162,7 +157,6 @@ def sin(e: Emitter, x: Value) -> Value:
     return _or_itself(e, x, sine)
 
 
-@rounds_doubles
 def cos(e: Emitter, x: Value) -> Value:
     """Cosine: the sine a quarter turn on, reduced likewise (Payne and Hanek 1983)."""
     if x.type == "float":
@@ -171,7 +165,6 @@ def cos(e: Emitter, x: Value) -> Value:
     return _sine_of(e, Turn(angle, e.add(quarters, e.whole(quarters.type, 1))))
 
 
-@rounds_doubles
 def tan(e: Emitter, x: Value) -> Value:
     """Tangent: reduced to [-pi/4, pi/4]; ``-1 / tan`` in the odd octants, with its remainder.
 
@@ -300,38 +293,3 @@ def _divided(e: Emitter, small: Value, x: Value) -> Value:
     bits = round((2 * BIAS[kind] + power - MITCHELL) * 2 ** FRACTION_BITS[kind])
     inverse = e.bitcast(e.sub(e.whole(integer, bits), e.bitcast(x, integer)), kind)
     return e.fmul(e.fmul(small, e.real(kind, 2.0**-power)), inverse)
-
-
-# --- the rows -------------------------------------------------------------------------------------
-
-
-class Row(NamedTuple):
-    """One function: the fields of ``vecmath``'s rows, in their order.
-
-    ``edges`` are arguments about which the method changes or the result ends; tests draw points
-    densely around them, and around their negatives.
-    """
-
-    name: str
-    arity: int
-    emit: Callable[..., Value]
-    source: str
-    edges: tuple[float, ...] = ()
-
-
-PAYNE_HANEK = "Payne and Hanek 1983, polynomials of our own"
-CODY_WAITE = "Cody and Waite 1980, polynomials of our own"
-TURNS = tuple(k * math.pi / 4 for k in range(1, 9))
-MANY_TURNS = (1e5, 1e12)  # no edges, but the recorded errors are of points about them too
-
-# fmt: off
-ANGLES: tuple[Row, ...] = (
-    Row("sin", 1, sin, PAYNE_HANEK, (*TURNS, *TINY.values(), *MANY_TURNS, 2.0**45, 2.0**106)),
-    Row("cos", 1, cos, PAYNE_HANEK, (*TURNS, *MANY_TURNS, 2.0**45, 2.0**106)),
-    Row("tan", 1, tan, PAYNE_HANEK, (*TURNS, *TINY.values(), *MANY_TURNS, 2.0**45, 2.0**106)),
-    Row("asin", 1, asin, CODY_WAITE, (0.5, 1.0)),
-    Row("acos", 1, acos, CODY_WAITE, (0.5, 1.0)),
-    Row("atan", 1, atan, CODY_WAITE, (1.0,)),
-    Row("atan2", 2, atan2, CODY_WAITE, (1.0,)),
-)
-# fmt: on

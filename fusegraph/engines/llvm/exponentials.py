@@ -11,7 +11,6 @@ arithmetic and rounded; the error of each fit stands beside it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 from fusegraph.engines.llvm.ir import Emitter, Value
@@ -291,28 +290,6 @@ def sigmoid(e: Emitter, x: Value) -> Value:
     rest = e.fma(e.fneg(quotient), below.low, above)
     result = e.fma(rest, inverse, quotient)
     return e.fmul(result, e.select(negative, down, one))
-
-
-WIDE: list[Callable[..., Value]] = []
-"""The functions that take floats by way of double."""
-
-
-def rounds_doubles(function: Callable[..., Value]) -> Callable[..., Value]:
-    """Mark a function whose float results are rounded from doubles."""
-    WIDE.append(function)
-    return function
-
-
-def through_double(function: Callable[..., Value]) -> Callable[..., Value]:
-    """A function of floats by way of double: rounded once at the end."""
-
-    def narrow(e: Emitter, *operands: Value) -> Value:
-        wide = (e.fpext(x, "double") if x.type == "float" else x for x in operands)
-        result = function(e, *wide)
-        return e.fptrunc(result, "float") if operands[0].type == "float" else result
-
-    narrow.__doc__ = function.__doc__
-    return rounds_doubles(narrow)
 
 
 def _quarter_exp(e: Emitter, a: Value) -> Pair:

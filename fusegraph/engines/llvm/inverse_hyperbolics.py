@@ -10,7 +10,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import NamedTuple
 
-from fusegraph.engines.llvm.angles import BIAS, FRACTION_BITS, MITCHELL, Row, offset_odd
+from fusegraph.engines.llvm.angles import BIAS, FRACTION_BITS, MITCHELL, offset_odd
 from fusegraph.engines.llvm.ir import Emitter, Value
 from fusegraph.engines.llvm.pairs import Pair, polynomial, quick_two_sum, two_product, two_sum
 from fusegraph.engines.llvm.reduction import INTEGER, split
@@ -205,14 +205,3 @@ def _excess_ratio(e: Emitter, a: Value, above: Value, below: Value, scale: Value
     numerator = e.select(large, e.fsub(above, scaled), e.fma(a, plus, minus))
     denominator = e.select(large, e.fadd(above, scaled), e.fma(a, minus, plus))
     return e.fdiv(numerator, denominator)
-
-
-LOGARITHM = "log1p in the form of FDLIBM 1993, polynomials of our own"
-
-# fmt: off
-INVERSE_HYPERBOLICS: tuple[Row, ...] = (
-    Row("asinh", 1, asinh, LOGARITHM, (0.125**0.5, *HUGE.values())),
-    Row("acosh", 1, acosh, LOGARITHM, (1.0, 1.125**0.5, *HUGE.values())),
-    Row("atanh", 1, atanh, "addition theorem, Mitchell 1962 for the exponent", (1 / 3, 0.5, 1.0)),
-)
-# fmt: on

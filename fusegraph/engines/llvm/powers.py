@@ -10,6 +10,8 @@ Coefficients are near-minimax, fitted on Chebyshev points in 300-bit arithmetic.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import wraps
 
 import numpy as np
 
@@ -22,9 +24,7 @@ from fusegraph.engines.llvm.exponentials import (
     or_nan,
     power_of_two,
     reduce,
-    rounds_doubles,
     scaled,
-    through_double,
 )
 from fusegraph.engines.llvm.ir import Emitter, Value
 from fusegraph.engines.llvm.logarithms import LEAST_NORMAL, atanh_argument, split, split_normal
@@ -105,7 +105,6 @@ def _log2_for_floats(e: Emitter, a: Value) -> Value:
 # --- powers ---------------------------------------------------------------------------------------
 
 
-@rounds_doubles
 def power(e: Emitter, x: Value, y: Value) -> Value:
     """``exp2(y log2(a))`` with the sign of an odd power.
 
@@ -218,7 +217,6 @@ def _inverse_root_start(e: Emitter, a: Value) -> Value:
     return e.bitcast(e.shl(high, word), "double")
 
 
-@rounds_doubles
 def hypot(e: Emitter, x: Value, y: Value) -> Value:
     """``sqrt(x**2 + y**2)``. Infinity wins over NaN.
 
@@ -252,6 +250,18 @@ def _double_hypot(e: Emitter, x: Value, y: Value) -> Value:
 
 
 # --- logarithms of sums ---------------------------------------------------------------------------
+
+
+def through_double(function: Callable[..., Value]) -> Callable[..., Value]:
+    """A function of floats by way of double: rounded once at the end."""
+
+    @wraps(function)
+    def narrow(e: Emitter, *operands: Value) -> Value:
+        wide = (e.fpext(x, "double") if x.type == "float" else x for x in operands)
+        result = function(e, *wide)
+        return e.fptrunc(result, "float") if operands[0].type == "float" else result
+
+    return narrow
 
 
 @through_double

@@ -6,27 +6,24 @@ declarations of what it calls. One row a function; ``python -m fusegraph.vecmath
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
+from fusegraph.engines.llvm import angles, inverse_hyperbolics, powers
 from fusegraph.engines.llvm import exponentials as exps
 from fusegraph.engines.llvm import logarithms as logs
-from fusegraph.engines.llvm import powers
-from fusegraph.engines.llvm.angles import ANGLES
 from fusegraph.engines.llvm.error_function import erf
-from fusegraph.engines.llvm.inverse_hyperbolics import INVERSE_HYPERBOLICS
 from fusegraph.engines.llvm.ir import Emitter, Value
-
-BOTH = ("float", "double")
 
 
 @dataclass(frozen=True, slots=True)
 class MathFunction:
     """One function.
 
-    ``edges`` are arguments about which the method changes or the result ends; ``types`` those whose
-    results are as accurate as the checks demand.
+    ``edges`` are arguments about which the method changes or the result ends; tests draw points densely
+    around them, and around their negatives. ``wide`` ones take floats by way of double.
     """
 
     name: str
@@ -34,23 +31,27 @@ class MathFunction:
     emit: Callable[..., Value]
     source: str
     edges: tuple[float, ...] = ()
-    types: tuple[str, ...] = BOTH
-
-    @property
-    def wide(self) -> bool:
-        """Does it take floats by way of double?"""
-        return self.emit in exps.WIDE
+    wide: bool = False
 
 
 CODY_WAITE = "Cody and Waite 1980, polynomials of our own"
 FDLIBM = "FDLIBM 1993, polynomials of our own"
 PAIRS = "log2 in the form of FDLIBM 1993, in pairs"
+SUM_OF_EXP = "log1p of exp, in pairs (Blanchard 2021)"
+SQUARES = "squares in double, or scaled (Blue 1978)"
+PAYNE_HANEK = "Payne and Hanek 1983, polynomials of our own"
+LOG1P = "log1p in the form of FDLIBM 1993, polynomials of our own"
+MITCHELL = "addition theorem, Mitchell 1962 for the exponent"
 POWERS = (0.5, 126.0, 128.0, 150.0, 1022.0, 1024.0, 1075.0)
 FLAT = (3.92, 4.0, 5.92, 6.0)
 ENDS = (88.8, 103.98, 709.79, 745.2)
 ROOTS = (0.0, 1.0, 0.5**0.5, 2.0**0.5)
-HYPOT_SCALES = (0.0, 2.0**-450, 2.0**500)
+SCALES = (0.0, 2.0**-450, 2.0**500)
 APART = (0.0, 1.0, 17.0, 38.0, *ENDS)
+TURNS = tuple(k * math.pi / 4 for k in range(1, 9))
+# 1e5 and 1e12 are no edges, but the recorded errors are of points about them too.
+FAR = (1e5, 1e12, 2.0**45, 2.0**106)
+TINY, HUGE = angles.TINY.values(), inverse_hyperbolics.HUGE.values()
 
 # fmt: off
 ROWS: tuple[MathFunction, ...] = (
@@ -67,11 +68,20 @@ ROWS: tuple[MathFunction, ...] = (
     MathFunction("log2", 1, logs.log2, FDLIBM, ROOTS),
     MathFunction("log10", 1, logs.log10, FDLIBM, ROOTS),
     MathFunction("cbrt", 1, powers.cbrt, "Kahan 1991, Householder's iteration", (0.0, 1.0, 8.0)),
-    MathFunction("hypot", 2, powers.hypot, "squares in double, or scaled (Blue 1978)", HYPOT_SCALES),
-    MathFunction("logaddexp", 2, powers.logaddexp, "log1p of exp, in pairs (Blanchard 2021)", APART),
-    MathFunction("logaddexp2", 2, powers.logaddexp2, "log1p of exp, in pairs (Blanchard 2021)", APART),
-    MathFunction("pow", 2, powers.power, PAIRS, ROOTS),
-    *(MathFunction(*row) for row in (*ANGLES, *INVERSE_HYPERBOLICS)),
+    MathFunction("hypot", 2, powers.hypot, SQUARES, SCALES, wide=True),
+    MathFunction("logaddexp", 2, powers.logaddexp, SUM_OF_EXP, APART, wide=True),
+    MathFunction("logaddexp2", 2, powers.logaddexp2, SUM_OF_EXP, APART, wide=True),
+    MathFunction("pow", 2, powers.power, PAIRS, ROOTS, wide=True),
+    MathFunction("sin", 1, angles.sin, PAYNE_HANEK, (*TURNS, *TINY, *FAR), wide=True),
+    MathFunction("cos", 1, angles.cos, PAYNE_HANEK, (*TURNS, *FAR), wide=True),
+    MathFunction("tan", 1, angles.tan, PAYNE_HANEK, (*TURNS, *TINY, *FAR), wide=True),
+    MathFunction("asin", 1, angles.asin, CODY_WAITE, (0.5, 1.0)),
+    MathFunction("acos", 1, angles.acos, CODY_WAITE, (0.5, 1.0)),
+    MathFunction("atan", 1, angles.atan, CODY_WAITE, (1.0,)),
+    MathFunction("atan2", 2, angles.atan2, CODY_WAITE, (1.0,)),
+    MathFunction("asinh", 1, inverse_hyperbolics.asinh, LOG1P, (0.125**0.5, *HUGE)),
+    MathFunction("acosh", 1, inverse_hyperbolics.acosh, LOG1P, (1.0, 1.125**0.5, *HUGE)),
+    MathFunction("atanh", 1, inverse_hyperbolics.atanh, MITCHELL, (1 / 3, 0.5, 1.0)),
 )
 # fmt: on
 
@@ -79,11 +89,6 @@ CANCELS = ("logaddexp", "logaddexp2")
 """Functions whose results near zero NumPy takes from rounded terms: here they are more accurate."""
 
 TABLE: dict[str, MathFunction] = {row.name: row for row in ROWS}
-
-
-def has(name: str, type_name: str) -> bool:
-    """Is there a function of this name for ``float`` or ``double``?"""
-    return name in TABLE and type_name in TABLE[name].types
 
 
 def symbol(name: str, type_name: str) -> str:
