@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+from fusegraph.engines.llvm.formats import FORMATS
 from fusegraph.engines.llvm.ir import Emitter, Value
-from fusegraph.engines.llvm.pairs import Pair, polynomial, quick_two_sum
+from fusegraph.engines.llvm.pairs import Pair, choose, polynomial, quick_two_sum
 from fusegraph.engines.llvm.reduction import (
-    INTEGER,
     Turn,
     pi_fraction,
     reduce_any,
@@ -79,9 +79,6 @@ ATAN = {  # (atan(t) / t - 1) / t**2 in t**2, |t| <= 1: 2**-28.4, 2**-60.2
 }
 # fmt: on
 
-SIGN_BIT = {"float": 31, "double": 63}
-FRACTION_BITS = {"float": 23, "double": 52}
-BIAS = {"float": 127, "double": 1023}
 TINY = {"float": 2.0**-13, "double": 2.0**-30}  # below, sin(x) and tan(x) round to x
 MITCHELL = 0.1011  # what the middle of log2(1 + f) - f, twice, is worth in a quotient of bits
 
@@ -107,8 +104,9 @@ def _sine_of(e: Emitter, turn: Turn) -> Value:
 
 def _sign_of(e: Emitter, quarters: Value, kind: str) -> Value:
     """The sign bit where the second half of a turn has begun."""
-    moved = e.shl(quarters, e.whole(quarters.type, SIGN_BIT[kind] - 1))
-    return e.and_(moved, e.whole(quarters.type, 1 << SIGN_BIT[kind]))
+    sign = FORMATS[kind].sign
+    moved = e.shl(quarters, e.whole(quarters.type, sign - 1))
+    return e.and_(moved, e.whole(quarters.type, 1 << sign))
 
 
 def _is_odd(e: Emitter, count: Value) -> Value:
@@ -192,10 +190,6 @@ def offset_odd(e: Emitter, base: Pair, t: Value, polynomial_of_square: Value, z:
     return e.fadd(total, e.fadd(error, e.fma(e.fmul(t, z), polynomial_of_square, base.low)))
 
 
-def _choose(e: Emitter, condition: Value, a: Pair, b: Pair) -> Pair:
-    return Pair(e.select(condition, a.high, b.high), e.select(condition, a.low, b.low))
-
-
 def _constant(e: Emitter, type_name: str, number: Fraction) -> Pair:
     high, low = split(type_name, number, 2)
     return Pair(e.real(type_name, high), e.real(type_name, low))
@@ -218,7 +212,7 @@ def asin(e: Emitter, x: Value) -> Value:
     """Arcsine: ``asin(s)`` or ``pi/2 - 2 asin(s)`` (Cody and Waite, 1980, chapter 10)."""
     large, s, z = _half_angle(e, x)
     zero = e.real(x.type, 0.0)
-    base = _choose(e, large, _constant(e, x.type, pi_fraction() / 2), Pair(zero, zero))
+    base = choose(e, large, _constant(e, x.type, pi_fraction() / 2), Pair(zero, zero))
     t = e.select(large, e.fmul(s, e.real(x.type, -2.0)), s)
     return e.copysign(offset_odd(e, base, t, polynomial(e, z, ASIN[x.type]), z), x)
 
@@ -228,8 +222,8 @@ def acos(e: Emitter, x: Value) -> Value:
     large, s, z = _half_angle(e, x)
     zero = e.real(x.type, 0.0)
     negative = e.fcmp("olt", x, zero)
-    ends = _choose(e, negative, _constant(e, x.type, pi_fraction()), Pair(zero, zero))
-    base = _choose(e, large, ends, _constant(e, x.type, pi_fraction() / 2))
+    ends = choose(e, negative, _constant(e, x.type, pi_fraction()), Pair(zero, zero))
+    base = choose(e, large, ends, _constant(e, x.type, pi_fraction() / 2))
     t = e.select(large, e.copysign(e.fadd(s, s), x), e.fneg(x))
     return offset_odd(e, base, t, polynomial(e, z, ASIN[x.type]), z)
 
@@ -240,7 +234,7 @@ def atan(e: Emitter, x: Value) -> Value:
     one, zero = e.real(x.type, 1.0), e.real(x.type, 0.0)
     large = e.fcmp("ogt", size, one)
     t = e.fdiv(e.select(large, e.real(x.type, -1.0), size), e.select(large, size, one))
-    base = _choose(e, large, _constant(e, x.type, pi_fraction() / 2), Pair(zero, zero))
+    base = choose(e, large, _constant(e, x.type, pi_fraction() / 2), Pair(zero, zero))
     z = e.fmul(t, t)
     return e.copysign(offset_odd(e, base, t, polynomial(e, z, ATAN[x.type]), z), x)
 
@@ -258,8 +252,9 @@ def atan2(e: Emitter, y: Value, x: Value) -> Value:
     steep = e.fcmp("ogt", tall, wide)
     small, large = e.select(steep, wide, tall), e.select(steep, tall, wide)
     # Its remainder would underflow where both are near the least normal number: 1.499 ulp in float.
-    digits = FRACTION_BITS[x.type] + 1
-    least = e.fcmp("olt", large, e.real(x.type, 2.0 ** (3 * digits - BIAS[x.type])))
+    form = FORMATS[x.type]
+    digits = form.fraction + 1
+    least = e.fcmp("olt", large, e.real(x.type, 2.0 ** (3 * digits - form.bias)))
     lift = e.select(least, e.real(x.type, 2.0 ** (2 * digits)), one)
     small, large = e.fmul(small, lift), e.fmul(large, lift)
     quotient = e.fdiv(small, large)
@@ -268,12 +263,11 @@ def atan2(e: Emitter, y: Value, x: Value) -> Value:
     low = e.select(e.fcmp("olt", e.fabs(low), one), low, zero)
     alike = e.select(e.fcmp("oeq", tall, zero), zero, one)
     quotient = e.select(e.fcmp("oeq", tall, wide), alike, quotient)
-    integer = INTEGER[x.type]
-    left = e.icmp("slt", e.bitcast(x, integer), e.whole(integer, 0))
+    left = e.icmp("slt", e.bitcast(x, form.integer), e.whole(form.integer, 0))
     back = e.xor(left, steep)
     t = e.select(back, e.fneg(quotient), quotient)
-    flat = _choose(e, left, _constant(e, x.type, pi_fraction()), Pair(zero, zero))
-    base = _choose(e, steep, _constant(e, x.type, pi_fraction() / 2), flat)
+    flat = choose(e, left, _constant(e, x.type, pi_fraction()), Pair(zero, zero))
+    base = choose(e, steep, _constant(e, x.type, pi_fraction() / 2), flat)
     z = e.fmul(t, t)
     # low times the slope 1 / (1 + z), nearly 1 - z / 2 up to 1
     low = e.fmul(e.select(back, e.fneg(low), low), e.fma(z, e.real(x.type, -0.5), one))
@@ -288,8 +282,8 @@ def _divided(e: Emitter, small: Value, x: Value) -> Value:
     Bits of floating-point numbers are nearly their logarithms (J. Mitchell, 1962), so a difference of
     bits is nearly a quotient. It is taken of 2**16, so that it ends at no size of x.
     """
-    kind, integer = x.type, INTEGER[x.type]
+    kind, form = x.type, FORMATS[x.type]
     power = 16
-    bits = round((2 * BIAS[kind] + power - MITCHELL) * 2 ** FRACTION_BITS[kind])
-    inverse = e.bitcast(e.sub(e.whole(integer, bits), e.bitcast(x, integer)), kind)
+    bits = round((2 * form.bias + power - MITCHELL) * 2**form.fraction)
+    inverse = e.bitcast(e.sub(e.whole(form.integer, bits), e.bitcast(x, form.integer)), kind)
     return e.fmul(e.fmul(small, e.real(kind, 2.0**-power)), inverse)

@@ -8,7 +8,8 @@ near-minimax error.
 
 from __future__ import annotations
 
-from fusegraph.engines.llvm.exponentials import at_most, exp_of_reduced, power_of_two, reduce
+from fusegraph.engines.llvm.exponentials import at_most, exp_of_reduced, reduce
+from fusegraph.engines.llvm.formats import power_of_two
 from fusegraph.engines.llvm.ir import Emitter, Value
 from fusegraph.engines.llvm.pairs import polynomial
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from fusegraph.engines.llvm.formats import FORMATS, power_of_two
 from fusegraph.engines.llvm.ir import Emitter, Value
 from fusegraph.engines.llvm.pairs import Pair, polynomial, quick_two_sum, two_sum
 
@@ -71,26 +72,19 @@ SINH = {  # (sinh(x) / x - 1) / x**2 in x**2, |x| <= 1: 2**-31.4, 2**-62.6
 # fmt: on
 
 
-class Format(NamedTuple):
-    """A floating-point type, and where its exponential begins and ends."""
+class Ends(NamedTuple):
+    """Where exponentials begin and end."""
 
-    integer: str
-    fraction: int  # bits
-    bias: int
-    ln2: tuple[float, float]  # the first part has zeros enough that times an exponent it is exact
     least: float  # below, exp is zero; at it, rounding to zero is certain
     most: float  # above, exp is infinite
     minus_one: float  # below, expm1 rounds to -1, and 1 + exp to 1
     flat: float  # above, tanh rounds to 1
 
 
-FORMATS = {
-    "float": Format(
-        "i32", 23, 127, (0.693145751953125, 1.4286068203094173e-06), -104.5, 89.0, -18.0, 9.5
-    ),
-    "double": Format(
-        "i64", 52, 1023, (0.6931471805601177, -1.7239444525614835e-13), -746.5, 710.0, -38.0, 20.0
-    ),
+ENDS = {"float": Ends(-104.5, 89.0, -18.0, 9.5), "double": Ends(-746.5, 710.0, -38.0, 20.0)}
+LN2 = {  # the first part has zeros enough that times an exponent it is exact
+    "float": (0.693145751953125, 1.4286068203094173e-06),
+    "double": (0.6931471805601177, -1.7239444525614835e-13),
 }
 LIFT = 64  # powers of two by which results that may be subnormal are too large at first
 
@@ -129,11 +123,6 @@ def nearest(e: Emitter, x: Value, factor: float = 1.0, more: int = 0) -> tuple[V
     return e.fsub(shifted, magic), e.bitcast(shifted, form.integer)
 
 
-def power_of_two(e: Emitter, biased: Value, kind: str) -> Value:
-    """The power whose exponent stands in the lowest bits of ``biased``."""
-    return e.bitcast(e.shl(biased, e.whole(biased.type, FORMATS[kind].fraction)), kind)
-
-
 def scaled(e: Emitter, y: Value, n: Value, biased: Value) -> Value:
     """``y * 2**n``, rounded once: infinite, subnormal and zero where it is.
 
@@ -154,10 +143,10 @@ def lifted_power(e: Emitter, n: Value, biased: Value, kind: str) -> tuple[Value,
 
 def reduce(e: Emitter, x: Value, more: int = 0, times: int = 1) -> Reduced:
     """Split a clamped argument of exp; ``times`` it, a power of two, is split, and so is r."""
-    form = FORMATS[x.type]
+    first, second = LN2[x.type]
     n, biased = nearest(e, x, times / math.log(2), more)
-    near = e.fma(n, e.real(x.type, -form.ln2[0] / times), x)
-    low = e.real(x.type, -form.ln2[1] / times)
+    near = e.fma(n, e.real(x.type, -first / times), x)
+    low = e.real(x.type, -second / times)
     r = e.fma(n, low, near)
     return Reduced(r, e.fma(n, low, e.fsub(near, r)), n, biased)
 
@@ -187,8 +176,8 @@ def exp_of_reduced(e: Emitter, r: Value, times: int = 1) -> Value:
 
 def exp(e: Emitter, x: Value) -> Value:
     """``2**n exp(r)`` (Cody and Waite 1980)."""
-    form = FORMATS[x.type]
-    part = reduce(e, clamped(e, x, form.least, form.most), more=-1)
+    ends = ENDS[x.type]
+    part = reduce(e, clamped(e, x, ends.least, ends.most), more=-1)
     return scaled(e, exp_of_reduced(e, part.r), part.n, part.biased)
 
 
@@ -215,8 +204,8 @@ def half_expm1(e: Emitter, part: Reduced, tail: Value) -> Pair:
 
 def expm1(e: Emitter, x: Value) -> Value:
     """The sum of ``2**n (exp(r) - 1)`` and ``2**n - 1`` (r as in Cody and Waite 1980)."""
-    form = FORMATS[x.type]
-    part = reduce(e, clamped(e, x, form.minus_one * 2, form.most), more=-1)
+    form, ends = FORMATS[x.type], ENDS[x.type]
+    part = reduce(e, clamped(e, x, ends.minus_one * 2, ends.most), more=-1)
     half = half_expm1(e, part, expm1_tail(e, part)).high
     tiny = e.fcmp("olt", e.fabs(x), e.real(x.type, 2.0 ** -(form.fraction + 2)))
     return e.select(tiny, x, e.copysign(e.fadd(half, half), x))  # a half may be no number
@@ -226,7 +215,7 @@ def tanh(e: Emitter, x: Value) -> Value:
     """float: a polynomial up to 0.56, ``1 - 2 / (exp(2 a) + 1)`` above, as in Cephes (Moshier 1989);
     double: ``t / (t + 1)`` of ``t = (exp(2 a) - 1) / 2``, as in FDLIBM (1993).
     """
-    a = at_most(e, e.fabs(x), FORMATS[x.type].flat)
+    a = at_most(e, e.fabs(x), ENDS[x.type].flat)
     if x.type == "float":
         return e.copysign(_tanh_float(e, a), x)
     part = reduce(e, e.fadd(a, a), more=-1)
@@ -272,10 +261,9 @@ def sigmoid(e: Emitter, x: Value) -> Value:
     ``1 / (1 + exp(-x))`` is zero where they begin. The quotient is corrected by what both sides were
     rounded by, to first order. The argument of y is reduced as in Cody and Waite 1980.
     """
-    form = FORMATS[x.type]
     one, zero = e.real(x.type, 1.0), e.real(x.type, 0.0)
     size = e.fabs(x)
-    bound = e.real(x.type, -form.least)
+    bound = e.real(x.type, -ENDS[x.type].least)
     part = reduce(e, e.fneg(e.select(e.fcmp("ogt", size, bound), bound, size)))
     power, small = lifted_power(e, part.n, part.biased, x.type)
     down = e.select(small, e.real(x.type, 2.0**-LIFT), one)
@@ -294,7 +282,7 @@ def sigmoid(e: Emitter, x: Value) -> Value:
 
 def _quarter_exp(e: Emitter, a: Value) -> Pair:
     """``exp(a) / 4`` for ``a >= 0`` and its error, infinite only where half of it is."""
-    part = reduce(e, at_most(e, a, FORMATS[a.type].most + 0.65), more=-2)
+    part = reduce(e, at_most(e, a, ENDS[a.type].most + 0.65), more=-2)
     power = power_of_two(e, part.biased, a.type)
     y = quick_two_sum(e, e.real(a.type, 1.0), e.fadd(part.r, expm1_tail(e, part)))
     return Pair(e.fmul(y.high, power), e.fmul(y.low, power))

@@ -7,15 +7,21 @@ straight-line code over scalars: a logarithm of 1 and a pair. Coefficients are f
 
 from __future__ import annotations
 
-from fractions import Fraction
+import math
 from typing import NamedTuple
 
-from fusegraph.engines.llvm.angles import BIAS, FRACTION_BITS, MITCHELL, offset_odd
+from fusegraph.engines.llvm.angles import MITCHELL, offset_odd
+from fusegraph.engines.llvm.exponentials import LN2
+from fusegraph.engines.llvm.formats import FORMATS, power_of_two
 from fusegraph.engines.llvm.ir import Emitter, Value
-from fusegraph.engines.llvm.pairs import Pair, polynomial, quick_two_sum, two_product, two_sum
-from fusegraph.engines.llvm.reduction import INTEGER, split
-
-HALF = Fraction(1, 2)
+from fusegraph.engines.llvm.pairs import (
+    Pair,
+    choose,
+    polynomial,
+    quick_two_sum,
+    two_product,
+    two_sum,
+)
 
 # fmt: off
 LOG = {  # (atanh(s) / s - 1) / s**2 in s**2, |s| <= 0.172: 2**-30.2, 2**-59.4
@@ -39,31 +45,26 @@ ATANH = {  # the same, |s| <= 0.3335: 2**-33.0, 2**-59.4
 # fmt: on
 
 HUGE = {"float": 2.0**12, "double": 2.0**28}  # from here on sqrt(a**2 + 1) is a, for log
-LN2 = Fraction("0.693147180559945309417232121458176568075500134360255254120680009")
 
 
-def _power_of_two(e: Emitter, k: Value, type_name: str) -> Value:
+def _two_to(e: Emitter, k: Value, kind: str) -> Value:
     """``2**k`` for an integer k within the exponents of the type."""
-    biased = e.add(k, e.whole(k.type, BIAS[type_name]))
-    return e.bitcast(e.shl(biased, e.whole(k.type, FRACTION_BITS[type_name])), type_name)
+    return power_of_two(e, e.add(k, e.whole(k.type, FORMATS[kind].bias)), kind)
 
 
-def _small_integer(e: Emitter, k: Value, type_name: str) -> Value:
+def _small_integer(e: Emitter, k: Value, kind: str) -> Value:
     """``k`` as a floating-point number, for 0 <= k < 2**23: bits of 2**52 + k, less 2**52.
 
     There is no instruction for 64-bit integers before AVX-512.
     """
-    big = 2.0 ** FRACTION_BITS[type_name]
-    bits = e.or_(k, e.bitcast(e.real(type_name, big), k.type))
-    return e.fsub(e.bitcast(bits, type_name), e.real(type_name, big))
+    big = e.real(kind, 2.0 ** FORMATS[kind].fraction)
+    return e.fsub(e.bitcast(e.or_(k, e.bitcast(big, k.type)), kind), big)
 
 
-def _ln2(e: Emitter, type_name: str, factor: Fraction = Fraction(1)) -> Pair:
-    """``factor * ln 2``, its first part short enough that times an exponent it stays exact."""
-    bits = 40 if type_name == "double" else 15
-    high = Fraction(round(LN2 * 2**bits), 2**bits)
-    rest = split(type_name, (LN2 - high) * factor, 1)[0]
-    return Pair(e.real(type_name, float(high * factor)), e.real(type_name, rest))
+def _ln2(e: Emitter, kind: str, factor: float = 1.0) -> Pair:
+    """``factor * ln 2``, a power of two; its first part is exact times an exponent."""
+    high, low = LN2[kind]
+    return Pair(e.real(kind, high * factor), e.real(kind, low * factor))
 
 
 class _Scaled(NamedTuple):
@@ -79,15 +80,15 @@ def _scale(e: Emitter, y: Pair, huge: Value) -> _Scaled:
 
     A number below the square root of two has exponent 0, and keeps y as it is.
     """
-    kind, integer = y.high.type, INTEGER[y.high.type]
+    kind, integer = y.high.type, FORMATS[y.high.type].integer
     zero, one = e.real(kind, 0.0), e.real(kind, 1.0)
     whole, part = two_sum(e, one, y.high)
     bits = e.bitcast(e.select(huge, y.high, whole), integer)
-    shift = e.whole(integer, FRACTION_BITS[kind])
+    shift = e.whole(integer, FORMATS[kind].fraction)
     k = e.lshr(e.sub(bits, e.bitcast(e.real(kind, 0.5**0.5), integer)), shift)
     near = e.icmp("eq", k, e.whole(integer, 0))
     one_plus_high = e.bitcast(e.sub(bits, e.shl(k, shift)), kind)
-    scale = _power_of_two(e, e.sub(e.whole(integer, 0), k), kind)
+    scale = _two_to(e, e.sub(e.whole(integer, 0), k), kind)
     low = e.select(huge, zero, e.fmul(e.fadd(part, y.low), scale))
     return _Scaled(
         _small_integer(e, e.add(k, e.zext(huge, integer)), kind),
@@ -126,10 +127,9 @@ def asinh(e: Emitter, x: Value) -> Value:
     square = e.fmul(a, a)
     growth = e.fdiv(square, e.fadd(one, e.sqrt(e.fadd(one, square))))
     y = quick_two_sum(e, a, growth)
-    zero = e.real(x.type, 0.0)
-    y = Pair(e.select(huge, a, y.high), e.select(huge, zero, y.low))
+    y = choose(e, huge, Pair(a, e.real(x.type, 0.0)), y)
     result = e.copysign(_log(e, _scale(e, y, huge)), x)
-    finite = e.fcmp("olt", a, e.real(x.type, float("inf")))
+    finite = e.fcmp("olt", a, e.real(x.type, math.inf))
     return e.select(finite, result, x)
 
 
@@ -148,8 +148,8 @@ def acosh(e: Emitter, x: Value) -> Value:
     y = two_sum(e, root.high, t)
     y = Pair(e.select(huge, x, y.high), e.select(huge, zero, e.fadd(y.low, root.low)))
     result = _log(e, _scale(e, y, huge))
-    result = e.select(e.fcmp("olt", x, e.real(x.type, float("inf"))), result, x)
-    return e.select(e.fcmp("olt", x, one), e.real(x.type, float("nan")), result)
+    result = e.select(e.fcmp("olt", x, e.real(x.type, math.inf)), result, x)
+    return e.select(e.fcmp("olt", x, one), e.real(x.type, math.nan), result)
 
 
 def _root(e: Emitter, square: Pair) -> Pair:
@@ -158,10 +158,11 @@ def _root(e: Emitter, square: Pair) -> Pair:
     The remainder is divided by ``2 * high`` to some 6 %, which is enough: bits of floating-point
     numbers are nearly their logarithms, so a difference of bits is nearly a quotient.
     """
-    kind, integer = square.high.type, INTEGER[square.high.type]
+    kind, integer = square.high.type, FORMATS[square.high.type].integer
     high = e.sqrt(square.high)
     rest = e.fadd(e.fma(e.fneg(high), high, square.high), square.low)
-    one_half = int((2 * BIAS[kind] - 1 - MITCHELL) * 2 ** FRACTION_BITS[kind])
+    form = FORMATS[kind]
+    one_half = int((2 * form.bias - 1 - MITCHELL) * 2**form.fraction)
     half_inverse = e.bitcast(e.sub(e.whole(integer, one_half), e.bitcast(high, integer)), kind)
     return Pair(high, e.fmul(rest, half_inverse))
 
@@ -174,20 +175,20 @@ def atanh(e: Emitter, x: Value) -> Value:
     nearly that of the logarithms (J. Mitchell, 1962): s is a itself up to 1/3, and never above, nor
     below zero, so that nothing cancels.
     """
-    kind, integer = x.type, INTEGER[x.type]
+    kind, integer = x.type, FORMATS[x.type].integer
     a = e.fabs(x)
     one = e.real(kind, 1.0)
     above, below = e.fadd(one, a), e.fsub(one, a)
-    shift = e.whole(integer, FRACTION_BITS[kind])
+    shift = e.whole(integer, FORMATS[kind].fraction)
     difference = e.sub(e.bitcast(above, integer), e.bitcast(below, integer))
     k = e.lshr(difference, shift)
-    s = _excess_ratio(e, a, above, below, _power_of_two(e, k, kind))
+    s = _excess_ratio(e, a, above, below, _two_to(e, k, kind))
     z = e.fmul(s, s)
     exponent = _small_integer(e, k, kind)
-    ln2 = _ln2(e, kind, HALF)
+    ln2 = _ln2(e, kind, 0.5)
     base = Pair(e.fmul(exponent, ln2.high), e.fmul(exponent, ln2.low))
     result = offset_odd(e, base, s, polynomial(e, z, ATANH[kind]), z)
-    infinity, nan = e.real(kind, float("inf")), e.real(kind, float("nan"))
+    infinity, nan = e.real(kind, math.inf), e.real(kind, math.nan)
     result = e.select(e.fcmp("olt", a, one), result, nan)
     return e.copysign(e.select(e.fcmp("oeq", a, one), infinity, result), x)
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from fusegraph.engines.llvm.exponentials import FORMATS
+from fusegraph.engines.llvm.exponentials import LN2
+from fusegraph.engines.llvm.formats import FORMATS
 from fusegraph.engines.llvm.ir import Emitter, Value
 from fusegraph.engines.llvm.pairs import polynomial, quick_two_sum, two_sum
 
@@ -26,7 +27,6 @@ ATANH_TAIL = {  # (atanh(s) / s - 1) / s**2 in s**2, |s| <= 0.1718: 2**-30.7, 2*
     ),
 }
 # fmt: on
-LEAST_NORMAL = {"float": 2.0**-126, "double": 2.0**-1022}
 LIFT = {"float": 25, "double": 54}  # powers of two that make a subnormal normal
 LOG2_E_LESS_1 = {"float": 0.4426950514316559, "double": 0.4426950408889634}
 LOG10_E_LESS_HALF = {"float": -0.06570551544427872, "double": -0.06570551809674817}
@@ -47,7 +47,7 @@ class Split(NamedTuple):
 def split(e: Emitter, x: Value) -> Split:
     """Take a positive finite number apart; what other arguments give is replaced afterwards."""
     kind = x.type
-    tiny = e.fcmp("olt", x, e.real(kind, LEAST_NORMAL[kind]))
+    tiny = e.fcmp("olt", x, e.real(kind, FORMATS[kind].least_normal))
     lifted = e.select(tiny, e.fmul(x, e.real(kind, 2.0 ** LIFT[kind])), x)
     zero = _zero_exponent(kind)
     zeros = (e.real(kind, zero + LIFT[kind]), e.real(kind, zero))
@@ -128,7 +128,7 @@ def _sum(e: Emitter, whole: Value, high: float, first: Value, small: Value) -> V
 
 
 def _natural(e: Emitter, exponent: Value, f: Value, tail: Value) -> Value:
-    high, low = FORMATS[f.type].ln2
+    high, low = LN2[f.type]
     return _sum(e, exponent, high, f, e.fma(exponent, e.real(f.type, low), tail))
 
 

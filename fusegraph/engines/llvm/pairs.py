@@ -26,6 +26,11 @@ class Pair(NamedTuple):
     low: Value
 
 
+def choose(e: Emitter, condition: Value, a: Pair, b: Pair) -> Pair:
+    """``a`` where ``condition`` holds, else ``b``."""
+    return Pair(e.select(condition, a.high, b.high), e.select(condition, a.low, b.low))
+
+
 def two_sum(e: Emitter, a: Value, b: Value) -> Pair:
     """``a + b`` and its rounding error, whichever is larger (Knuth's six operations)."""
     high = e.fadd(a, b)

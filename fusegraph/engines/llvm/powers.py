@@ -16,18 +16,18 @@ from functools import wraps
 import numpy as np
 
 from fusegraph.engines.llvm.exponentials import (
+    ENDS,
     EXPM1_TAIL,
-    FORMATS,
     clamped,
     exp2_of_reduced,
     nearest,
     or_nan,
-    power_of_two,
     reduce,
     scaled,
 )
+from fusegraph.engines.llvm.formats import FORMATS, power_of_two
 from fusegraph.engines.llvm.ir import Emitter, Value
-from fusegraph.engines.llvm.logarithms import LEAST_NORMAL, atanh_argument, split, split_normal
+from fusegraph.engines.llvm.logarithms import atanh_argument, split, split_normal
 from fusegraph.engines.llvm.pairs import (
     Pair,
     pair_product,
@@ -173,7 +173,7 @@ def cbrt(e: Emitter, x: Value) -> Value:
     """
     kind, form = x.type, FORMATS[x.type]
     size = e.fabs(x)
-    tiny = e.fcmp("olt", size, e.real(kind, LEAST_NORMAL[kind] * 2.0 ** (form.fraction + 10)))
+    tiny = e.fcmp("olt", size, e.real(kind, form.least_normal * 2.0 ** (form.fraction + 10)))
     lift = 72 if kind == "float" else 162
     one, third = e.real(kind, 1.0), e.real(kind, 1 / 3)
     a = e.fmul(size, e.select(tiny, e.real(kind, 2.0**lift), one))
@@ -304,8 +304,7 @@ def _top_and_distance(e: Emitter, x: Value, y: Value) -> tuple[Value, Pair]:
 
 def _log1p_exp(e: Emitter, away: Pair) -> tuple[Value, Pair]:
     """``1 + exp(-away)``: k, which is 0 or 1, and the logarithm of what 2**k leaves of it."""
-    form = FORMATS["double"]
-    x = clamped(e, e.fneg(away.high), form.least, 0.0)
+    x = clamped(e, e.fneg(away.high), ENDS["double"].least, 0.0)
     part = reduce(e, x, more=-1)
     lowest = e.fsub(part.rest, away.low)
     # exp(r) = 1 + r + r**2 / 2 + ..., the first three terms without error

@@ -17,11 +17,9 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
+from fusegraph.engines.llvm.formats import FORMATS
 from fusegraph.engines.llvm.ir import Emitter, Value
-from fusegraph.engines.llvm.pairs import Pair, quick_two_sum, two_product, two_sum
-
-DIGITS = {"float": 24, "double": 53}  # of the significand
-INTEGER = {"float": "i32", "double": "i64"}
+from fusegraph.engines.llvm.pairs import Pair, choose, quick_two_sum, two_product, two_sum
 
 # Windows on the bits of 2/pi. How long one must be follows from the nearest that numbers of a type
 # come to a multiple of pi/2, in quarter turns: 2**-30 for float and 2**-62 for double.
@@ -59,7 +57,7 @@ def round_to(type_name: str, number: Fraction) -> float:
     """Return the number of this type nearest to a fraction."""
     if not number:
         return 0.0
-    shift = DIGITS[type_name] - 1 - _exponent(number)
+    shift = FORMATS[type_name].fraction - _exponent(number)
     return float(Fraction(round(number * Fraction(2) ** shift)) / Fraction(2) ** shift)
 
 
@@ -85,7 +83,7 @@ def nearest_integer(e: Emitter, x: Value) -> Pair:
     Adding 1.5 * 2**23 (or 2**52) leaves no room for a fraction: cheaper than a conversion to an
     integer, which has no instruction for doubles before AVX-512 and is poison out of range.
     """
-    shifter = e.real(x.type, 1.5 * 2 ** (DIGITS[x.type] - 1))
+    shifter = e.real(x.type, 1.5 * 2 ** FORMATS[x.type].fraction)
     shifted = e.fadd(x, shifter)
     return Pair(e.fsub(shifted, shifter), shifted)
 
@@ -141,9 +139,7 @@ def _float_window(e: Emitter, x: Value) -> Pair:
     for shift in range(FLOAT_STEP, 128 - FLOAT_BASE + FLOAT_STEP, FLOAT_STEP):
         bound = e.real("double", 2.0 ** (FLOAT_BASE + shift - FLOAT_STEP))
         beyond = e.fcmp("oge", size, bound)
-        choice = _float_choice(e, shift)
-        high = e.select(beyond, choice.high, chosen.high)
-        chosen = Pair(high, e.select(beyond, choice.low, chosen.low))
+        chosen = choose(e, beyond, _float_choice(e, shift), chosen)
     return chosen
 
 
