@@ -27,6 +27,7 @@ LAYERS = (
     ("engines.llvm.compiler",),
     ("engines.llvm.jobs",),
     ("engines.llvm.headers", "engines.llvm.memory", "engines.llvm.streaming"),
+    ("engines.llvm.layouts",),
     ("engines.llvm.flat", "engines.llvm.strided", "engines.llvm.direct_code"),
     ("engines.llvm.direct",),
     ("engines.llvm.lanes",),

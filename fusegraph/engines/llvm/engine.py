@@ -30,8 +30,10 @@ from fusegraph.engines.llvm.flat import (
     JOB_TILE,
     STREAMED_BYTES,
 )
+from fusegraph.engines.llvm.halves import converts_halves
 from fusegraph.engines.llvm.headers import arrays_lie_as_expected, imitation
 from fusegraph.engines.llvm.jobs import JOB_OWN, JOB_TASK, JOB_TASKS, Work, run_job
+from fusegraph.engines.llvm.layouts import Layout, Operand, Remembered, aligned_strides
 from fusegraph.engines.llvm.memory import BUFFER
 from fusegraph.engines.llvm.multiply import DTYPES, Product
 from fusegraph.engines.llvm.row_body import RowBody
@@ -40,18 +42,13 @@ from fusegraph.engines.llvm.strided import (
     SMALL_ROW,
     STRIDED,
     TILE_BYTES,
-    Layout,
-    Operand,
-    aligned_strides,
     fixed_in_rows,
     strided_loop,
 )
-from fusegraph.engines.llvm.values import ARM
 from fusegraph.graph import Node, Shape, reduced_axes
 from fusegraph.machine import Machine
 
 MAX_OPERANDS = 256  # inputs and outputs: what a block's stack frame and packed tiles are made for
-LAYOUTS_REMEMBERED = 64  # of a body; a plan meets two: whole blocks and the last
 # Seconds of compiling a region, from IR to an address, and more for each function, other node and
 # reduction: the triad takes 9 ms, exp 15, GELU 18, softplus 29, 200 operations 37, softmax 60, of short
 # rows 70.
@@ -162,7 +159,7 @@ class LlvmEngine:
 
     def compile(self, region: Region) -> LlvmBody | RowBody:
         if _is_rows(region.nodes):
-            return RowBody(region, converts_halves)
+            return RowBody(region)
         return LlvmBody(region) if arrays_lie_as_expected() else ImitatingBody(region)
 
     def compile_seconds(self, region: Region) -> float:
@@ -193,11 +190,6 @@ def _is_rows(nodes: Sequence[Node]) -> bool:
     return any(node.shape != first or node.kind == "reduce" for node in nodes)
 
 
-def converts_halves() -> bool:
-    """Does the processor convert float16?"""
-    return ARM or compiler.has_feature("f16c")
-
-
 _LOADING = threading.Lock()
 
 
@@ -224,10 +216,10 @@ class LlvmBody:
         self.plan = 0  # address of the words that it reads
         self.words: Array = np.empty(0, np.int64)
         self.kernels: dict[tuple[bool, ...], int] = {}
-        self.layouts: dict[Any, Layout] = {}
-        self.divisions = {
-            streams: Division(partial(self.layout_of, streams=streams)) for streams in (False, True)
+        self.layouts = {
+            streams: Remembered(partial(self.lay_out, streams=streams)) for streams in (False, True)
         }
+        self.divisions = {streams: Division(known) for streams, known in self.layouts.items()}
 
     def registers(self) -> list[Array]:
         """An empty file."""
@@ -245,7 +237,7 @@ class LlvmBody:
         """Evaluate one block whose operands and outputs stand in ``file``."""
         flat = self.flat or self.load()
         if flat(self.plan, id(file)) and file[self.first_output].size:
-            call_on(_strided(), self.layout_of(file), file)
+            call_on(_strided(), self.layouts[False](file), file)
 
     def share_blocks(self, file: list[Array], block: int, threads: int, streams: bool) -> bool:
         """Evaluate dense arrays in blocks on several threads; False where they are not dense."""
@@ -333,17 +325,8 @@ class LlvmBody:
             self.kernels[fixed] = found
         return found
 
-    def layout_of(self, file: list[Array], streams: bool = False) -> Layout:
-        """The loop over arrays of these shapes and strides, made once."""
-        key = (streams, *((a.shape, a.strides, a.flags.aligned) for a in file))
-        found = self.layouts.get(key)
-        if found is None:
-            if len(self.layouts) >= LAYOUTS_REMEMBERED:
-                self.layouts.clear()
-            found = self.layouts[key] = self.lay_out(file, streams)
-        return found
-
     def lay_out(self, file: list[Array], streams: bool) -> Layout:
+        """The loop over arrays of these shapes and strides."""
         shape = file[self.first_output].shape
         operands = [
             Operand(
@@ -370,7 +353,7 @@ class ImitatingBody(LlvmBody):
         flat = self.flat or self.load()
         address, kept = imitation(file)
         if flat(self.plan, address):
-            call_on(_strided(), self.layout_of(file), file)
+            call_on(_strided(), self.layouts[False](file), file)
         kept.clear()
 
 

@@ -5,6 +5,14 @@ In: nothing. Out: definitions that a module with float16 contains.
 
 from __future__ import annotations
 
+from fusegraph.engines.llvm import compiler
+from fusegraph.engines.llvm.values import ARM
+
+
+def converts_halves() -> bool:
+    """Does the processor convert float16?"""
+    return ARM or compiler.has_feature("f16c")
+
 
 def half_definitions(f16c: bool) -> str:
     """Conversions between float16's bits and float: the processor's, or in integers."""

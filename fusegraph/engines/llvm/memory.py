@@ -6,6 +6,13 @@ import threading
 
 import numpy as np
 
+from fusegraph.buffers import LINE
+
+
+def whole_lines(nbytes: int) -> int:
+    """``nbytes`` and the rest of their last cache line."""
+    return -(-nbytes // LINE) * LINE
+
 
 class Buffer(threading.local):
     """Bytes of one thread, kept from call to call."""
@@ -14,12 +21,12 @@ class Buffer(threading.local):
         self.grow(32 << 10)
 
     def grow(self, nbytes: int) -> None:
-        self.memory = np.empty(nbytes + 64, np.uint8)
-        self.address = -(-self.memory.ctypes.data // 64) * 64
+        self.memory = np.empty(nbytes + LINE, np.uint8)
+        self.address = whole_lines(self.memory.ctypes.data)
 
     def address_of(self, nbytes: int) -> int:
         """The address of at least ``nbytes`` bytes, aligned to a cache line."""
-        if nbytes + 64 > self.memory.size:
+        if nbytes + LINE > self.memory.size:
             self.grow(nbytes)
         return self.address
 

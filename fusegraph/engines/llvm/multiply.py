@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-import threading
 from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
@@ -22,7 +21,7 @@ import numpy as np
 from fusegraph.buffers import POOL
 from fusegraph.engines.base import Array
 from fusegraph.engines.llvm import compiler
-from fusegraph.engines.llvm.memory import BUFFER
+from fusegraph.engines.llvm.memory import BUFFER, whole_lines
 from fusegraph.engines.llvm.packing_code import Blocking
 from fusegraph.engines.llvm.product_code import WIDTHS, ProductWriter
 from fusegraph.graph import DType
@@ -55,27 +54,21 @@ class Calls(NamedTuple):
     lanes: int
 
 
-_LOADING = threading.Lock()
-
-
 @cache
 def _calls(dtype: str) -> Calls | None:
-    with _LOADING:
-        form = blocking(np.dtype(dtype).itemsize)
-        if form is None:
-            return None
-        text = ProductWriter(DTYPES[dtype], form).text()
-        pointer, word = ctypes.c_void_p, ctypes.c_int64
-        left, right, out = (pointer, word, word), (pointer, word, word, word), (pointer, word, word)
-        products = ctypes.CFUNCTYPE(
-            None, word, *left, *right, *out, word, word, word, pointer, pointer
-        )
-        pack = ctypes.CFUNCTYPE(None, pointer, word, word, pointer, word, word)
-        return Calls(
-            compiler.function(products, text, "fg_products"),
-            compiler.function(pack, text, "fg_pack"),
-            form.lanes,
-        )
+    form = blocking(np.dtype(dtype).itemsize)
+    if form is None:
+        return None
+    text = ProductWriter(DTYPES[dtype], form).text()
+    pointer, word = ctypes.c_void_p, ctypes.c_int64
+    left, right, out = (pointer, word, word), (pointer, word, word, word), (pointer, word, word)
+    products = ctypes.CFUNCTYPE(None, word, *left, *right, *out, word, word, word, pointer, pointer)
+    pack = ctypes.CFUNCTYPE(None, pointer, word, word, pointer, word, word)
+    return Calls(
+        compiler.function(products, text, "fg_products"),
+        compiler.function(pack, text, "fg_pack"),
+        form.lanes,
+    )
 
 
 WIDEST = 16  # lanes: what packed memory is counted in before the processor is known
@@ -145,7 +138,7 @@ class Product:
         if a.strides[-1] != a.itemsize or a.strides[-2] % a.itemsize or not a.flags.aligned:
             a = np.ascontiguousarray(a)
         rows, size = a.shape[-2], a.itemsize
-        edge = -(-rows * calls.lanes * size // 64) * 64
+        edge = whole_lines(rows * calls.lanes * size)
         work = BUFFER.address_of(edge + self.own_bytes)
         room = 0 if self.packed else work + edge
         b_row, b_column = (0, 0) if self.packed else b.strides[-2:]

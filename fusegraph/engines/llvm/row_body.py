@@ -6,8 +6,7 @@ axes are joined to two loops; what a compiled function cannot read in place is c
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -16,18 +15,23 @@ import numpy as np
 from fusegraph.engines.base import Array, Region
 from fusegraph.engines.llvm import compiler, row_code, row_phases, short_code
 from fusegraph.engines.llvm.columns import is_column
+from fusegraph.engines.llvm.halves import converts_halves
 from fusegraph.engines.llvm.headers import arrays_lie_as_expected
 from fusegraph.engines.llvm.jobs import Work
 from fusegraph.engines.llvm.joining import join_work
+from fusegraph.engines.llvm.layouts import (
+    Layout,
+    Operand,
+    Remembered,
+    aligned_strides,
+    joined,
+)
+from fusegraph.engines.llvm.memory import whole_lines
 from fusegraph.engines.llvm.row_text import SYMBOL, RowCode
 from fusegraph.engines.llvm.sharing import Division, call_on
-from fusegraph.engines.llvm.strided import Layout, Operand, aligned_strides, joined
 from fusegraph.graph import DType, Node, Shape
 
-LAYOUTS_REMEMBERED = 64
-LINE = 64  # bytes of a cache line
 COPIED_BYTES = 128 << 10  # of rows that are copied at a time, where one of them needs no more
-_LOADING = threading.Lock()
 
 
 class RowBody:
@@ -40,9 +44,8 @@ class RowBody:
     def shares_parts(self) -> bool:
         return arrays_lie_as_expected()
 
-    def __init__(self, region: Region, halves: Callable[[], bool]) -> None:
+    def __init__(self, region: Region) -> None:
         self.region = region
-        self.halves = halves
         self.short = short_code.fits(region.nodes)
         may_write_over = short_code.may_write_over if self.short else row_phases.may_write_over
         self.in_place = may_write_over(region)
@@ -55,7 +58,7 @@ class RowBody:
         self.call_bytes = kept_bytes(region) + max(COPIED_BYTES, self.row_bytes)
         # A reduction over the rows is one for all of them.
         self.splits = not any(is_column(n) or row_phases.is_carried(n) for n in region.nodes)
-        self.layouts: dict[Any, Layout | None] = {}
+        self.layout_of = Remembered(self.layout)
         self.division = Division(self.layout_of)
         self.function = 0  # its address, once there is something to run
 
@@ -67,10 +70,9 @@ class RowBody:
 
     def load(self) -> int:
         """Make the machine code, or find it."""
-        with _LOADING:
-            if not self.function:
-                code = self.made.code
-                self.function = compiler.address_of(code.text(self.halves()), SYMBOL, code.sizes)
+        if not self.function:
+            code = self.made.code
+            self.function = compiler.address_of(code.text(converts_halves()), SYMBOL, code.sizes)
         return self.function
 
     def run(self, inputs: Sequence[Array], outputs: Sequence[Array], threads: int) -> None:
@@ -99,17 +101,6 @@ class RowBody:
     def join_work(self, node: Node, kept: DType, count: int) -> Work:
         """The job that puts ``count`` partial results of a reduction, of dtype ``kept``, together."""
         return join_work(node.op.name, kept, node.dtype, count, node.size)
-
-    def layout_of(self, file: list[Array]) -> Layout | None:
-        """How the arrays lie, worked out once for shapes and strides."""
-        key = tuple((a.shape, a.strides, a.flags.aligned) for a in file)
-        found = self.layouts.get(key, self)  # itself: not looked at yet, by any thread
-        if found is self:
-            if len(self.layouts) >= LAYOUTS_REMEMBERED:
-                self.layouts.clear()
-            found = self.layouts[key] = self.layout(file)
-        assert found is None or isinstance(found, Layout)
-        return found
 
     def layout(self, file: list[Array]) -> Layout | None:
         """How the arrays lie; None where the function cannot read them in place."""
@@ -148,9 +139,8 @@ class RowBody:
         place = 0
         for kept in self.made.kept:
             words.append(place)
-            place += -(-kept.nbytes(length) // LINE) * LINE
-        array = np.array(words, np.int64)
-        return Layout(array, array.ctypes.data, place)
+            place += whole_lines(kept.nbytes(length))
+        return Layout.of(words, place)
 
     def run_copied(self, file: list[Array]) -> None:
         """Evaluate on dense copies of as many rows at a time as the plan counts, or of all."""

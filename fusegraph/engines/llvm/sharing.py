@@ -23,8 +23,8 @@ from fusegraph.engines.llvm.headers import (
     imitation,
 )
 from fusegraph.engines.llvm.jobs import JOB_OWN, JOB_TASK, JOB_TASKS, Work, run_job
-from fusegraph.engines.llvm.memory import BUFFER
-from fusegraph.engines.llvm.strided import Layout
+from fusegraph.engines.llvm.layouts import Layout, Remembered
+from fusegraph.engines.llvm.memory import BUFFER, whole_lines
 
 # And of a job over parts of arrays: the function, how many operands, the records of the tasks, scratch
 # memory and how much of it a thread has. Behind them the operands' addresses. The record of a task: the
@@ -32,8 +32,6 @@ from fusegraph.engines.llvm.strided import Layout
 PARTS_FUNCTION, PARTS_COUNT, PARTS_RECORDS, PARTS_SCRATCH, PARTS_STEP, PARTS_HEAD = range(
     JOB_OWN, JOB_OWN + 6
 )
-REMEMBERED = 64  # shapes and strides of a function's arrays
-LINE = 64  # bytes of a cache line
 
 # ``fg_on`` calls a function on a list of arrays, ``fg_parts_job`` and ``fg_part`` on parts of them.
 CODE = f"""
@@ -163,7 +161,7 @@ class Division:
 
     def __init__(self, layout_of: Callable[[list[Array]], Layout | None]) -> None:
         self.layout_of = layout_of
-        self.known: dict[Any, Parts | None] = {}
+        self.parts_of = Remembered(self.divide)
 
     def share(
         self, function: int, file: list[Array], keys: Sequence[Sequence[Any]], threads: int
@@ -196,15 +194,9 @@ class Division:
         self, function: int, file: list[Array], keys: Sequence[Sequence[Any]], threads: int
     ) -> Work | None:
         """The same as a job for arrays of these shapes and strides, or None."""
-        seen = tuple((a.shape, a.strides, a.flags.aligned) for a in file)
-        parts = self.known.get(seen, self)  # itself: not looked at yet, by any thread
-        if parts is self:
-            if len(self.known) >= REMEMBERED:
-                self.known.clear()
-            parts = self.known[seen] = self.divide(file, keys)
+        parts = self.parts_of(file, keys)
         if parts is None:
             return None
-        assert isinstance(parts, Parts)
         words = (function, len(file), parts.address, 0, parts.scratch_bytes)
         scratch = parts.scratch_bytes * threads
         return Work(_calls().task, len(parts.records), words, PARTS_SCRATCH, scratch, parts)
@@ -223,4 +215,4 @@ class Division:
             records.append([layout.address, *offsets])
         table = np.array(records, np.int64)
         scratch = max(layout.scratch_bytes for layout in layouts)
-        return Parts(table, table.ctypes.data, -(-scratch // LINE) * LINE, layouts)
+        return Parts(table, table.ctypes.data, whole_lines(scratch), layouts)

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
-
-import numpy as np
 
 from fusegraph.engines.llvm.headers import ACCESSORS
+from fusegraph.engines.llvm.layouts import Layout, Operand, joined
+from fusegraph.engines.llvm.memory import whole_lines
 from fusegraph.engines.llvm.streaming import STREAM
 from fusegraph.graph import Shape
 
@@ -316,33 +315,6 @@ declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)
 """
 
 
-class Layout(NamedTuple):
-    """What a compiled function reads of a call's arrays: words, where they lie, bytes of scratch."""
-
-    words: np.ndarray[Any, Any]
-    address: int
-    scratch_bytes: int
-
-
-class Operand(NamedTuple):
-    """One operand of a kernel, as a loop sees it."""
-
-    place: int  # in the file
-    itemsize: int
-    strides: tuple[int, ...]  # one an axis of the loop, 0 where it is broadcast
-    written: bool
-    single: bool = False  # the kernel reads one element, whatever the columns
-    aligned: bool = True  # do its elements lie at multiples of their size?
-
-
-def aligned_strides(array: np.ndarray[Any, Any], shape: Shape) -> tuple[int, ...]:
-    """Strides of ``array`` along the axes of ``shape``; 0 where it is broadcast."""
-    missing = len(shape) - array.ndim
-    return (0,) * missing + tuple(
-        0 if n == 1 else stride for n, stride in zip(array.shape, array.strides, strict=True)
-    )
-
-
 def strided_loop(
     kernel: int, shape: Shape, operands: Sequence[Operand], streams: bool = False
 ) -> Layout:
@@ -388,26 +360,6 @@ def _dense(operand: Operand, columns: int, several: bool) -> bool:
     return dense and operand.aligned
 
 
-def joined(shape: Shape, operands: Sequence[Operand]) -> tuple[Shape, list[Operand]]:
-    """The same iteration space with as few axes as its operands allow."""
-    kept: list[int] = []
-    strides: list[list[int]] = []
-    for axis, length in enumerate(shape):
-        if length == 1:
-            continue
-        along = [o.strides[axis] for o in operands]
-        if kept and all(a == b * length for a, b in zip(strides[-1], along, strict=True)):
-            kept[-1] *= length
-            strides[-1] = along
-        else:
-            kept.append(length)
-            strides.append(along)
-    found = [o._replace(strides=tuple(s[k] for s in strides)) for k, o in enumerate(operands)]
-    if not kept:  # one element: dense whatever its strides
-        return (1,), [o._replace(strides=(o.itemsize,)) for o in operands]
-    return tuple(kept), found
-
-
 def _record(
     kernel: int,
     outer: Shape,
@@ -424,6 +376,5 @@ def _record(
         words += [operand.place, mode, operand.itemsize, place, row, column]
         words += operand.strides[:-2] if len(operand.strides) > 2 else (0,) * len(outer)
         if mode != IN_PLACE:
-            place += -(-operand.itemsize * rows[1] * columns[1] // 64) * 64
-    array = np.array(words, np.int64)
-    return Layout(array, array.ctypes.data, place)
+            place += whole_lines(operand.itemsize * rows[1] * columns[1])
+    return Layout.of(words, place)
