@@ -193,21 +193,17 @@ class _Record(NamedTuple):
     """The words that describe a job, and what they name."""
 
     words: tuple[int, ...]
-    template: np.ndarray[
-        Any, Any
-    ]  # the words of the job, with room for the addresses of its operands
+    template: Any  # the words of the job, with room for the addresses of its operands
     places: np.ndarray[Any, Any]
     wake: Callable[[], None]
 
 
 def _record(work: Work, places: Sequence[int], threads: int, crew: jobs.Crew) -> _Record:
-    template = np.zeros(jobs.JOB_OWN + len(work.words) + len(places), np.int64)
-    template[JOB_THREADS], template[jobs.JOB_TASKS] = threads, work.tasks
-    template[jobs.JOB_TASK] = work.task
-    template[jobs.JOB_OWN :][: len(work.words)] = work.words
+    template = work.job(len(places))
+    template[JOB_THREADS] = threads
     at, wake = np.array(places, np.int64), crew.wake
     words = (
-        template.ctypes.data, len(template), work.scratch_word, len(at), at.ctypes.data, threads,
-        crew.address, id(wake),
+        ctypes.addressof(template), len(template), work.scratch_word, len(at), at.ctypes.data,
+        threads, crew.address, id(wake),
     )  # fmt: skip
     return _Record(words, template, at, wake)

@@ -19,25 +19,14 @@ from fusegraph.engines.base import Array, DirectCall, Extent, Region
 from fusegraph.engines.llvm import codegen, compiler, row_phases, short_code
 from fusegraph.engines.llvm.columns import has_column
 from fusegraph.engines.llvm.direct import direct_call
-from fusegraph.engines.llvm.flat import (
-    FLAT,
-    JOB_BLOCK,
-    JOB_HEAD,
-    JOB_PLAN,
-    JOB_SCRATCH,
-    JOB_SIZE,
-    JOB_STEP,
-    JOB_TILE,
-    STREAMED_BYTES,
-)
+from fusegraph.engines.llvm.flat import FLAT, JOB_SCRATCH, STREAMED_BYTES
 from fusegraph.engines.llvm.halves import converts_halves
 from fusegraph.engines.llvm.headers import arrays_lie_as_expected, imitation
-from fusegraph.engines.llvm.jobs import JOB_OWN, JOB_TASK, JOB_TASKS, Work, run_job
+from fusegraph.engines.llvm.jobs import Work
 from fusegraph.engines.llvm.layouts import Layout, Operand, Remembered, aligned_strides
-from fusegraph.engines.llvm.memory import BUFFER
 from fusegraph.engines.llvm.multiply import DTYPES, Product
 from fusegraph.engines.llvm.row_body import RowBody
-from fusegraph.engines.llvm.sharing import Division, call_on
+from fusegraph.engines.llvm.sharing import Division, call_on, run_work
 from fusegraph.engines.llvm.strided import (
     SMALL_ROW,
     STRIDED,
@@ -242,41 +231,25 @@ class LlvmBody:
     def share_blocks(self, file: list[Array], block: int, threads: int, streams: bool) -> bool:
         """Evaluate dense arrays in blocks on several threads; False where they are not dense."""
         self.flat or self.load()
-        job = (ctypes.c_int64 * (JOB_HEAD + self.count))()
-        if _flat_jobs().describe(self.plan, id(file), ctypes.addressof(job)):
-            return False
-        results = file[self.first_output :]
-        each = sum(array.itemsize for array in results)
-        scratch = self._divide(job, results[0].size, block, each if streams else 0)
-        if scratch:
-            job[JOB_SCRATCH] = BUFFER.address_of(scratch * threads)
-        run_job(job, threads, (file, self.words))
-        return True
+        work = self.blocks(file[self.first_output].size, block, threads, streams)
+        describe, plan = _flat_jobs().describe, self.plan
+        return run_work(work, file, threads, lambda job: describe(plan, id(file), job))
 
     def block_work(self, block: int, threads: int, streams: bool) -> Work:
         """The same, as a job for dense arrays of the region's shape."""
         self.flat or self.load()
-        size, job = math.prod(self.region.shape), [0] * JOB_HEAD
-        each = sum(value.dtype.itemsize for value in self.region.outputs)
-        scratch = self._divide(job, size, block, each if streams else 0)
-        job[JOB_SIZE], job[JOB_PLAN] = size, self.plan
-        words = tuple(job[JOB_OWN:])
-        return Work(
-            job[JOB_TASK], job[JOB_TASKS], words, JOB_SCRATCH, scratch * threads, self.words
-        )
+        return self.blocks(math.prod(self.region.shape), block, threads, streams)
 
-    def _divide(self, job: Any, size: int, block: int, streamed: int) -> int:
-        """Write down tasks of ``block`` elements; the bytes of scratch that a thread needs for them.
-
-        ``streamed`` are the bytes of an element of all results, where they go past the caches.
-        """
-        job[JOB_TASKS], job[JOB_BLOCK] = -(-size // block), block
-        job[JOB_TASK] = _flat_jobs().streamed if streamed else _flat_jobs().task
-        if not streamed:
-            return 0
-        tile = max(64, STREAMED_BYTES // streamed // 64 * 64)
-        job[JOB_TILE], job[JOB_STEP] = tile, tile * streamed
-        return tile * streamed
+    def blocks(self, size: int, block: int, threads: int, streams: bool) -> Work:
+        """``size`` dense elements as a job, ``block`` a task; results go past the caches or not."""
+        tile = scratch = 0
+        if streams:
+            each = sum(value.dtype.itemsize for value in self.region.outputs)
+            tile = max(64, STREAMED_BYTES // each // 64 * 64)
+            scratch = tile * each
+        task = _flat_jobs().streamed if streams else _flat_jobs().task
+        words = (size, block, self.plan, tile, 0, scratch)  # from JOB_SIZE on
+        return Work(task, -(-size // block), words, JOB_SCRATCH, scratch * threads, self.words)
 
     def share_parts(
         self, file: list[Array], keys: Sequence[Sequence[Any]], threads: int, streams: bool = False

@@ -242,6 +242,14 @@ class Work(NamedTuple):
     scratch_bytes: int
     held: Any
 
+    def job(self, operands: int) -> Any:
+        """The words of the job, with room for the addresses of its operands and of scratch memory."""
+        end = JOB_OWN + len(self.words)
+        words = (ctypes.c_int64 * (end + operands))()
+        words[JOB_TASKS], words[JOB_TASK] = self.tasks, self.task
+        words[JOB_OWN:end] = list(self.words)
+        return words
+
 
 class Calls(NamedTuple):
     """The functions of ``CODE``; each call lets go of the interpreter's lock."""

@@ -22,7 +22,7 @@ from fusegraph.engines.llvm.headers import (
     arrays_lie_as_expected,
     imitation,
 )
-from fusegraph.engines.llvm.jobs import JOB_OWN, JOB_TASK, JOB_TASKS, Work, run_job
+from fusegraph.engines.llvm.jobs import JOB_OWN, Work, run_job
 from fusegraph.engines.llvm.layouts import Layout, Remembered
 from fusegraph.engines.llvm.memory import BUFFER, whole_lines
 
@@ -144,6 +144,18 @@ def call_on(function: int, layout: Layout, file: list[Array]) -> None:
         kept.clear()
 
 
+def run_work(
+    work: Work, file: list[Array], threads: int, describe: Callable[[int], object]
+) -> bool:
+    """Run a job on whole arrays, whose addresses ``describe`` writes into it; False where it refuses."""
+    job = work.job(len(file))
+    if describe(ctypes.addressof(job)):
+        return False
+    job[work.scratch_word] = BUFFER.address_of(work.scratch_bytes)
+    run_job(job, threads, (file, work.held))
+    return True
+
+
 class Parts(NamedTuple):
     """How arrays are divided: a record a part, and scratch a thread."""
 
@@ -182,12 +194,7 @@ class Division:
         work = self.work(function, file, keys, threads)
         if work is None:
             return False
-        job = (ctypes.c_int64 * (PARTS_HEAD + len(file)))()
-        job[JOB_TASKS], job[JOB_TASK] = work.tasks, work.task
-        job[JOB_OWN:PARTS_HEAD] = list(work.words)
-        job[PARTS_SCRATCH] = BUFFER.address_of(work.scratch_bytes)
-        _calls().describe(ctypes.addressof(job), id(file))
-        run_job(job, threads, (file, work.held))
+        run_work(work, file, threads, lambda job: _calls().describe(job, id(file)))
         return True
 
     def work(
