@@ -34,7 +34,7 @@ LAYERS = (
     ("engines.llvm.extremes", "engines.llvm.double_sums"),
     ("engines.llvm.folds",),
     ("engines.llvm.pairs", "engines.llvm.formats"),
-    ("engines.llvm.reduction", "engines.llvm.exponentials"),
+    ("engines.llvm.argument_reduction", "engines.llvm.exponentials"),
     ("engines.llvm.angles", "engines.llvm.logarithms", "engines.llvm.error_function"),
     ("engines.llvm.powers", "engines.llvm.inverse_hyperbolics"),
     ("engines.llvm.vecmath",),

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fusegraph.engines.llvm.reduction import pi_fraction
+from fusegraph.engines.llvm.argument_reduction import pi_fraction
 from fusegraph.vecmath_check.subjects import Array, Subject
 
 Generator = np.random.Generator

@@ -11,16 +11,16 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from fusegraph.engines.llvm.formats import FORMATS
-from fusegraph.engines.llvm.ir import Emitter, Value
-from fusegraph.engines.llvm.pairs import Pair, choose, polynomial, quick_two_sum
-from fusegraph.engines.llvm.reduction import (
+from fusegraph.engines.llvm.argument_reduction import (
     Turn,
     pi_fraction,
     reduce_any,
     reduce_float,
     split,
 )
+from fusegraph.engines.llvm.formats import FORMATS
+from fusegraph.engines.llvm.ir import Emitter, Value
+from fusegraph.engines.llvm.pairs import Pair, choose, polynomial, quick_two_sum
 
 # fmt: off
 SIN = {  # (sin(r) / r - 1) / r**2 in r**2, |r| <= 0.7862: 2**-27.9, 2**-57.9
