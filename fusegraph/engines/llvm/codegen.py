@@ -147,11 +147,6 @@ def loop_metadata(nodes: Iterable[Node], first: int, long: bool) -> list[str]:
 CHOOSING = frozenset({"where", "maximum", "minimum", "fmax", "fmin", *lowering.COMPARISONS})
 
 
-def constants(region: Region) -> Iterable[Node]:
-    """Constants that the region's nodes read, once each."""
-    return dict.fromkeys(i for node in region.nodes for i in node.inputs if i.kind == "const")
-
-
 class Evaluator:
     """Values of nodes, written as straight-line code into an ``Emitter``."""
 
@@ -205,7 +200,8 @@ class Evaluator:
     def load_sizes(self, region: Region) -> list[str]:
         """Constants of a region as literals, and lines that load those which follow from sizes."""
         loads = []
-        for node in constants(region):
+        read = dict.fromkeys(i for node in region.nodes for i in node.inputs)
+        for node in (i for i in read if i.kind == "const"):
             if node.params != SIZE:
                 self.values[node] = literal(self.e, node.data[()], node.dtype)
                 continue

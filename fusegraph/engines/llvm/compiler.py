@@ -178,7 +178,6 @@ def _binding() -> Any:
 # --- calling --------------------------------------------------------------------------------------
 
 FLAT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
-STRIDED = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
 
 
 def function(prototype: Any, text: str, symbol: str) -> Any:

@@ -20,39 +20,7 @@ import numpy as np
 from fusegraph.buffers import LINE, POOL
 from fusegraph.engines.base import Array
 from fusegraph.engines.llvm import compiler, jobs
-from fusegraph.engines.llvm.direct_code import (
-    ARGUMENTS,
-    ARRAY_TYPE,
-    AVOIDED_AT,
-    CALL,
-    CALLS,
-    CHECKS_AT,
-    CODE,
-    DECREF,
-    EPOCH,
-    EPOCH_AT,
-    HEAD,
-    INCREF,
-    JOBS,
-    LOCK_AT,
-    MADE,
-    MOST_THREADS,
-    MOST_WORDS,
-    MOVE,
-    NOTHING,
-    OUTLETS_AT,
-    PROCESSOR_AT,
-    RECORDS_AT,
-    RESTORE,
-    RESULTS,
-    SAVE,
-    SCRATCH_BYTES,
-    SCRATCH_PLACE,
-    SET_ITEM,
-    SEVERAL,
-    SLEEP,
-    TUPLE,
-)
+from fusegraph.engines.llvm import direct_code as word
 from fusegraph.engines.llvm.headers import arrays_lie_as_expected
 from fusegraph.engines.llvm.jobs import JOB_THREADS, Work
 from fusegraph.workers import PROCESSOR
@@ -62,9 +30,9 @@ ON_STACK = 4 << 10
 METH_FASTCALL = 0x80
 BYTE = np.dtype(np.uint8)
 NAMES = {  # of the functions; all are part of CPython's interface
-    INCREF: "Py_IncRef", DECREF: "Py_DecRef", CALL: "PyObject_CallNoArgs",
-    SAVE: "PyEval_SaveThread", RESTORE: "PyEval_RestoreThread", TUPLE: "PyTuple_New",
-    SET_ITEM: "PyTuple_SetItem", SLEEP: "PyThread_acquire_lock_timed",
+    word.INCREF: "Py_IncRef", word.DECREF: "Py_DecRef", word.CALL: "PyObject_CallNoArgs",
+    word.SAVE: "PyEval_SaveThread", word.RESTORE: "PyEval_RestoreThread", word.TUPLE: "PyTuple_New",
+    word.SET_ITEM: "PyTuple_SetItem", word.SLEEP: "PyThread_acquire_lock_timed",
 }  # fmt: skip
 
 
@@ -99,7 +67,7 @@ def _interpreter() -> _Interpreter | None:
     api = ctypes.pythonapi
     try:
         found = {
-            word: ctypes.cast(getattr(api, name), ctypes.c_void_p) for word, name in NAMES.items()
+            place: ctypes.cast(getattr(api, name), ctypes.c_void_p) for place, name in NAMES.items()
         }
         allocate, acquire = api.PyThread_allocate_lock, api.PyThread_acquire_lock
         bind = ctypes.PYFUNCTYPE(ctypes.py_object, *_BOUND)(("PyCMethod_New", api))
@@ -108,9 +76,9 @@ def _interpreter() -> _Interpreter | None:
     allocate.restype, acquire.argtypes = ctypes.c_void_p, (ctypes.c_void_p, ctypes.c_int)
     lock = allocate()
     acquire(lock, 1)
-    address = compiler.address_of(CODE, "fg_call")
+    address = compiler.address_of(word.CODE, "fg_call")
     method = _Method(b"kernel", address, METH_FASTCALL, b"A kernel on arrays of its own kind.")
-    return _Interpreter({word: f.value or 0 for word, f in found.items()}, lock, bind, method)
+    return _Interpreter({place: f.value or 0 for place, f in found.items()}, lock, bind, method)
 
 
 class Direct(NamedTuple):
@@ -122,12 +90,12 @@ class Direct(NamedTuple):
     @property
     def valid(self) -> bool:
         """Does it still run? A forked child has none of its parent's threads."""
-        return bool(self.words[EPOCH] == jobs.HELPERS.epoch.value)
+        return bool(self.words[word.EPOCH] == jobs.HELPERS.epoch.value)
 
     @property
     def calls(self) -> int:
         """Those that found their arguments in order."""
-        return int(self.words[CALLS])
+        return int(self.words[word.CALLS])
 
 
 def direct_call(
@@ -171,15 +139,18 @@ def direct_call(
         )
     ]
     checks, made, described = (table.ctypes.data for table in tables)
-    words = np.zeros(HEAD, np.int64)
+    words = np.zeros(word.HEAD, np.int64)
     facts = {
-        ARGUMENTS: len(arguments), CHECKS_AT: checks, ARRAY_TYPE: id(np.ndarray), NOTHING: id(None),
-        RESULTS: results, MADE: len(outlets), OUTLETS_AT: made, SEVERAL: several, JOBS: len(work),
-        RECORDS_AT: described, MOST_WORDS: max(len(record.template) for record in records),
-        MOST_THREADS: max(threads for _, _, threads in work), SCRATCH_PLACE: place,
-        SCRATCH_BYTES: 0 if place >= 0 else scratch, AVOIDED_AT: helpers.places.avoided_at,
-        MOVE: id(move), EPOCH: epoch.value, EPOCH_AT: ctypes.addressof(epoch),
-        PROCESSOR_AT: PROCESSOR, LOCK_AT: interpreter.lock, **interpreter.functions,
+        word.ARGUMENTS: len(arguments), word.CHECKS_AT: checks,
+        word.ARRAY_TYPE: id(np.ndarray), word.NOTHING: id(None),
+        word.RESULTS: results, word.SEVERAL: several, word.MADE: len(outlets), word.OUTLETS_AT: made,
+        word.JOBS: len(work), word.RECORDS_AT: described,
+        word.MOST_WORDS: max(len(record.template) for record in records),
+        word.MOST_THREADS: max(threads for _, _, threads in work),
+        word.SCRATCH_PLACE: place, word.SCRATCH_BYTES: 0 if place >= 0 else scratch,
+        word.AVOIDED_AT: helpers.places.avoided_at, word.MOVE: id(move),
+        word.EPOCH: epoch.value, word.EPOCH_AT: ctypes.addressof(epoch),
+        word.PROCESSOR_AT: PROCESSOR, word.LOCK_AT: interpreter.lock, **interpreter.functions,
     }  # fmt: skip
     for name, fact in facts.items():
         words[name] = fact

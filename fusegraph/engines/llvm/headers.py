@@ -121,8 +121,6 @@ def imitation(arrays: Sequence[Array]) -> tuple[int, list[Any]]:
     kept: list[Any] = []
     objects = (ctypes.c_void_p * max(1, len(arrays)))()
     for at, array in enumerate(arrays):
-        if array is None:
-            continue
         axes = ctypes.c_ssize_t * max(1, array.ndim)
         shape, strides = axes(*array.shape), axes(*array.strides)
         fields = ctypes.create_string_buffer(FLAGS + 8)
