@@ -43,9 +43,10 @@ def accumulators(node: Node) -> int:
     return 2 if node.op.name == "sum" and node.dtype == np.float64 == node.inputs[0].dtype else 1
 
 
-def identity(e: Emitter, node: Node) -> Parts:
-    """The value that changes nothing."""
-    return literal(e, _identity(node.op.name, node.dtype), node.dtype)
+def begun(e: Emitter, node: Node) -> list[Parts]:
+    """The accumulators before the first element: what changes nothing, and no errors."""
+    values = [_identity(node.op.name, node.dtype), *[0] * (accumulators(node) - 1)]
+    return [literal(e, value, node.dtype) for value in values]
 
 
 def _identity(name: str, dtype: DType) -> Any:

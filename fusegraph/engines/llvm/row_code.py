@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 from fusegraph.engines.base import Region
 from fusegraph.engines.llvm.codegen import loop_metadata
-from fusegraph.engines.llvm.columns import accumulators, finished, identity, taken
+from fusegraph.engines.llvm.columns import accumulators, begun, finished, taken
 from fusegraph.engines.llvm.ir import Value
 from fusegraph.engines.llvm.lanes import Fold
 from fusegraph.engines.llvm.row_phases import (
@@ -26,9 +26,10 @@ from fusegraph.engines.llvm.row_phases import (
     is_carried,
     kept_values,
     phase_numbers,
+    read_by,
 )
 from fusegraph.engines.llvm.row_text import Kept, RowCode, RowText, result_of
-from fusegraph.engines.llvm.values import Parts, from_memory, literal, memory_type, to_memory
+from fusegraph.engines.llvm.values import Parts, from_memory, memory_type, to_memory
 from fusegraph.graph import Node
 
 # Elements of a row that fills four vectors in flight: softmax of 4096 x 1024 float32 took 2.4 ms on one
@@ -162,11 +163,8 @@ class _RowWriter(RowText):
 
     def places(self, at: int, phase: Phase, start: str) -> dict[Node, str]:
         """Pointers to this chunk of every value that the loop over elements reads or writes."""
-        inside = set(phase.wide)
-        read = [
-            i for n in (*phase.wide, *phase.columns) for i in n.inputs
-            if i not in inside and i.kind != "const" and self.wide(i)
-        ]  # fmt: skip
+        nodes = [*phase.wide, *phase.columns]
+        read = [i for i in read_by(nodes) if self.wide(i)]
         written = [n for n in phase.wide if n in self.kept or n in self.region.outputs]
         found: dict[Node, str] = {}
         for node in dict.fromkeys([*read, *written]):
@@ -196,21 +194,19 @@ class _RowWriter(RowText):
         self.block_loop(name, "%n", each)
 
     def begin_column(self, node: Node, index: str) -> None:
-        zero = dict.fromkeys(range(accumulators(node)), literal(self.e, 0, node.dtype))
-        for which, value in (zero | {0: identity(self.e, node)}).items():
-            self.store_accumulator(
-                f"%begin{self.phase_columns(node)}.{which}", node, which, value, index, "align 1"
-            )
+        name = f"%begin{self.column_number(node)}"
+        for which, value in enumerate(begun(self.e, node)):
+            self.store_accumulator(f"{name}.{which}", node, which, value, index, "align 1")
 
     def end_column(self, node: Node, index: str) -> None:
-        at = self.phase_columns(node)
+        at = self.column_number(node)
         kept = self.loaded_accumulators(f"%end{at}", node, index, "align 1")
         stored = to_memory(self.e, finished(self.e, kept), node.dtype)
         self.flush()
         place = self.operands.index(node, len(self.region.inputs))
         self.stored(f"%end{at}.y", node.dtype, stored, f"%d{place}", index, "align 1")
 
-    def phase_columns(self, node: Node) -> int:
+    def column_number(self, node: Node) -> int:
         """A number for the names of a column reduction."""
         return self.columns.index((node, 0))
 
@@ -226,7 +222,7 @@ class _RowWriter(RowText):
 
     def take_column(self, at: int, node: Node, index: str, note: str) -> None:
         """Let one element into the accumulators of its column; ``%c`` is the row's first column here."""
-        name, start = f"%k{at}.{self.phase_columns(node)}", f"%c{at}"
+        name, start = f"%k{at}.{self.column_number(node)}", f"%c{at}"
         self.say(f"{name}.i = add i64 {index}, {start}")
         kept = self.loaded_accumulators(name, node, f"{name}.i", note)
         found = taken(self.e, node, kept, self.values[node.inputs[0]])

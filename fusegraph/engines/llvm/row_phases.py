@@ -79,6 +79,13 @@ def is_wide(node: Node, length: int) -> bool:
     return bool(node.shape) and node.shape[-1] == length
 
 
+def read_by(nodes: Sequence[Node]) -> list[Node]:
+    """Values of elsewhere that nodes read, once each; constants are part of the code."""
+    inside = set(nodes)
+    read = dict.fromkeys(i for node in nodes for i in node.inputs if i not in inside)
+    return [i for i in read if i.kind != "const"]
+
+
 def may_write_over(region: Region) -> bool:
     """May a result be written over an operand of its shape?
 

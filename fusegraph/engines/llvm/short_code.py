@@ -25,6 +25,7 @@ from fusegraph.engines.llvm.row_phases import (
     is_carried,
     is_wide,
     kept_values,
+    read_by,
     row_length,
 )
 from fusegraph.engines.llvm.row_text import Kept, RowCode, RowText, result_of
@@ -104,8 +105,7 @@ class _ShortWriter(RowText):
         self.first = [n for n in region.nodes if n not in placed]
         lead = max((n.shape for n in region.nodes), key=len)[:-1]
         self.fixed = [v for v in region.inputs if self.wide(v) and is_fixed(v, lead)]
-        read = dict.fromkeys(i for n in region.nodes if self.wide(n) for i in n.inputs)
-        spread = [n for n in read if n.kind != "const" and not self.wide(n)]
+        spread = [n for n in read_by([*filter(self.wide, region.nodes)]) if not self.wide(n)]
         narrow = [n for n in region.nodes if not self.wide(n)]
         self.tiles: dict[tuple[Node, bool], Kept] = {
             **{(n, False): Kept(n.dtype.itemsize, TILE) for n in kept_values(region, self.phases)},
@@ -200,9 +200,7 @@ class _ShortWriter(RowText):
             return
 
         def body(index: str, note: str) -> None:
-            inside = set(nodes)
-            read = dict.fromkeys(i for n in nodes for i in n.inputs if i not in inside)
-            loaded = [n for n in read if n.kind != "const"]
+            loaded = read_by(nodes)
             for node in loaded:
                 self.load_narrow(node, index, note)
             self.evaluate_all(nodes)
@@ -264,9 +262,7 @@ class _ShortWriter(RowText):
             return
 
         def body(index: str, note: str) -> None:
-            inside = set(phase.wide)
-            read = dict.fromkeys(i for n in phase.wide for i in n.inputs if i not in inside)
-            loaded = [n for n in read if n.kind != "const"]
+            loaded = read_by(phase.wide)
             for node in loaded:
                 place = self.place(node, node in self.fixed or not self.wide(node))
                 parts = self.loaded(f"{index}.x{place[1:]}", node.dtype, place, index, note)
