@@ -50,7 +50,7 @@ LAYERS = (
     ("engines.llvm.sharing", "engines.llvm.packing_code"),
     ("engines.llvm.product_code",),
     ("engines.llvm.multiply",),
-    ("engines.llvm.row_body",),
+    ("engines.llvm.row_body", "engines.llvm.elementwise_body"),
     ("engines.blocks", "engines.numexpr", "engines.llvm.engine"),
     ("engines.panel_body",),
     ("engines",),

@@ -14,9 +14,10 @@ import fusegraph as fg
 pytest.importorskip("llvmlite")
 
 from fusegraph.engines.base import Extent, Region
-from fusegraph.engines.llvm import compiler, engine, headers, vecmath
+from fusegraph.engines.llvm import compiler, elementwise_body, headers, vecmath
 from fusegraph.engines.llvm.codegen import generate, refusal
-from fusegraph.engines.llvm.engine import MAX_OPERANDS, ImitatingBody, LlvmBody, LlvmEngine
+from fusegraph.engines.llvm.elementwise_body import ElementwiseBody, ImitatingBody
+from fusegraph.engines.llvm.engine import MAX_OPERANDS, LlvmEngine
 from fusegraph.engines.llvm.halves import half_definitions
 from fusegraph.engines.llvm.strided import SMALL_ROW
 from fusegraph.engines.llvm.values import ARM
@@ -52,7 +53,7 @@ def region_of(function, *arrays):
     return Region(unique, tuple(leaves), outputs, outputs[0].shape)
 
 
-def run(function, *arrays, body=LlvmBody):
+def run(function, *arrays, body=ElementwiseBody):
     region = region_of(function, *arrays)
     results = [np.empty(o.shape, o.dtype) for o in region.outputs]
     body(region).run(arrays, results, 1)
@@ -110,14 +111,14 @@ def test_float16_rounds_after_every_operation(assert_same):
 @pytest.fixture
 def texts_without_f16c(monkeypatch):
     """IR as for a processor that does not convert float16: the texts of the kernels compiled since."""
-    texts, address_of = [], engine.compiler.address_of
+    texts, address_of = [], elementwise_body.compiler.address_of
 
     def noted(text, symbol, sizes=()):
         texts.append(text)
         return address_of(text, symbol, sizes)
 
-    monkeypatch.setattr(engine, "converts_halves", lambda: False)
-    monkeypatch.setattr(engine.compiler, "address_of", noted)
+    monkeypatch.setattr(elementwise_body, "converts_halves", lambda: False)
+    monkeypatch.setattr(elementwise_body.compiler, "address_of", noted)
     return texts
 
 
@@ -151,7 +152,7 @@ def test_float16_to_float32_in_integers(texts_without_f16c, assert_same):
     leaf = placeholder(0, every.shape, every.dtype, None)
     node = make(OPS["astype"], (leaf,), (), every.shape, np.dtype("f4"))
     widened = np.empty(every.shape, np.float32)
-    LlvmBody(Region((node,), (leaf,), (node,), every.shape)).run([every], [widened], 1)
+    ElementwiseBody(Region((node,), (leaf,), (node,), every.shape)).run([every], [widened], 1)
     assert_same(widened, every.astype(np.float32))
     assert_in_integers(kernel_text(texts_without_f16c))
 
@@ -161,7 +162,7 @@ def test_float32_to_float16_in_integers(texts_without_f16c, assert_same):
     leaf = placeholder(0, values.shape, values.dtype, None)
     node = make(OPS["astype"], (leaf,), (), values.shape, np.dtype("f2"))
     narrowed = np.empty(values.shape, np.float16)
-    LlvmBody(Region((node,), (leaf,), (node,), values.shape)).run([values], [narrowed], 1)
+    ElementwiseBody(Region((node,), (leaf,), (node,), values.shape)).run([values], [narrowed], 1)
     assert_same(narrowed, reference(values.astype, np.float16))
     assert_in_integers(kernel_text(texts_without_f16c))
 
@@ -236,7 +237,7 @@ def test_results_in_any_layout(shape, itemsize, assert_same):
         np.empty((*shape[:-1], 2 * shape[-1]), itemsize)[..., ::2],
         np.empty(shape, itemsize)[..., ::-1],
     ):
-        LlvmBody(region).run([x, y], [out], 1)
+        ElementwiseBody(region).run([x, y], [out], 1)
         assert_same(np.array(out), getattr(np, name)(x, y))
 
 
@@ -262,13 +263,13 @@ def test_one_element_a_row(first, second, dtype, columns, assert_same):
     region = region_of(lambda f, a, b: f(name, a, b), x, y)
     expected = getattr(np, name)(x, y)
     for out in (np.empty(expected.shape, dtype), np.empty(expected.shape, dtype, order="F")):
-        LlvmBody(region).run([x, y], [out], 1)
+        ElementwiseBody(region).run([x, y], [out], 1)
         assert_same(np.ascontiguousarray(out), expected)
 
 
 def test_only_what_is_one_element_a_row_has_a_kernel_of_its_own():
     rows, column = np.ones((50, 400), np.float32), np.ones((50, 1), np.float32)
-    body = LlvmBody(region_of(lambda f, a, b: f("add", a, b), rows, column))
+    body = ElementwiseBody(region_of(lambda f, a, b: f("add", a, b), rows, column))
     body.run([rows, column], [np.empty_like(rows)], 1)
     assert list(body.kernels) == [(False, True, False)]
     turned = [np.asfortranarray(a) for a in (rows, column)]
@@ -281,10 +282,10 @@ def test_unaligned_arrays(assert_same):
     x = raw[1:].view(np.float64)
     x[:] = np.arange(100)
     out = np.empty(100)
-    LlvmBody(region_of(lambda f, a: f("add", a, a), x)).run([x], [out], 1)
+    ElementwiseBody(region_of(lambda f, a: f("add", a, a), x)).run([x], [out], 1)
     assert_same(out, x + x)
     target = raw.copy()[1:].view(np.float64)
-    LlvmBody(region_of(lambda f, a: f("add", a, a), x)).run([x], [target], 1)
+    ElementwiseBody(region_of(lambda f, a: f("add", a, a), x)).run([x], [target], 1)
     assert_same(np.array(target), x + x)
 
 
@@ -326,7 +327,7 @@ def test_an_interpreter_whose_arrays_lie_elsewhere(second, assert_same):
 def test_many_threads_call_one_body(assert_same):
     x = np.random.default_rng(4).standard_normal((64, 500))
     region = region_of(lambda f, a, b: f("add", f("multiply", a, a), b), x, x[:1])
-    body, failures = LlvmBody(region), []
+    body, failures = ElementwiseBody(region), []
 
     def work(seed):
         mine = np.random.default_rng(seed).standard_normal((500, 64)).T
@@ -411,7 +412,7 @@ PARTS = {
 def test_a_loop_is_vectorised(dtype):
     x = np.ones(8, dtype)
     code = generate(region_of(lambda f, a: f("add", f("multiply", a, a), a), x))
-    found = set(VECTORS.findall(vector_loop(code.text(engine.converts_halves()))))
+    found = set(VECTORS.findall(vector_loop(code.text(elementwise_body.converts_halves()))))
     assert found
     assert found <= PARTS[dtype]
 
