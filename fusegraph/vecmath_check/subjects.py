@@ -159,8 +159,8 @@ def _text(subject: Subject, e: Emitter, kinds: list[str], result: Value) -> str:
     store = f"  store {kinds[-1]} {result.name}, ptr %x{last}.at, !llvm.access.group !1"
     definitions = [vecmath.definition(name, subject.type) for name in subject.functions]
     declared = dict.fromkeys(e.declarations)
-    for name in subject.functions:
-        declared.update(dict.fromkeys(vecmath.declarations(name, subject.type)))
+    for definition in definitions:
+        declared.update(dict.fromkeys(definition.declarations))
     return "\n".join((
         f"define void @{SYMBOL}(ptr %pointers, i64 %count) {{",
         "entry:",
@@ -179,6 +179,6 @@ def _text(subject: Subject, e: Emitter, kinds: list[str], result: Value) -> str:
         "  ret void",
         "}",
         *loop_metadata((), 1, True),
-        *definitions,
+        *(definition.text for definition in definitions),
         *declared,
     ))  # fmt: skip

@@ -71,8 +71,9 @@ class Code:
         parts = [self.body]
         declared = dict.fromkeys(self.declarations)
         for function in self.functions:
-            parts.append(vecmath.definition(*function))
-            declared.update(dict.fromkeys(vecmath.declarations(*function)))
+            text, called = vecmath.definition(*function)
+            parts.append(text)
+            declared.update(dict.fromkeys(called))
         if "@fg_half_" in self.body:  # it converts float16
             # LLVM makes one conversion of double -> float -> half, and no processor has that.
             wide = any(vecmath.TABLE[name].wide for name, _ in self.functions)

@@ -155,7 +155,6 @@ class ElementwiseBody:
         shape = file[self.first_output].shape
         operands = [
             Operand(
-                place=at,
                 itemsize=array.itemsize,
                 strides=aligned_strides(array, shape),
                 written=at >= self.first_output,

@@ -162,11 +162,6 @@ def rough_tail(e: Emitter, r: Value) -> Value:
     return e.fmul(e.fmul(r, r), polynomial(e, r, EXPM1_TAIL[r.type]))
 
 
-def or_nan(e: Emitter, x: Value, result: Value) -> Value:
-    """``result``, or the argument where it is NaN."""
-    return e.select(e.fcmp("uno", x, x), x, result)
-
-
 def exp_of_reduced(e: Emitter, r: Value, times: int = 1) -> Value:
     """``exp(times r)`` for ``|times r| <= ln(2) / 2``, as ``1 + r (1 + r p(r))``; a power of two."""
     tail = [c * times ** (k + 2) for k, c in enumerate(EXP_TAIL[r.type])]

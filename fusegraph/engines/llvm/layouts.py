@@ -34,7 +34,6 @@ class Layout(NamedTuple):
 class Operand(NamedTuple):
     """One operand of a kernel, as a loop sees it."""
 
-    place: int  # in the file
     itemsize: int
     strides: tuple[int, ...]  # one an axis of the loop, 0 where it is broadcast
     written: bool

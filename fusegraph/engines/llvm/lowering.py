@@ -27,21 +27,17 @@ def lower(
     UnsupportedError
         NumPy's results cannot be promised.
     """
-    if name in ("copysign", "fabs", "abs", "nextafter") and result == HALF:
-        return RULES[name](e, HALF, *operands)  # exact: nothing to round
     rule = RULES.get(name)
     if rule is None:
-        if name in vecmath.CANCELS:
-            raise UnsupportedError(f"llvm's {name} is nearer to the value than NumPy's")
         found = _function(e, name, loops[0], operands)
-    elif name in COMPARISONS:
-        found = rule(e, loops, *operands)
     else:
-        found = rule(e, loops[-1], *operands)
-    return rounded(e, found) if result == HALF else found
+        found = rule(e, loops if name in COMPARISONS else loops[-1], *operands)
+    return rounded(e, found) if result == HALF and name not in EXACT else found
 
 
 def _function(e: Emitter, name: str, dtype: DType, operands: tuple[Parts, ...]) -> Parts:
+    if name in vecmath.CANCELS:
+        raise UnsupportedError(f"llvm's {name} is nearer to the value than NumPy's")
     if name not in vecmath.TABLE:
         raise UnsupportedError(f"llvm has no {name} with NumPy's results")
     if dtype.kind != "f":
@@ -51,6 +47,7 @@ def _function(e: Emitter, name: str, dtype: DType, operands: tuple[Parts, ...]) 
 
 
 COMPARISONS = frozenset(comparisons.ORDER)
+EXACT = frozenset({"copysign", "fabs", "abs", "nextafter"})  # of float16 too: nothing to round
 
 RULES: dict[str, Rule] = {
     "add": by_kind(b=each("or_"), iu=each("add"), fc=each("fadd")),

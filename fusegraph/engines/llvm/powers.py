@@ -21,7 +21,6 @@ from fusegraph.engines.llvm.exponentials import (
     clamped,
     exp2_of_reduced,
     nearest,
-    or_nan,
     reduce,
     scaled,
 )
@@ -327,8 +326,13 @@ def _log1p_exp(e: Emitter, away: Pair) -> tuple[Value, Pair]:
     return k, Pair(*(e.fadd(v, v) for v in half_nats))
 
 
+def _or_nan(e: Emitter, x: Value, result: Value) -> Value:
+    """``result``, or the argument where it is NaN."""
+    return e.select(e.fcmp("uno", x, x), x, result)
+
+
 def _sum_or_nan(e: Emitter, x: Value, y: Value, top: Value, more: Pair) -> Value:
     total = two_sum(e, top, more.high)
     finite = e.fcmp("olt", e.fabs(top), e.real("double", math.inf))
     low = e.select(finite, e.fadd(total.low, more.low), e.real("double", 0.0))
-    return or_nan(e, x, or_nan(e, y, e.fadd(total.high, low)))
+    return _or_nan(e, x, _or_nan(e, y, e.fadd(total.high, low)))

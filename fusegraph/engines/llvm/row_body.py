@@ -111,7 +111,7 @@ class RowBody:
             dense = not wide or shape[-1] == 1 or strides[-1] == array.itemsize
             if not dense or not array.flags.aligned:
                 return None
-            operands.append(Operand(at, array.itemsize, strides, at >= self.first_output))
+            operands.append(Operand(array.itemsize, strides, at >= self.first_output))
         if self.made.flat:
             whole, found = joined(shape, operands)
             if len(whole) == 1:

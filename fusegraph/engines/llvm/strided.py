@@ -371,10 +371,10 @@ def _record(
     words = [kernel, len(operands), math.prod(outer), len(outer), *rows, *columns]
     words += [WORDS + len(outer), *outer]
     place = 0
-    for operand, mode in zip(operands, modes, strict=True):
+    for at, (operand, mode) in enumerate(zip(operands, modes, strict=True)):
         row, column = ((0,) * 2 + operand.strides)[-2:]
-        words += [operand.place, mode, operand.itemsize, place, row, column]
-        words += operand.strides[:-2] if len(operand.strides) > 2 else (0,) * len(outer)
+        words += [at, mode, operand.itemsize, place, row, column]
+        words += operand.strides[:-2]
         if mode != IN_PLACE:
             place += whole_lines(operand.itemsize * rows[1] * columns[1])
     return Layout.of(words, place)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from fusegraph.engines.llvm import angles, inverse_hyperbolics, powers
 from fusegraph.engines.llvm import exponentials as exps
@@ -96,8 +97,16 @@ def symbol(name: str, type_name: str) -> str:
     return f"fg_{name}_{'f64' if type_name == 'double' else 'f32'}"
 
 
+class Definition(NamedTuple):
+    """The definition of a function in IR, and ``declare`` lines of what it calls."""
+
+    text: str
+    declarations: tuple[str, ...]
+
+
 @cache
-def _written(name: str, type_name: str) -> tuple[str, tuple[str, ...]]:
+def definition(name: str, type_name: str) -> Definition:
+    """A function that inlines and vectorises."""
     row = TABLE[name]
     e = Emitter()
     arguments = [Value(type_name, f"%x{at}") for at in range(row.arity)]
@@ -109,14 +118,4 @@ def _written(name: str, type_name: str) -> tuple[str, tuple[str, ...]]:
         f"  ret {type_name} {result.name}",
         "}",
     ]
-    return "\n".join(lines), e.declarations
-
-
-def definition(name: str, type_name: str) -> str:
-    """The definition of a function in IR."""
-    return _written(name, type_name)[0]
-
-
-def declarations(name: str, type_name: str) -> tuple[str, ...]:
-    """``declare`` lines of what its definition calls."""
-    return _written(name, type_name)[1]
+    return Definition("\n".join(lines), e.declarations)
