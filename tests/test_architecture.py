@@ -45,7 +45,7 @@ LAYERS = (
     ("engines.llvm.codegen",),
     ("engines.llvm.columns", "engines.llvm.joining"),
     ("engines.llvm.row_phases", "engines.llvm.row_text"),
-    ("engines.llvm.row_code", "engines.llvm.vector_folds"),
+    ("engines.llvm.row_code",),
     ("engines.llvm.short_code",),
     ("engines.llvm.sharing", "engines.llvm.packing_code"),
     ("engines.llvm.product_code",),

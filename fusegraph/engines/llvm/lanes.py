@@ -1,8 +1,9 @@
 """Vectors of accumulators as IR: what a reduction of a run of elements is made of.
 
 In: a ``Recipe``, how elements are put together. Out: ``laned``, the ``Fold`` of accumulators that lie
-side by side, and the lines that other folds share with it. Lanes are vectors of a fixed length, whatever
-the processor's: a result does not depend on its width.
+side by side, the lines that other folds share with it, and ``vector_fold``, of a run so short that it is
+one vector. Lanes are vectors of a fixed length, whatever the processor's: a result does not depend on
+its width.
 """
 
 from __future__ import annotations
@@ -260,3 +261,45 @@ def _finish(recipe: Recipe) -> str:
             "}",
         ]
     )
+
+
+# --- runs of one vector ---------------------------------------------------------------------------
+
+
+class VectorFold(NamedTuple):
+    """``<result> @<symbol>(ptr run, <lanes x i1> which)``, and what its module declares."""
+
+    symbol: str
+    result: str
+    text: str
+    declarations: tuple[str, ...]
+
+
+def vector_fold(recipe: Recipe, lanes: int) -> VectorFold:
+    """The fold of runs of at most ``lanes`` elements, a power of two.
+
+    Lanes behind the end of a run are the identity; halves are put together until one element is left.
+    """
+    kind, widen = recipe.kind, recipe.widen
+    symbol, many = f"{recipe.symbol}_{lanes}", f"<{lanes} x {recipe.element}>"
+    x = "%x" if widen else "%e"
+    found = f"{x}.1"
+    lines = [
+        f"define internal {kind} @{symbol}(ptr %p, <{lanes} x i1> %which) alwaysinline {{",
+        masked_load("%e", recipe, lanes, "%p", "%which"),
+        *_widened("%x", widen, many, f"<{lanes} x {kind}>", "%e"),
+        *halved(x, recipe, lanes),
+    ]
+    if recipe.misses_nan:
+        lines += [
+            f"  %u = fcmp uno {many} %e, %e",
+            f"  %bits = bitcast {flags(many)} %u to i{lanes}",
+            f"  %some = icmp ne i{lanes} %bits, 0",
+            f"  %found = select i1 %some, {kind} 0x7FF8000000000000, {kind} {found}",
+        ]
+        found = "%found"
+    else:  # NumPy begins with the identity: a full vector of -0.0 adds up to 0.0
+        lines += recipe.combine("%total", kind, found, recipe.identity)
+        found = "%total"
+    text = "\n".join([*lines, f"  ret {kind} {found}", "}"])
+    return VectorFold(symbol, kind, text, declared(recipe, lanes))

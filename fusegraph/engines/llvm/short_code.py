@@ -19,7 +19,7 @@ from fusegraph.engines.llvm.codegen import loop_metadata
 from fusegraph.engines.llvm.columns import is_column
 from fusegraph.engines.llvm.folds import recipe_of
 from fusegraph.engines.llvm.ir import Value
-from fusegraph.engines.llvm.lanes import first_lanes
+from fusegraph.engines.llvm.lanes import VectorFold, first_lanes, vector_fold
 from fusegraph.engines.llvm.row_phases import (
     Phase,
     is_carried,
@@ -30,7 +30,6 @@ from fusegraph.engines.llvm.row_phases import (
 )
 from fusegraph.engines.llvm.row_text import Kept, RowCode, RowText, result_of
 from fusegraph.engines.llvm.values import from_memory, memory_type, to_memory
-from fusegraph.engines.llvm.vector_folds import VectorFold, vector_fold
 from fusegraph.graph import Node, Shape
 
 LONGEST = 32  # elements of a row: one vector of what most processors have in four registers
