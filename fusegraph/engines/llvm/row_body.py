@@ -49,7 +49,7 @@ class RowBody:
         self.short = short_code.fits(region.nodes)
         may_write_over = short_code.may_write_over if self.short else row_phases.may_write_over
         self.in_place = may_write_over(region)
-        kept_bytes = short_code.kept_bytes if self.short else row_phases.kept_bytes
+        kept_bytes = short_code.kept_bytes if self.short else row_code.kept_bytes
         length = row_phases.row_length(region.nodes)
         values = (*region.inputs, *region.outputs)
         self.row_bytes = sum(

@@ -42,6 +42,11 @@ def generate(region: Region) -> RowCode:
     return _RowWriter(region).write()
 
 
+def kept_bytes(region: Region) -> int:
+    """Bytes that a thread keeps of a row, at most."""
+    return _RowWriter(region).kept_bytes
+
+
 class _RowWriter(RowText):
     """Writes the function."""
 
@@ -54,6 +59,10 @@ class _RowWriter(RowText):
         # Accumulators of columns: memory of the length of a row behind what is kept of rows.
         columns = [n for phase in self.phases for n in phase.columns]
         self.columns = [(n, k) for n in columns for k in range(accumulators(n))]
+        self.temporaries = [
+            Kept(n.dtype.itemsize, most=None if whole else CHUNK) for n, whole in self.kept.items()
+        ]
+        self.temporaries += [Kept(n.dtype.itemsize) for n, _ in self.columns]
 
     # --- the function -----------------------------------------------------------------------------
 
@@ -69,17 +78,13 @@ class _RowWriter(RowText):
         self.say("ret void")
         for fold in self.folds.values():
             self.declared.update(dict.fromkeys(fold.declarations))
-        kept = [
-            Kept(n.dtype.itemsize, most=None if whole else CHUNK) for n, whole in self.kept.items()
-        ]
-        kept += [Kept(n.dtype.itemsize) for n, _ in self.columns]
         one = len(self.phases) == 1 and not self.columns
         flat = one and len(carried) == len(self.phases[0].folds)
-        return self.row_code(["\n".join(fold.text for fold in self.folds.values())], kept, flat)
+        return self.row_code(["\n".join(fold.text for fold in self.folds.values())], flat)
 
     def entry(self, carried: Sequence[Node]) -> None:
         self.open("entry")
-        self.arguments(len(self.kept) + len(self.columns))
+        self.arguments()
         self.lines += self.literals(self.region)
         for node in (n for phase in self.phases for n in phase.folds):
             fold = self.fold(node)

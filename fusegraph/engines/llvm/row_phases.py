@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from fusegraph.engines.base import Region
-from fusegraph.engines.llvm.columns import accumulators, is_column
+from fusegraph.engines.llvm.columns import is_column
 from fusegraph.engines.llvm.folds import fold_of
 from fusegraph.engines.llvm.lanes import Fold
 from fusegraph.graph import Node
@@ -122,15 +122,3 @@ def kept_values(region: Region, phases: Sequence[Phase]) -> dict[Node, bool]:
                 if node in phase.folds or phase_of[i] < at:
                     found[i] = found.get(i, False) or phase_of[i] < at
     return found
-
-
-def kept_bytes(region: Region) -> int:
-    """Bytes that a thread keeps of a row, at most."""
-    length = row_length(region.nodes)
-    phases = phases_of(region)
-    rows = sum(
-        node.dtype.itemsize * (length if whole else min(length, CHUNK)) + 64
-        for node, whole in kept_values(region, phases).items()
-    )
-    columns = [n for phase in phases for n in phase.columns for _ in range(accumulators(n))]
-    return rows + sum(node.dtype.itemsize * length + 64 for node in columns)

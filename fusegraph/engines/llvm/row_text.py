@@ -6,10 +6,11 @@ In: lines and values. Out: ``RowText``, whose ``lines`` are the function's body 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from fusegraph.buffers import LINE
 from fusegraph.engines.base import Region
 from fusegraph.engines.llvm.codegen import Code, Evaluator
 from fusegraph.engines.llvm.ir import Emitter, Value
@@ -68,6 +69,7 @@ class RowText(Evaluator):
         self.length = row_length(region.nodes)
         self.phases = phases_of(region)
         self.operands = (*region.inputs, *region.outputs)
+        self.temporaries: list[Kept] = []  # in memory
         self.lines: list[str] = []
         self.metadata: list[str] = []
         self.label = "entry"
@@ -77,18 +79,20 @@ class RowText(Evaluator):
     def wide(self, node: Node) -> bool:
         return is_wide(node, self.length)
 
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes that a thread keeps, at most."""
+        return sum(kept.nbytes(self.length) + LINE for kept in self.temporaries)
+
     def row_code(
-        self,
-        folds: Sequence[str],
-        kept: Iterable[Kept],
-        flat: bool = False,
-        fixed: tuple[bool, ...] = (),
+        self, folds: Sequence[str], flat: bool = False, fixed: tuple[bool, ...] = ()
     ) -> RowCode:
         """What was written, with the texts of the folds that it calls."""
         head = f"define void @{SYMBOL}(ptr %words, ptr %pointers, ptr %scratch) {{"
         body = "\n".join([head, *self.lines, "}", *self.metadata, *folds])
         wide = tuple(map(self.wide, self.operands))
-        return RowCode(self.code(body, self.declared), tuple(kept), wide, flat, fixed)
+        code = self.code(body, self.declared)
+        return RowCode(code, tuple(self.temporaries), wide, flat, fixed)
 
     def open(self, label: str) -> None:
         """Begin a block of code; names in it are of its own."""
@@ -113,8 +117,8 @@ class RowText(Evaluator):
             f"%{name} = load i64, ptr %{name}.at",
         )
 
-    def arguments(self, kept: int) -> None:
-        """What the function is given: sizes, where operands lie, memory for ``kept`` temporaries."""
+    def arguments(self) -> None:
+        """What the function is given: sizes, where operands lie, memory for temporaries."""
         operands = len(self.operands)
         for at, name in enumerate(("outers", "rows", "n")):
             self.word(name, at)
@@ -125,7 +129,7 @@ class RowText(Evaluator):
                 f"%d{at}.at = getelementptr ptr, ptr %pointers, i64 {at}",
                 f"%d{at} = load ptr, ptr %d{at}.at",
             )
-        for at in range(kept):
+        for at in range(len(self.temporaries)):
             self.word(f"t{at}.off", HEAD + 2 * operands + at)
             self.say(f"%t{at} = getelementptr i8, ptr %scratch, i64 %t{at}.off")
 

@@ -88,8 +88,7 @@ def may_write_over(region: Region) -> bool:
 
 def kept_bytes(region: Region) -> int:
     """Bytes that a thread keeps of a tile, at most."""
-    kept = _ShortWriter(region).tiles.values()
-    return sum(k.nbytes(row_length(region.nodes)) + 64 for k in kept)
+    return _ShortWriter(region).kept_bytes
 
 
 class _ShortWriter(RowText):
@@ -111,6 +110,7 @@ class _ShortWriter(RowText):
             **{(n, False): Kept(n.dtype.itemsize, 0, TILE) for n in narrow},
             **{(n, True): Kept(n.dtype.itemsize, TILE, self.lanes) for n in (*spread, *self.fixed)},
         }
+        self.temporaries = [*self.tiles.values()]
 
     def write(self) -> RowCode:
         self.entry()
@@ -120,11 +120,11 @@ class _ShortWriter(RowText):
             self.declared.update(dict.fromkeys(fold.declarations))
         folds = [fold.text for fold in self.folds.values()]
         fixed = tuple(node in self.fixed for node in self.operands)
-        return self.row_code(folds, self.tiles.values(), fixed=fixed)
+        return self.row_code(folds, fixed=fixed)
 
     def entry(self) -> None:
         self.open("entry")
-        self.arguments(len(self.tiles))
+        self.arguments()
         self.lines += first_lanes("%which", "%n", self.lanes)
         self.say(f"%more.rows = add i64 %rows, {TILE - 1}", f"%tiles = sdiv i64 %more.rows, {TILE}")
         self.lines += self.literals(self.region)
