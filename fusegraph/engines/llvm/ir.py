@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import SupportsFloat
 
@@ -24,6 +25,31 @@ class Value:
     type: str
     name: str
     number: float | None = None
+
+
+def _binary(instruction: str, floats: bool) -> Callable[[Emitter, Value, Value], Value]:
+    """The method that writes an instruction on two values of one type."""
+
+    def method(e: Emitter, a: Value, b: Value) -> Value:
+        assert a.type == b.type, (instruction, a, b)
+        assert (a.type in REAL) == floats, (instruction, a)
+        return e.define(a.type, f"{instruction} {a.type} {a.name}, {b.name}")
+
+    return method
+
+
+def _conversion(instruction: str) -> Callable[[Emitter, Value, str], Value]:
+    """The method that writes a conversion to another type."""
+
+    def method(e: Emitter, x: Value, type_name: str) -> Value:
+        return e.define(type_name, f"{instruction} {x.type} {x.name} to {type_name}")
+
+    return method
+
+
+def _unary(name: str) -> Callable[[Emitter, Value], Value]:
+    """The method that calls an intrinsic on a float."""
+    return lambda e, x: e.on_floats(name, x)
 
 
 class Emitter:
@@ -63,64 +89,24 @@ class Emitter:
 
     # --- two operands of one type -----------------------------------------------------------------
 
-    def _binary(self, instruction: str, a: Value, b: Value, real: bool) -> Value:
-        assert a.type == b.type, (instruction, a, b)
-        assert (a.type in REAL) == real, (instruction, a)
-        return self.define(a.type, f"{instruction} {a.type} {a.name}, {b.name}")
-
-    def fadd(self, a: Value, b: Value) -> Value:
-        return self._binary("fadd", a, b, True)
-
-    def fsub(self, a: Value, b: Value) -> Value:
-        return self._binary("fsub", a, b, True)
-
-    def fmul(self, a: Value, b: Value) -> Value:
-        return self._binary("fmul", a, b, True)
-
-    def fdiv(self, a: Value, b: Value) -> Value:
-        return self._binary("fdiv", a, b, True)
-
-    def frem(self, a: Value, b: Value) -> Value:
-        return self._binary("frem", a, b, True)
-
-    def add(self, a: Value, b: Value) -> Value:
-        return self._binary("add", a, b, False)
-
-    def sub(self, a: Value, b: Value) -> Value:
-        return self._binary("sub", a, b, False)
-
-    def mul(self, a: Value, b: Value) -> Value:
-        return self._binary("mul", a, b, False)
-
-    def sdiv(self, a: Value, b: Value) -> Value:
-        return self._binary("sdiv", a, b, False)
-
-    def udiv(self, a: Value, b: Value) -> Value:
-        return self._binary("udiv", a, b, False)
-
-    def srem(self, a: Value, b: Value) -> Value:
-        return self._binary("srem", a, b, False)
-
-    def urem(self, a: Value, b: Value) -> Value:
-        return self._binary("urem", a, b, False)
-
-    def and_(self, a: Value, b: Value) -> Value:
-        return self._binary("and", a, b, False)
-
-    def or_(self, a: Value, b: Value) -> Value:
-        return self._binary("or", a, b, False)
-
-    def xor(self, a: Value, b: Value) -> Value:
-        return self._binary("xor", a, b, False)
-
-    def shl(self, a: Value, b: Value) -> Value:
-        return self._binary("shl", a, b, False)
-
-    def lshr(self, a: Value, b: Value) -> Value:
-        return self._binary("lshr", a, b, False)
-
-    def ashr(self, a: Value, b: Value) -> Value:
-        return self._binary("ashr", a, b, False)
+    fadd = _binary("fadd", floats=True)
+    fsub = _binary("fsub", floats=True)
+    fmul = _binary("fmul", floats=True)
+    fdiv = _binary("fdiv", floats=True)
+    frem = _binary("frem", floats=True)
+    add = _binary("add", floats=False)
+    sub = _binary("sub", floats=False)
+    mul = _binary("mul", floats=False)
+    sdiv = _binary("sdiv", floats=False)
+    udiv = _binary("udiv", floats=False)
+    srem = _binary("srem", floats=False)
+    urem = _binary("urem", floats=False)
+    and_ = _binary("and", floats=False)
+    or_ = _binary("or", floats=False)
+    xor = _binary("xor", floats=False)
+    shl = _binary("shl", floats=False)
+    lshr = _binary("lshr", floats=False)
+    ashr = _binary("ashr", floats=False)
 
     # --- comparing and choosing -------------------------------------------------------------------
 
@@ -144,37 +130,17 @@ class Emitter:
 
     # --- from type to type ------------------------------------------------------------------------
 
-    def _convert(self, instruction: str, x: Value, type_name: str) -> Value:
-        return self.define(type_name, f"{instruction} {x.type} {x.name} to {type_name}")
-
-    def bitcast(self, x: Value, type_name: str) -> Value:
-        return self._convert("bitcast", x, type_name)
-
-    def fptosi(self, x: Value, type_name: str) -> Value:
-        """Toward zero. Undefined out of range: guard it."""
-        return self._convert("fptosi", x, type_name)
-
-    def sitofp(self, x: Value, type_name: str) -> Value:
-        return self._convert("sitofp", x, type_name)
-
-    def uitofp(self, x: Value, type_name: str) -> Value:
-        return self._convert("uitofp", x, type_name)
-
-    def fpext(self, x: Value, type_name: str) -> Value:
-        return self._convert("fpext", x, type_name)
-
-    def fptrunc(self, x: Value, type_name: str) -> Value:
-        return self._convert("fptrunc", x, type_name)
-
-    def trunc(self, x: Value, type_name: str) -> Value:
-        """The low bits of an integer."""
-        return self._convert("trunc", x, type_name)
-
-    def zext(self, x: Value, type_name: str) -> Value:
-        return self._convert("zext", x, type_name)
-
-    def sext(self, x: Value, type_name: str) -> Value:
-        return self._convert("sext", x, type_name)
+    bitcast = _conversion("bitcast")
+    fptosi = _conversion("fptosi")
+    """Toward zero. Undefined out of range: guard it."""
+    sitofp = _conversion("sitofp")
+    uitofp = _conversion("uitofp")
+    fpext = _conversion("fpext")
+    fptrunc = _conversion("fptrunc")
+    trunc = _conversion("trunc")
+    """The low bits of an integer."""
+    zext = _conversion("zext")
+    sext = _conversion("sext")
 
     # --- calls ------------------------------------------------------------------------------------
 
@@ -189,44 +155,34 @@ class Emitter:
         self.declared[f"declare {type_name} @llvm.{name}({kinds})"] = None
         return self.call(f"llvm.{name}", type_name, *arguments)
 
-    def _of_one_type(self, name: str, *arguments: Value) -> Value:
+    def on_floats(self, name: str, *arguments: Value) -> Value:
+        """A call of an intrinsic on floats of one type, which its result has."""
         (kind,) = {a.type for a in arguments}
         return self.intrinsic(f"{name}.{'f64' if kind == 'double' else 'f32'}", kind, *arguments)
 
     def extreme(self, order: str, a: Value, b: Value) -> Value:
         """Maximum ("gt") or minimum ("lt") of IEEE 754-2019: NaN wins, and 0.0 is above -0.0."""
-        return self._of_one_type("maximum" if order == "gt" else "minimum", a, b)
+        return self.on_floats("maximum" if order == "gt" else "minimum", a, b)
 
     def fence(self, x: Value) -> Value:
         """``x``, of which LLVM knows nothing any more; no instruction."""
-        return replace(self._of_one_type("arithmetic.fence", x), number=x.number)
+        return replace(self.on_floats("arithmetic.fence", x), number=x.number)
 
     def fneg(self, x: Value) -> Value:
         return self.define(x.type, f"fneg {x.type} {x.name}")
 
     def fma(self, a: Value, b: Value, c: Value) -> Value:
         """``a * b + c``, rounded once."""
-        return self._of_one_type("fma", a, b, c)
-
-    def fabs(self, x: Value) -> Value:
-        return self._of_one_type("fabs", x)
-
-    def sqrt(self, x: Value) -> Value:
-        return self._of_one_type("sqrt", x)
-
-    def floor(self, x: Value) -> Value:
-        return self._of_one_type("floor", x)
-
-    def ceil(self, x: Value) -> Value:
-        return self._of_one_type("ceil", x)
-
-    def rint(self, x: Value) -> Value:
-        """To the nearest whole number, ties to even."""
-        return self._of_one_type("rint", x)
-
-    def toward_zero(self, x: Value) -> Value:
-        """LLVM's ``trunc`` of a floating-point number (``trunc`` here is of integers)."""
-        return self._of_one_type("trunc", x)
+        return self.on_floats("fma", a, b, c)
 
     def copysign(self, size: Value, sign: Value) -> Value:
-        return self._of_one_type("copysign", size, sign)
+        return self.on_floats("copysign", size, sign)
+
+    fabs = _unary("fabs")
+    sqrt = _unary("sqrt")
+    floor = _unary("floor")
+    ceil = _unary("ceil")
+    rint = _unary("rint")
+    """To the nearest whole number, ties to even."""
+    toward_zero = _unary("trunc")
+    """LLVM's ``trunc`` of a floating-point number (``trunc`` here is of integers)."""
