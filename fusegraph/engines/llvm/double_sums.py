@@ -49,8 +49,7 @@ def sum_of_doubles(recipe: Recipe) -> Fold:
 
 
 def _two_sum(name: str, kind: str, a: str, b: str) -> list[str]:
-    """``name`` and its rounding error ``name.e``; the error of an infinite sum counts as zero."""
-    zero = "zeroinitializer" if kind.startswith("<") else "0.0"
+    """A vector ``name`` and its rounding error ``name.e``; that of an infinite sum counts as zero."""
     return [
         f"  {name} = fadd {kind} {a}, {b}",
         f"  {name}.b = fsub {kind} {name}, {a}",
@@ -59,7 +58,7 @@ def _two_sum(name: str, kind: str, a: str, b: str) -> list[str]:
         f"  {name}.y = fsub {kind} {b}, {name}.b",
         f"  {name}.z = fadd {kind} {name}.x, {name}.y",
         f"  {name}.o = fcmp ord {kind} {name}.z, {name}.z",
-        f"  {name}.e = select {flags(kind)} {name}.o, {kind} {name}.z, {kind} {zero}",
+        f"  {name}.e = select {flags(kind)} {name}.o, {kind} {name}.z, {kind} zeroinitializer",
     ]
 
 

@@ -141,12 +141,12 @@ def lifted_power(e: Emitter, n: Value, biased: Value, kind: str) -> tuple[Value,
     return power_of_two(e, e.select(small, lifted, biased), kind), small
 
 
-def reduce(e: Emitter, x: Value, more: int = 0, times: int = 1) -> Reduced:
-    """Split a clamped argument of exp; ``times`` it, a power of two, is split, and so is r."""
+def reduce(e: Emitter, x: Value, more: int = 0) -> Reduced:
+    """Split a clamped argument of exp."""
     first, second = LN2[x.type]
-    n, biased = nearest(e, x, times / math.log(2), more)
-    near = e.fma(n, e.real(x.type, -first / times), x)
-    low = e.real(x.type, -second / times)
+    n, biased = nearest(e, x, 1 / math.log(2), more)
+    near = e.fma(n, e.real(x.type, -first), x)
+    low = e.real(x.type, -second)
     r = e.fma(n, low, near)
     return Reduced(r, e.fma(n, low, e.fsub(near, r)), n, biased)
 
@@ -162,11 +162,10 @@ def rough_tail(e: Emitter, r: Value) -> Value:
     return e.fmul(e.fmul(r, r), polynomial(e, r, EXPM1_TAIL[r.type]))
 
 
-def exp_of_reduced(e: Emitter, r: Value, times: int = 1) -> Value:
-    """``exp(times r)`` for ``|times r| <= ln(2) / 2``, as ``1 + r (1 + r p(r))``; a power of two."""
-    tail = [c * times ** (k + 2) for k, c in enumerate(EXP_TAIL[r.type])]
-    linear = e.fma(polynomial(e, r, tail), r, e.real(r.type, float(times)))
-    return e.fma(linear, r, e.real(r.type, 1.0))
+def exp_of_reduced(e: Emitter, r: Value) -> Value:
+    """``exp(r)`` for ``|r| <= ln(2) / 2``, as ``1 + r (1 + r p(r))``."""
+    one = e.real(r.type, 1.0)
+    return e.fma(e.fma(polynomial(e, r, EXP_TAIL[r.type]), r, one), r, one)
 
 
 def exp(e: Emitter, x: Value) -> Value:

@@ -63,16 +63,16 @@ def _text(name: str, kept: DType, result: DType) -> str:
         return stored(e, cast(e, value(e, "%last.a"), kept, result), result, "%last.b.at")
 
     lines = [
-        *_loop("pair", "halve", cell, ("%cells", "%second"), "%total", "rest", together("pair")),
+        *_loop("pair", "halve", cell, "%second", "%total", "rest", together("pair")),
         "rest:",
         "  %odd = and i64 %n, 1",
         "  %is.odd = icmp ne i64 %odd, 0",
         f"  %third = getelementptr {cell}, ptr %second, i64 %total",
         "  br i1 %is.odd, label %more, label %joined",
-        *_loop("more", "rest", cell, ("%cells", "%third"), "%width", "joined", together("more")),
+        *_loop("more", "rest", cell, "%third", "%width", "joined", together("more")),
         "joined:",
         "  br label %level",
-        *_loop("last", "level", cell, ("%cells", "%result"), "%width", "done", converted(), out),
+        *_loop("last", "level", cell, "%result", "%width", "done", converted(), out),
     ]
     body = "\n".join(lines)
     return f"""
@@ -103,25 +103,26 @@ done:
 def _loop(
     name: str,
     before: str,
-    kind: str,
-    pointers: tuple[str, str],
+    cell: str,
+    others: str,
     count: str,
     after: str,
     body: list[str],
     second: str = "",
 ) -> list[str]:
-    """A loop over ``count`` elements, whose ``body`` finds them as ``%name.a`` and ``%name.b``.
+    """A loop over ``count`` elements of ``%cells`` and ``others``: ``%name.a`` and ``%name.b``.
 
-    They have the IR type ``kind``; where the other is ``second`` it is written and not read.
+    They have the IR type ``cell``; where the other has a type of its own, ``second``, it is written by
+    ``body`` and not read.
     """
     i, first, other = f"%{name}.i", f"%{name}.a", f"%{name}.b"
-    read = [] if second else [f"  {other} = load {kind}, ptr {other}.at"]
+    read = [] if second else [f"  {other} = load {cell}, ptr {other}.at"]
     return [
         f"{name}:",
         f"  {i} = phi i64 [0, %{before}], [{i}1, %{name}]",
-        f"  {first}.at = getelementptr {kind}, ptr {pointers[0]}, i64 {i}",
-        f"  {other}.at = getelementptr {second or kind}, ptr {pointers[1]}, i64 {i}",
-        f"  {first} = load {kind}, ptr {first}.at",
+        f"  {first}.at = getelementptr {cell}, ptr %cells, i64 {i}",
+        f"  {other}.at = getelementptr {second or cell}, ptr {others}, i64 {i}",
+        f"  {first} = load {cell}, ptr {first}.at",
         *read,
         *body,
         f"  {i}1 = add nuw nsw i64 {i}, 1",

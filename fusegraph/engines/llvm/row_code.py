@@ -29,7 +29,7 @@ from fusegraph.engines.llvm.row_phases import (
     read_by,
 )
 from fusegraph.engines.llvm.row_text import Kept, RowCode, RowText, result_of
-from fusegraph.engines.llvm.values import Parts, from_memory, memory_type, to_memory
+from fusegraph.engines.llvm.values import Parts, memory_type, to_memory
 from fusegraph.graph import Node
 
 # Elements of a row that fills four vectors in flight: softmax of 4096 x 1024 float32 took 2.4 ms on one
@@ -99,8 +99,7 @@ class _RowWriter(RowText):
         self.row_begins("%row")
         for at, node in enumerate(self.region.inputs):
             if not self.wide(node):
-                loaded = self.loaded(f"%n{at}", node.dtype, f"%p{at}", "", "align 1")
-                self.values[node] = from_memory(self.e, loaded, node.dtype)
+                self.values[node] = self.loaded(f"%n{at}", node.dtype, f"%p{at}", "", "align 1")
         self.flush()
         placed = {n for p in self.phases for n in (*p.wide, *p.folds, *p.columns, *p.narrow)}
         self.narrow_values([n for n in self.region.nodes if n not in placed])
@@ -217,11 +216,7 @@ class _RowWriter(RowText):
 
     def loaded_accumulators(self, name: str, node: Node, index: str, note: str) -> list[Parts]:
         return [
-            from_memory(
-                self.e,
-                self.loaded(f"{name}.{k}", node.dtype, self.accumulator(node, k), index, note),
-                node.dtype,
-            )
+            self.loaded(f"{name}.{k}", node.dtype, self.accumulator(node, k), index, note)
             for k in range(accumulators(node))
         ]
 
@@ -272,8 +267,8 @@ class _RowWriter(RowText):
         inside = set(phase.wide)
         for node, place in places.items():
             if node not in inside:
-                loaded = self.loaded(f"%x{at}.{place[1:]}", node.dtype, place, i, group)
-                self.values[node] = from_memory(self.e, loaded, node.dtype)
+                name = f"%x{at}.{place[1:]}"
+                self.values[node] = self.loaded(name, node.dtype, place, i, group)
         self.evaluate_all(phase.wide)
         stored = {
             node: to_memory(self.e, self.values[node], node.dtype)

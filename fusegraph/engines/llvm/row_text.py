@@ -15,7 +15,7 @@ from fusegraph.engines.base import Region
 from fusegraph.engines.llvm.codegen import Code, Evaluator
 from fusegraph.engines.llvm.ir import Emitter, Value
 from fusegraph.engines.llvm.row_phases import is_wide, phases_of, row_length
-from fusegraph.engines.llvm.values import Parts, memory_type, register_type
+from fusegraph.engines.llvm.values import Parts, from_memory, memory_type, register_type
 from fusegraph.graph import DType, Node
 
 SYMBOL = "fg_rows"
@@ -189,7 +189,7 @@ class RowText(Evaluator):
     # --- memory -----------------------------------------------------------------------------------
 
     def loaded(self, name: str, dtype: DType, pointer: str, index: str, note: str) -> Parts:
-        """The parts of a value in memory, at element ``index`` of a row or at its only one."""
+        """A value in memory, at element ``index`` of a row or at its only one."""
         kind = memory_type(dtype)
         found = []
         for part, at in enumerate(_indices(dtype, index)):
@@ -198,7 +198,7 @@ class RowText(Evaluator):
                 f"{name}.{part} = load {kind}, ptr {name}.{part}.at, {note}",
             )
             found.append(Value(kind, f"{name}.{part}"))
-        return tuple(found)
+        return from_memory(self.e, tuple(found), dtype)
 
     def stored(
         self, name: str, dtype: DType, value: Parts, pointer: str, index: str, note: str

@@ -29,7 +29,7 @@ from fusegraph.engines.llvm.row_phases import (
     row_length,
 )
 from fusegraph.engines.llvm.row_text import Kept, RowCode, RowText, result_of
-from fusegraph.engines.llvm.values import from_memory, memory_type, to_memory
+from fusegraph.engines.llvm.values import memory_type, to_memory
 from fusegraph.graph import Node, Shape
 
 LONGEST = 32  # elements of a row: one vector of what most processors have in four registers
@@ -264,8 +264,8 @@ class _ShortWriter(RowText):
             loaded = read_by(phase.wide)
             for node in loaded:
                 place = self.place(node, node in self.fixed or not self.wide(node))
-                parts = self.loaded(f"{index}.x{place[1:]}", node.dtype, place, index, note)
-                self.values[node] = from_memory(self.e, parts, node.dtype)
+                name = f"{index}.x{place[1:]}"
+                self.values[node] = self.loaded(name, node.dtype, place, index, note)
             self.evaluate_all(phase.wide)
             stored = [n for n in phase.wide if (n, False) in self.tiles or n in self.region.outputs]
             found = {n: to_memory(self.e, self.values[n], n.dtype) for n in stored}
@@ -311,8 +311,7 @@ class _ShortWriter(RowText):
     def load_narrow(self, node: Node, index: str, note: str) -> None:
         name = f"{index}.n{self.place(node)[1:]}"
         self.narrow_pointer(f"{name}.p", node, index)
-        parts = self.loaded(name, node.dtype, f"{name}.p", "", note)
-        self.values[node] = from_memory(self.e, parts, node.dtype)
+        self.values[node] = self.loaded(name, node.dtype, f"{name}.p", "", note)
         self.flush()
 
     def store_narrow(self, node: Node, index: str, note: str) -> None:
