@@ -54,8 +54,6 @@ class Code:
         Vector functions that it calls, by name and IR type.
     declarations : tuple of str
         LLVM's intrinsics that it calls.
-    scalars : tuple of bool
-        Which operands are one element.
     sizes : tuple of int
         Words that the code reads from memory: what follows from sizes, of which it knows none.
     """
@@ -63,7 +61,6 @@ class Code:
     body: str
     functions: tuple[tuple[str, str], ...]
     declarations: tuple[str, ...]
-    scalars: tuple[bool, ...]
     sizes: tuple[int, ...]
 
     def text(self, f16c: bool) -> str:
@@ -148,10 +145,16 @@ def loop_metadata(nodes: Iterable[Node], first: int, long: bool) -> list[str]:
 CHOOSING = frozenset({"where", "maximum", "minimum", "fmax", "fmin", *lowering.COMPARISONS})
 
 
+def is_scalar(value: Node, region: Region) -> bool:
+    """Is an operand one element for the whole region?"""
+    return value.shape != region.shape and value.size == 1
+
+
 class Evaluator:
     """Values of nodes, written as straight-line code into an ``Emitter``."""
 
-    def __init__(self) -> None:
+    def __init__(self, region: Region) -> None:
+        self.region = region
         self.e = Emitter()
         self.values: dict[Node, Parts] = {}
         self.functions: dict[tuple[str, str], None] = {}
@@ -174,18 +177,18 @@ class Evaluator:
             operands = tuple(t if f else o for f, t, o in zip(fenced, loops, operands, strict=True))
         return evaluate(self.e, name, operands, node.dtype, values)
 
-    def literals(self, region: Region) -> list[str]:
-        """The constants that a region reads; lines to begin with, that load those of sizes."""
-        return [*self.load_sizes(region), *self.fence(region)]
+    def literals(self) -> list[str]:
+        """The constants that the region reads; lines to begin with, that load those of sizes."""
+        return [*self.load_sizes(), *self.fence()]
 
-    def fence(self, region: Region) -> list[str]:
+    def fence(self) -> list[str]:
         """Floating-point constants among which nodes choose, hidden from LLVM.
 
         It takes ``max(max(x, c), c)`` for ``max(x, c)``, each a comparison and a choice, whichever way
         the two treat NaN (LLVM 22, instcombine). It knows so only of literals.
         """
         e = Emitter("fenced")
-        for node in region.nodes:
+        for node in self.region.nodes:
             if node.op.name not in CHOOSING:
                 continue
             loops, _ = resolve(node.op.name, tuple(i.dtype for i in node.inputs))
@@ -198,10 +201,10 @@ class Evaluator:
         self.e.declared.update(e.declared)
         return e.lines
 
-    def load_sizes(self, region: Region) -> list[str]:
-        """Constants of a region as literals, and lines that load those which follow from sizes."""
+    def load_sizes(self) -> list[str]:
+        """Constants of the region as literals, and lines that load those which follow from sizes."""
         loads = []
-        read = dict.fromkeys(i for node in region.nodes for i in node.inputs)
+        read = dict.fromkeys(i for node in self.region.nodes for i in node.inputs)
         for node in (i for i in read if i.kind == "const"):
             if node.params != SIZE:
                 self.values[node] = literal(self.e, node.data[()], node.dtype)
@@ -213,25 +216,22 @@ class Evaluator:
             self.sizes.append(int(node.data.view(np.int64)))
         return loads
 
-    def code(self, body: str, declarations: Iterable[str], scalars: tuple[bool, ...] = ()) -> Code:
+    def code(self, body: str, declarations: Iterable[str]) -> Code:
         """What was written: ``body``, and what its nodes need beside it."""
-        functions, sizes = tuple(self.functions), tuple(self.sizes)
-        return Code(body, functions, tuple(declarations), scalars, sizes)
+        return Code(body, tuple(self.functions), tuple(declarations), tuple(self.sizes))
 
 
 class _Writer(Evaluator):
     """Writes one kernel: pointers and scalars, then the loop."""
 
     def __init__(self, region: Region, fixed: Sequence[bool]) -> None:
-        super().__init__()
-        self.region = region
+        super().__init__(region)
         self.entry: list[str] = []
         self.loads: list[str] = []
         self.stores: list[str] = []
         fixed = fixed or [False] * len(region.inputs)
         self.scalars = tuple(
-            one or (v.shape != region.shape and v.size == 1)
-            for v, one in zip(region.inputs, fixed, strict=True)
+            one or is_scalar(v, region) for v, one in zip(region.inputs, fixed, strict=True)
         )
 
     def write(self) -> Code:
@@ -240,12 +240,11 @@ class _Writer(Evaluator):
         self.entry = [line for at in range(len(operands)) for line in _pointer(at)]
         for at, (node, scalar) in enumerate(zip(region.inputs, self.scalars, strict=True)):
             self.values[node] = self.load(at, node.dtype, scalar)
-        self.entry += self.literals(region)
+        self.entry += self.literals()
         self.evaluate_all(region.nodes)
         for at, node in enumerate(region.outputs, len(region.inputs)):
             self.store(at, self.values[node], node.dtype)
-        scalars = (*self.scalars, *(False for _ in region.outputs))
-        return self.code(self.function(), self.e.declarations, scalars)
+        return self.code(self.function(), self.e.declarations)
 
     def load(self, at: int, dtype: DType, scalar: bool) -> Parts:
         """An operand's value: before the loop where it is one element."""

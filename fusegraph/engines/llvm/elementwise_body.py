@@ -47,8 +47,11 @@ class ElementwiseBody:
 
     def __init__(self, region: Region) -> None:
         self.region = region
-        self.count = len(region.inputs) + len(region.outputs)
-        each = sum(v.dtype.itemsize for v in (*region.inputs, *region.outputs))
+        operands = (*region.inputs, *region.outputs)
+        self.count = len(operands)
+        self.scalars = [codegen.is_scalar(v, region) for v in region.inputs]
+        self.scalars += [False] * len(region.outputs)
+        each = sum(v.dtype.itemsize for v in operands)
         # A tile of short rows is a whole row at least; each operand begins in a cache line.
         self.call_bytes = max(TILE_BYTES, SMALL_ROW * each + 64 * self.count)
         self.first_output = len(region.inputs)
@@ -123,17 +126,14 @@ class ElementwiseBody:
             return self.flat or self._load()
 
     def _load(self) -> Any:
-        region = self.region
-        code = codegen.generate(region)
-        flat = _flat_loop()
-        self.scalars = code.scalars
+        region, operands = self.region, (*self.region.inputs, *self.region.outputs)
         if any(v.shape != region.shape and v.size != 1 for v in region.inputs):
             self.flat = lambda plan, file: 1  # never dense: the strided loop has its own kernel
             return self.flat
+        flat = _flat_loop()
         kernel = self.kernel_for((False,) * self.count)
-        operands = (*region.inputs, *region.outputs)
         steps = [
-            0 if one else v.dtype.itemsize for v, one in zip(operands, code.scalars, strict=True)
+            0 if one else v.dtype.itemsize for v, one in zip(operands, self.scalars, strict=True)
         ]
         places = [word for place in enumerate(steps) for word in place]
         self.words = np.array([kernel, self.count, self.first_output, *places], np.int64)

@@ -85,7 +85,7 @@ class _RowWriter(RowText):
     def entry(self, carried: Sequence[Node]) -> None:
         self.open("entry")
         self.arguments()
-        self.lines += self.literals(self.region)
+        self.lines += self.literals()
         for node in (n for phase in self.phases for n in phase.folds):
             fold = self.fold(node)
             self.folds[fold.symbol] = fold

@@ -64,8 +64,7 @@ class RowText(Evaluator):
     """Writes the function of a region block by block; ``self.e`` writes the block that is open."""
 
     def __init__(self, region: Region) -> None:
-        super().__init__()
-        self.region = region
+        super().__init__(region)
         self.length = row_length(region.nodes)
         self.phases = phases_of(region)
         self.operands = (*region.inputs, *region.outputs)

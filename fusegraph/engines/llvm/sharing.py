@@ -26,7 +26,7 @@ from fusegraph.engines.llvm.jobs import JOB_OWN, Work, run_job
 from fusegraph.engines.llvm.layouts import Layout, Remembered
 from fusegraph.engines.llvm.memory import BUFFER, whole_lines
 
-# And of a job over parts of arrays: the function, how many operands, the records of the tasks, scratch
+# Words of a job over parts of arrays: the function, how many operands, the records of the tasks, scratch
 # memory and how much of it a thread has. Behind them the operands' addresses. The record of a task: the
 # function's words, then the offset of each operand.
 PARTS_FUNCTION, PARTS_COUNT, PARTS_RECORDS, PARTS_SCRATCH, PARTS_STEP, PARTS_HEAD = range(

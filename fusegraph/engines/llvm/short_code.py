@@ -127,7 +127,7 @@ class _ShortWriter(RowText):
         self.arguments()
         self.lines += first_lanes("%which", "%n", self.lanes)
         self.say(f"%more.rows = add i64 %rows, {TILE - 1}", f"%tiles = sdiv i64 %more.rows, {TILE}")
-        self.lines += self.literals(self.region)
+        self.lines += self.literals()
         self.flush()
         self.repeat(self.fixed)
 

@@ -39,16 +39,10 @@ def _copy(size: int, packing: bool) -> str:
     kind = "<2 x i64>" if size == 16 else f"i{8 * size}"
     name, loose = ("pack", "from") if packing else ("unpack", "to")
     packed = "to" if packing else "from"
-    still = (
-        """
-  %still = icmp eq i64 %column, 0
-  br i1 %still, label %fill, label %move"""
-        if packing
-        else """
-  br label %move"""
-    )
     fill = (
         f"""
+  %still = icmp eq i64 %column, 0
+  br i1 %still, label %fill, label %move
 fill:
   %value = load {kind}, ptr %from.at, align 1
   br label %fill.next
@@ -60,7 +54,8 @@ fill.next:
   %f.done = icmp sge i64 %f1, %columns
   br i1 %f.done, label %row.end, label %fill.next"""
         if packing
-        else ""
+        else """
+  br label %move"""
     )
     return f"""
 define internal void @{name}_{size}(ptr noalias %to, ptr noalias %from, i64 %row, i64 %column,
@@ -79,7 +74,7 @@ row.begin:
 block:
   call void @llvm.memcpy.p0.p0.i64(ptr %to.at, ptr %from.at, i64 %packed.row, i1 false)
   br label %row.end
-apart:{still}{fill}
+apart:{fill}
 move:
   %c = phi i64 [0, %apart], [%c1, %move]
   %c.off = mul i64 %c, %column
