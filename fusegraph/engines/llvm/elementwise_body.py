@@ -60,6 +60,7 @@ class ElementwiseBody:
         self.plan = 0  # address of the words that it reads
         self.words: Array = np.empty(0, np.int64)
         self.kernels: dict[tuple[bool, ...], int] = {}
+        self.works: dict[tuple[int, int, int, bool], Work] = {}  # a plan meets one
         self.layouts = {
             streams: Remembered(partial(self.lay_out, streams=streams)) for streams in (False, True)
         }
@@ -86,7 +87,8 @@ class ElementwiseBody:
     def share_blocks(self, file: list[Array], block: int, threads: int, streams: bool) -> bool:
         """Evaluate dense arrays in blocks on several threads; False where they are not dense."""
         self.flat or self.load()
-        work = self.blocks(file[self.first_output].size, block, threads, streams)
+        key = (file[self.first_output].size, block, threads, streams)
+        work = self.works.get(key) or self.works.setdefault(key, self.blocks(*key))
         describe, plan = _flat_jobs().describe, self.plan
         return run_work(work, file, threads, lambda job: describe(plan, id(file), job))
 
@@ -97,12 +99,12 @@ class ElementwiseBody:
 
     def blocks(self, size: int, block: int, threads: int, streams: bool) -> Work:
         """``size`` dense elements as a job, ``block`` a task; results go past the caches or not."""
-        tile = scratch = 0
+        jobs, tile, scratch = _flat_jobs(), 0, 0
         if streams:
             each = sum(value.dtype.itemsize for value in self.region.outputs)
             tile = max(64, STREAMED_BYTES // each // 64 * 64)
             scratch = tile * each
-        task = _flat_jobs().streamed if streams else _flat_jobs().task
+        task = jobs.streamed if streams else jobs.task
         words = (size, block, self.plan, tile, 0, scratch)  # from JOB_SIZE on
         return Work(task, -(-size // block), words, JOB_SCRATCH, scratch * threads, self.words)
 

@@ -151,7 +151,8 @@ def run_work(
     job = work.job(len(file))
     if describe(ctypes.addressof(job)):
         return False
-    job[work.scratch_word] = BUFFER.address_of(work.scratch_bytes)
+    if work.scratch_bytes:
+        job[work.scratch_word] = BUFFER.address_of(work.scratch_bytes)
     run_job(job, threads, (file, work.held))
     return True
 
