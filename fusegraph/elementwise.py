@@ -9,12 +9,14 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from fusegraph.operations import apply, cast, elementwise
-from fusegraph.ops import ELEMENTWISE, OPS, Op
+from fusegraph.ops import ELEMENTWISE, OPS, Op, promote
+from fusegraph.promotion import WEAK
 from fusegraph.tensor import Tensor
 
 MOST_DECIMALS = 308  # 10**309 is no float64
@@ -97,15 +99,37 @@ def clip(x: Any, min: Any = None, max: Any = None) -> Tensor:
     A Python integer that bounds nothing of an integer dtype is no bound.
     """
     t = result = as_tensor(x)
-    if t.dtype.kind in "iu":
-        info = np.iinfo(t.dtype)
+    both = min is not None and max is not None
+    if both:  # NumPy promotes all three at once
+        result = cast(t, promote((t.dtype, _kind_of(min), _kind_of(max))))
+    # Of equals (zeros of two signs) maximum takes the second float, and the first complex number.
+    turned = both and result.dtype.kind == "c"  # NumPy's clip takes the bound
+    if both and result.dtype.char in "fd" and _is_one(min) and _is_one(max):
+        turned = _keeps_equals()
+    if result.dtype.kind in "iu":
+        info = np.iinfo(result.dtype)
         min = None if type(min) is int and min <= info.min else min
         max = None if type(max) is int and max >= info.max else max
     if min is not None:
-        result = elementwise(OPS["maximum"], result, min)
+        result = elementwise(OPS["maximum"], *((min, result) if turned else (result, min)))
     if max is not None:
-        result = elementwise(OPS["minimum"], result, max)
+        result = elementwise(OPS["minimum"], *((max, result) if turned else (result, max)))
     return copied(t) if result is t else result
+
+
+def _kind_of(value: Any) -> Any:
+    """What promotion looks at: the type of a weak number, or a dtype."""
+    return type(value) if type(value) in WEAK else as_tensor(value).dtype
+
+
+def _is_one(value: Any) -> bool:
+    return type(value) in WEAK or as_tensor(value).node.size == 1
+
+
+@cache
+def _keeps_equals() -> bool:
+    """Does NumPy's clip between two numbers keep what equals one? Since 2.1 or later it does."""
+    return bool(np.signbit(np.clip(np.full(16, -0.0), 0.0, 1.0)).all())
 
 
 def round(x: Any, decimals: int = 0) -> Tensor:

@@ -726,6 +726,19 @@ def test_clip_by_integers_beyond_the_dtype(dtype, low, high, assert_same):
     assert_same(np.clip(fg.asarray(x), low, high).compute(), np.clip(x, low, high))
 
 
+@pytest.mark.parametrize("dtype", ["?", "i1", "u8", "f2", "f4", "f8", "c8"])
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(0, 2), (-0.0, 1.5), (0, np.float32(1.5)), (300, -2.5), (-2, np.float64(0)), (-300, 2.5),
+     (np.float32(np.nan), 1), (None, 0.0), (-0.0, None), (np.array(0.0), np.zeros(5)),
+     (np.zeros(5, "f4"), np.ones(5, "f4")), (0, 1 + 2j)],
+)  # fmt: skip
+@pytest.mark.parametrize("engine", ["numpy", "llvm", "numexpr"])
+def test_clip_has_numpys_dtype_and_zeros(dtype, low, high, engine, assert_same):
+    x = np.array([-0.0, 0.0, 1, 3, 2]).astype(dtype)
+    assert_same(np.clip(fg.asarray(x), low, high).compute(engine=engine), np.clip(x, low, high))
+
+
 def test_clip_refuses_integers_that_the_dtype_cannot_reach():
     for bounds in ((300, None), (None, -1)):
         with pytest.raises(OverflowError, match="does not fit uint8"):

@@ -178,7 +178,7 @@ class ImitatingBody(ElementwiseBody):
     def run_block(self, file: list[Array]) -> None:
         flat = self.flat or self.load()
         address, kept = imitation(file)
-        if flat(self.plan, address):
+        if flat(self.plan, address) and file[self.first_output].size:
             call_on(_strided(), self.layouts[False](file), file)
         kept.clear()
 
