@@ -86,6 +86,11 @@ def ones(shape: Any, dtype: Any = float) -> Tensor:
     return _filled("ones", shape, 1, dtype)
 
 
+def empty(shape: Any, dtype: Any = float) -> Tensor:
+    """Zeros: a tensor is never written, so there is nothing to leave open."""
+    return _filled("empty", shape, 0, dtype)
+
+
 def full_like(x: Any, fill_value: Any, dtype: Any = None) -> Tensor:
     """``fill_value`` in the shape and dtype of ``x``."""
     x = as_tensor(x)
@@ -100,6 +105,11 @@ def zeros_like(x: Any, dtype: Any = None) -> Tensor:
 def ones_like(x: Any, dtype: Any = None) -> Tensor:
     """Ones in the shape and dtype of ``x``."""
     return full_like(x, 1, dtype)
+
+
+def empty_like(x: Any, dtype: Any = None) -> Tensor:
+    """Zeros in the shape and dtype of ``x``, see :func:`empty`."""
+    return full_like(x, 0, dtype)
 
 
 def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> Tensor:

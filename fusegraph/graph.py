@@ -21,6 +21,8 @@ from fusegraph.ops import OPS, Op
 Shape = tuple[int, ...]
 DType = np.dtype[Any]
 Array = np.ndarray[Any, Any]
+MOST_AXES = 64  # of NumPy's arrays
+MOST_ELEMENTS = 2**63 - 1
 SIZE = ("size",)  # parameters of a constant that follows from a shape
 
 
@@ -228,6 +230,40 @@ def consumers(nodes: Sequence[Node]) -> dict[Node, list[Node]]:
     return found
 
 
+def common_shape(*shapes: Shape) -> Shape:
+    """The shape that all broadcast to. NumPy's own function stops at 32 axes.
+
+    Raises
+    ------
+    ValueError
+        They broadcast to none, or to one with more elements than an array can have.
+    """
+    rank = max(map(len, shapes))
+    found = [1] * rank
+    for shape in shapes:
+        for axis, size in enumerate(shape, rank - len(shape)):
+            if size not in (1, found[axis]):
+                if found[axis] != 1:
+                    raise ValueError(f"sizes {found[axis]} and {size} of axis {axis} differ")
+                found[axis] = size
+    return checked_shape(tuple(found))
+
+
+def checked_shape(shape: Shape) -> Shape:
+    """``shape``, if an array can have it.
+
+    Raises
+    ------
+    ValueError
+        It has too many axes or elements.
+    """
+    if len(shape) > MOST_AXES:
+        raise ValueError(f"{len(shape)} axes; an array has at most {MOST_AXES}")
+    if math.prod(shape) > MOST_ELEMENTS:
+        raise ValueError(f"{list(shape)} has more elements than an array can have")
+    return shape
+
+
 def iteration_space(node: Node) -> Shape:
     """The axes that a node loops over: a reduction loops over its operand."""
     return node.inputs[0].shape if node.kind == "reduce" else node.shape
@@ -257,7 +293,7 @@ def verify(outputs: Sequence[Node]) -> None:
         if node.op.arity not in (-1, len(node.inputs)):
             raise GraphError(f"{node}: {len(node.inputs)} inputs, the row says {node.op.arity}")
         if node.kind == "elementwise":
-            shape = np.broadcast_shapes(*(i.shape for i in node.inputs))
+            shape = common_shape(*(i.shape for i in node.inputs))
             if shape != node.shape:
                 raise GraphError(f"{node}: its inputs broadcast to {shape}")
         if node.kind in ("input", "const") and node.inputs:

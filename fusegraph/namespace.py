@@ -33,10 +33,18 @@ _HELPERS = {
     "reduce",
 }
 _NO_METHOD = {
-    "concat", "stack", "full", "zeros", "ones", "full_like", "zeros_like", "ones_like", "arange",
-    "linspace", "eye", "where", "isclose", "around",
+    "concat", "stack", "broadcast_arrays", "unstack", "full", "zeros", "ones", "empty", "full_like",
+    "zeros_like", "ones_like", "empty_like", "arange", "linspace", "eye", "where", "isclose", "around",
 }  # fmt: skip
-_NO_ARRAY = {"full", "zeros", "ones", "arange", "linspace", "eye"}  # take none: nothing to serve
+_NO_ARRAY = {
+    "full",
+    "zeros",
+    "ones",
+    "empty",
+    "arange",
+    "linspace",
+    "eye",
+}  # take none: nothing to serve
 _PROPERTIES = {"real", "imag"}  # as in NumPy
 
 

@@ -36,8 +36,20 @@ def _unary(op: Op) -> Any:
     return lambda self: elementwise(op, self)
 
 
+def _stands_back(other: Any) -> bool:
+    """Is the other operand to decide, as NumPy lets it? A sparse matrix has its own products."""
+    kind = type(other)
+    if isinstance(other, _OPERAND_TYPES):
+        return False
+    missing = object()
+    protocol = getattr(kind, "__array_ufunc__", missing)
+    return protocol is None or (protocol is missing and hasattr(kind, "__array_priority__"))
+
+
 def _binary(op: Op) -> Any:
     def method(self: Tensor, other: Any) -> Any:
+        if _stands_back(other):
+            return NotImplemented
         return apply(op, self, _operand(op, other))
 
     return method
@@ -115,7 +127,9 @@ def set_item(t: Tensor, key: Any, value: Any) -> None:
 
 def _fitting(t: Tensor, value: Any) -> Tensor:
     """What is to be assigned, in the tensor's dtype, as NumPy casts it."""
-    node = as_node(value)
+    node = as_node(
+        value, t.dtype if type(value) is int else None
+    )  # an integer may be beyond 64 bits
     if node.dtype.kind == "c" and t.dtype.kind != "c":
         raise TypeError(
             f"setitem: {node.dtype} does not go into {t.dtype}; assign its real part, "

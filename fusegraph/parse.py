@@ -94,7 +94,10 @@ def parse_expression(text: str, names: Mapping[str, Tensor]) -> Tensor:
     if isinstance(value, Tensor):
         return value
     if isinstance(value, (bool, int, float, complex)):
-        return Tensor(value)
+        try:
+            return Tensor(value)
+        except OverflowError as error:
+            raise ValueError(str(error)) from None
     raise ValueError(f"the expression is a {type(value).__name__}, not an array")
 
 

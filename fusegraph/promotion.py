@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fusegraph.graph import DType, Node, Shape, const, make
+from fusegraph.graph import DType, Node, Shape, common_shape, const, make
 from fusegraph.ops import Op, resolve
 from fusegraph.sources import traced_line
 from fusegraph.views import apply_view
@@ -67,12 +67,12 @@ def _broadcast(name: str, nodes: tuple[Node, ...]) -> Shape:
         Naming the op, the shapes and the remedy.
     """
     try:
-        return np.broadcast_shapes(*(node.shape for node in nodes))
-    except ValueError:
+        return common_shape(*(node.shape for node in nodes))
+    except ValueError as error:
         shapes = " and ".join(f"{n.dtype}{list(n.shape)}" for n in nodes)
         raise ValueError(
-            f"{name}: shapes of {shapes} do not broadcast; sizes must be equal or 1, counted from "
-            "the last axis (insert axes with t[:, None])"
+            f"{name}: shapes of {shapes} do not broadcast: {error}; sizes must be equal or 1, counted "
+            "from the last axis (insert axes with t[:, None])"
         ) from None
 
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
-
-from fusegraph.graph import Node, Shape, make, reduced_axes
+from fusegraph.graph import Node, Shape, common_shape, make, reduced_axes
 from fusegraph.views import view_shape
 
 SIZE_FREE = {"elementwise", "reduce", "matmul", "input", "const"}
@@ -59,7 +57,7 @@ def infer_shape(node: Node, inputs: tuple[Node, ...]) -> Shape:
         )
     if node.kind == "matmul":
         return matmul_shape(*shapes)
-    return np.broadcast_shapes(*shapes)
+    return common_shape(*shapes)
 
 
 def matmul_shape(a: Shape, b: Shape) -> Shape:
@@ -78,7 +76,7 @@ def matmul_shape(a: Shape, b: Shape) -> Shape:
             f"Inner dimensions must match: a.shape[-1]={a[-1]} != b.shape[{axis}]={inner}"
         )
     try:
-        batch = np.broadcast_shapes(a[:-2], b[:-2])
+        batch = common_shape(a[:-2], b[:-2])
     except ValueError:
         raise ValueError(
             f"matmul: batch axes of {a} and {b} do not broadcast; make them equal, or 1 by t[:, None]"

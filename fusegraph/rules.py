@@ -13,7 +13,7 @@ from functools import cache
 
 import numpy as np
 
-from fusegraph.graph import Node, const, make
+from fusegraph.graph import Node, common_shape, const, make
 from fusegraph.ops import OPS
 from fusegraph.views import Params, apply_view, base
 
@@ -122,7 +122,7 @@ def _drop_broadcast(node: Node) -> Node | None:
     for at, operand in enumerate(inputs):
         if operand.op.name == "broadcast":
             trial = [*inputs[:at], operand.inputs[0], *inputs[at + 1 :]]
-            if np.broadcast_shapes(*(i.shape for i in trial)) == node.shape:
+            if common_shape(*(i.shape for i in trial)) == node.shape:
                 inputs = trial
     if all(a is b for a, b in zip(inputs, node.inputs, strict=True)):
         return None
@@ -139,7 +139,7 @@ def _lift_squeeze(node: Node) -> Node | None:
     operands = tuple(i for i in lifted if i is not None)
     if len(operands) < len(node.inputs):
         return None
-    shape = np.broadcast_shapes(*(i.shape for i in operands))
+    shape = common_shape(*(i.shape for i in operands))
     inner = make(node.op, operands, node.params, shape, node.dtype, node.source)
     return apply_view("squeeze", axes, inner)
 
@@ -160,7 +160,7 @@ def _drop_squeeze(node: Node) -> Node | None:
     inputs = tuple(_unsqueezed(i, len(node.shape)) for i in node.inputs)
     if inputs == node.inputs:
         return None
-    if np.broadcast_shapes(*(i.shape for i in inputs)) != node.shape:
+    if common_shape(*(i.shape for i in inputs)) != node.shape:
         return None
     return make(node.op, inputs, node.params, node.shape, node.dtype, node.source)
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fusegraph.elementwise import as_tensor
-from fusegraph.graph import Shape, make
+from fusegraph.graph import Shape, checked_shape, common_shape, make
 from fusegraph.ops import OPS, promote
 from fusegraph.sources import traced_line
 from fusegraph.tensor import Tensor, shown, wrap
@@ -61,14 +61,18 @@ def as_shape(name: str, shape: Any) -> Shape:
     ------
     TypeError
         A size is no integer; the message names the function.
+    ValueError
+        No array has so many axes or elements.
     """
     several = isinstance(shape, (tuple, list)) or (isinstance(shape, np.ndarray) and shape.ndim)
     try:
-        return tuple(operator.index(n) for n in (shape if several else (shape,)))
+        return checked_shape(tuple(operator.index(n) for n in (shape if several else (shape,))))
     except TypeError:
         raise TypeError(
             f"{name}: shape {shape!r} is no shape; give integers, as in 6 or (2, 3)"
         ) from None
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 # --- views ----------------------------------------------------------------------------------------
@@ -208,11 +212,38 @@ def broadcast_for(name: str, x: Tensor, wanted: Shape) -> Tensor:
     return wrap(apply_view("broadcast", wanted, x.node))
 
 
+def broadcast_arrays(*arrays: Any) -> tuple[Tensor, ...]:
+    """Views of tensors in the shape that all broadcast to.
+
+    Raises
+    ------
+    ValueError
+        Their shapes do not broadcast.
+    """
+    tensors = [as_tensor(a) for a in arrays]
+    try:
+        wanted = common_shape(*(t.node.shape for t in tensors)) if tensors else ()
+    except ValueError as error:
+        raise ValueError(
+            f"broadcast_arrays: shapes of {_listed(tensors)} do not broadcast: {error}; insert axes "
+            "with t[:, None]"
+        ) from None
+    return tuple(wrap(apply_view("broadcast", wanted, t.node)) for t in tensors)
+
+
 def flip(x: Any, axis: Any = None) -> Tensor:
     """``x`` in reverse along axes; None: along all."""
     t = as_tensor(x)
     axes = tuple(range(t.ndim)) if axis is None else axis_numbers("flip", axis, t)
     return t[tuple(slice(None, None, -1) if a in axes else slice(None) for a in range(t.ndim))]
+
+
+def unstack(x: Any, axis: int = 0) -> tuple[Tensor, ...]:
+    """The parts of ``x`` along an axis, without it: what :func:`stack` joins."""
+    t = as_tensor(x)
+    at = axis_number("unstack", axis, t)
+    first = (slice(None),) * at
+    return tuple(t[(*first, k)] for k in range(t.shape[at]))
 
 
 # --- joins ----------------------------------------------------------------------------------------

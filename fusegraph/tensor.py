@@ -239,8 +239,12 @@ def as_node(value: Any, dtype: Any = None) -> Node:
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError("asarray: a masked array would lose its mask; use .filled(value) first")
     if isinstance(value, (bool, int, float, complex, np.generic)):
-        array = checked_array(np.asarray(value, dtype))
-        return const(array, array.dtype)
+        array = np.asarray(value, dtype)
+        if array.dtype.kind == "O" and isinstance(value, int):
+            raise OverflowError(
+                f"asarray: the integer {value} is beyond 64 bits; give a float, or a dtype"
+            )
+        return const(checked_array(array), array.dtype)
     if isinstance(value, (list, tuple)) and _holds_tensor(value):
         return ARRAY_FUNCTIONS[np.stack]([Tensor(v) for v in value]).node  # type: ignore[no-any-return]
     try:

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from fusegraph.graph import GraphError, Node, Shape, make
+from fusegraph.graph import GraphError, Node, Shape, checked_shape, common_shape, make
 from fusegraph.ops import OPS
 
 Params = tuple[Any, ...]
@@ -28,14 +26,17 @@ def view_shape(name: str, params: Params, shape: Shape) -> Shape:
     ------
     GraphError
         A squeezed axis is none of one element.
+    ValueError
+        No array can have the shape.
     """
     if name == "permute":
         return tuple(shape[a] for a in params)
     if name in ("reshape", "broadcast"):
-        return params
+        return checked_shape(params)
     if name == "expand":
         rest = iter(shape)
-        return tuple(1 if a in params else next(rest) for a in range(len(shape) + len(params)))
+        rank = len(shape) + len(params)
+        return checked_shape(tuple(1 if a in params else next(rest) for a in range(rank)))
     if name == "squeeze":
         if any(shape[a] != 1 for a in params):
             raise GraphError(f"axes {params} of {list(shape)} are not of one element each")
@@ -54,7 +55,7 @@ def base(node: Node) -> Node:
 def broadcasts(shape: Shape, wanted: Shape) -> bool:
     """Does a value of ``shape`` broadcast to the shape ``wanted``?"""
     try:
-        return np.broadcast_shapes(shape, wanted) == wanted
+        return common_shape(shape, wanted) == wanted
     except ValueError:
         return False
 

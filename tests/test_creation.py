@@ -138,3 +138,8 @@ def test_dtype_that_is_not_held_is_an_error():
     for build in (lambda: fg.zeros(3, dtype=object), lambda: fg.ones(3, dtype="M8[s]")):
         with pytest.raises(TypeError, match="not supported; choose one of bool, int8"):
             build()
+
+
+def test_empty_is_zeros(assert_same):
+    assert_same(fg.empty((2, 3), "i4").compute(), np.zeros((2, 3), "i4"))
+    assert_same(np.empty_like(fg.ones(3, "f4")).compute(), np.zeros(3, "f4"))

@@ -188,3 +188,9 @@ def test_any_text_gives_a_tensor_or_a_value_error(text):
     else:
         assert isinstance(result, fg.Tensor)
     assert sys.getrecursionlimit() == limit
+
+
+@pytest.mark.parametrize("text", ["10**20", "1_000 << 255"])
+def test_a_number_that_no_array_holds(text):
+    with pytest.raises(ValueError, match="beyond 64 bits"):
+        parse_expression(text, {})

@@ -852,3 +852,40 @@ def test_a_choice_takes_integers_beyond_the_dtype_as_numpy_does(dtype, value, as
             fg.where(fg.asarray(x) > 1, fg.asarray(x), value)
     else:
         assert_same(fg.where(fg.asarray(x) > 1, fg.asarray(x), value).compute(), expected)
+
+
+class Foreign:
+    """A class that NumPy lets decide: it has no ufuncs, and operators of its own."""
+
+    __array_ufunc__ = None
+    __hash__ = None
+
+    def __radd__(self, other):
+        return "radd"
+
+    def __rmatmul__(self, other):
+        return "rmatmul"
+
+    def __eq__(self, other):
+        return "eq"
+
+
+def test_operands_that_have_operators_of_their_own():
+    t = fg.ones((2, 2))
+    assert t + Foreign() == "radd"
+    assert t @ Foreign() == "rmatmul"
+    assert (t == Foreign()) == "eq"
+    with pytest.raises(TypeError, match="unsupported operand"):
+        t - Foreign()
+    sparse = pytest.importorskip("scipy.sparse")
+    np.testing.assert_array_equal(t @ sparse.eye_array(2), np.ones((2, 2)))
+
+
+def test_integers_beyond_64_bits(assert_same):
+    with pytest.raises(OverflowError, match=r"asarray: the integer .* is beyond 64 bits"):
+        fg.asarray(2**70)
+    x = np.zeros(3)
+    t = fg.asarray(x)
+    t[0] = 2**70
+    x[0] = 2**70
+    assert_same(t.compute(), x)

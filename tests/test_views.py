@@ -241,3 +241,43 @@ def test_a_shape_is_given_once(assert_same):
 def test_methods_show_what_they_take():
     signature = inspect.signature(fg.Tensor.softmax)
     assert list(signature.parameters) == ["x", "axis"]
+
+
+def test_broadcast_arrays_and_unstack(assert_same):
+    x, y = np.arange(3.0).reshape(3, 1), np.arange(4)
+    for function in (fg.broadcast_arrays, np.broadcast_arrays):
+        for got, expected in zip(
+            function(fg.asarray(x), y, 2.0), np.broadcast_arrays(x, y, 2.0), strict=True
+        ):
+            assert isinstance(got, fg.Tensor)
+            assert_same(got.compute(), np.array(expected))
+    with pytest.raises(ValueError, match=r"broadcast_arrays: .* do not broadcast: sizes 3 and 4"):
+        fg.broadcast_arrays(np.ones(3), np.ones(4))
+    z = np.arange(24).reshape(2, 3, 4)
+    for axis in (0, 1, -1):
+        parts = fg.unstack(z, axis=axis)
+        assert_same(fg.stack(parts, axis=axis).compute(), z)
+
+
+@pytest.mark.parametrize("axes", [33, 63])
+def test_as_many_axes_as_numpy_has(axes, assert_same):
+    """NumPy's function for common shapes stops at 32."""
+    x = np.full((1,) * axes, 3.0)
+    t = fg.asarray(x)
+    assert_same((t * 2).mean(axis=0).compute(), (x * 2).mean(axis=0))
+    assert_same((t * 2 + t.T).sum().compute(), np.asarray((x * 2 + x.T).sum()))
+    assert_same(t[..., None].compute(), x[..., None])
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: fg.zeros((1,) * 65), "zeros: 65 axes; an array has at most 64"),
+        (lambda: fg.ones((1,) * 60)[(None,) * 5], "65 axes"),
+        (lambda: fg.broadcast_to(1, (2**63,)), "broadcast_to: .* has more elements"),
+        (lambda: fg.zeros((2**40, 1)) + fg.zeros((2**30,)), "add: .* has more elements"),
+    ],
+)
+def test_shapes_that_no_array_has(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()

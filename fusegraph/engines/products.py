@@ -28,7 +28,7 @@ from fusegraph.engines.tiles import (
     run_tiles,
     tile_for_cache,
 )
-from fusegraph.graph import DType, Node, Shape
+from fusegraph.graph import DType, Node, Shape, common_shape
 from fusegraph.machine import Machine
 from fusegraph.panels import block_keys, blocked_shape
 from fusegraph.views import base
@@ -84,7 +84,7 @@ class Extents:
 def extents_of(node: Node) -> Extents:
     """Sizes of a matmul node; a vector is a row on the left, a column on the right."""
     left, right = (i.shape for i in node.inputs)
-    batch = np.broadcast_shapes(left[:-2], right[:-2])
+    batch = common_shape(left[:-2], right[:-2])
     rows = left[-2] if len(left) > 1 else 1
     columns = right[-1] if len(right) > 1 else 1
     return Extents(batch, rows, left[-1], columns)

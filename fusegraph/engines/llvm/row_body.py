@@ -29,7 +29,7 @@ from fusegraph.engines.llvm.layouts import (
 from fusegraph.engines.llvm.memory import whole_lines
 from fusegraph.engines.llvm.row_text import SYMBOL, RowCode
 from fusegraph.engines.llvm.sharing import Division, call_on
-from fusegraph.graph import DType, Node, Shape
+from fusegraph.graph import DType, Node, Shape, common_shape
 
 COPIED_BYTES = 128 << 10  # of rows that are copied at a time, where one of them needs no more
 
@@ -104,7 +104,7 @@ class RowBody:
 
     def layout(self, file: list[Array]) -> Layout | None:
         """How the arrays lie; None where the function cannot read them in place."""
-        shape = np.broadcast_shapes(*(a.shape for a in file))
+        shape = common_shape(*(a.shape for a in file))
         operands = []
         for at, (array, wide) in enumerate(zip(file, self.made.wide, strict=True)):
             strides = aligned_strides(array, shape)
@@ -144,7 +144,7 @@ class RowBody:
 
     def run_copied(self, file: list[Array]) -> None:
         """Evaluate on dense copies of as many rows at a time as the plan counts, or of all."""
-        shape = np.broadcast_shapes(*(a.shape for a in file))
+        shape = common_shape(*(a.shape for a in file))
         inputs = [
             np.broadcast_to(array, shape if wide else (*shape[:-1], 1))
             for array, wide in zip(file[: self.first_output], self.made.wide, strict=False)
