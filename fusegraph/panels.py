@@ -58,8 +58,17 @@ class Panels:
 
     @property
     def height(self) -> int:
-        """Rows of a panel."""
+        """Places of a panel along the cut axes: its rows, where the last axis is not among them."""
         return math.prod(self.block)
+
+    @property
+    def whole_rows(self) -> int | None:
+        """Rows of a panel; None where it takes parts of rows, or where there is one axis."""
+        if len(self.block) < len(self.layout):
+            return self.height
+        if len(self.block) == 1 or self.block[-1] != self.rows[-1]:
+            return None
+        return math.prod(self.block[:-1])
 
     @property
     def count(self) -> int:

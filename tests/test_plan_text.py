@@ -235,6 +235,24 @@ def test_print_shows_the_planned_stage(plan):
     assert str(plan()) == plan().explain() == plan().explain("planned")
 
 
+@pytest.mark.parametrize(
+    ("shape", "axis", "loop"),
+    [
+        ((4096, 1024), 1, "17 panels of 255 rows"),
+        ((4096, 1024), 0, "32 panels of 128 rows"),
+        ((4096, 10), 0, "2 panels of 2,048 rows"),
+        ((40, 100_000), None, "40 panels of 1 row"),
+        ((100, 64, 64), 0, "4 panels of 1,600 rows"),
+        ((99, 9999), 0, "10 panels of 131,072 elements"),
+        ((1000,), 0, "1 panel of 1,000 elements"),
+    ],
+)
+def test_panels_count_whole_rows_or_elements(shape, axis, loop):
+    """A panel of a reduction along the rows may take parts of them, which are no rows."""
+    plan = fg.plan((fg.Tensor(np.zeros(shape, np.float32)) * 2).sum(axis=axis))
+    assert f"      for {loop} on " in str(plan)
+
+
 def test_rules_that_fired_are_shown():
     x = fg.Tensor(np.zeros(10, np.float32))
     assert fg.plan(fg.negative(-x) + 1).explain("rewritten") == (

@@ -113,6 +113,7 @@ def panels_record(kernel: Kernel) -> dict[str, Any] | None:
         "rows": list(cut.rows),
         "block": list(cut.block),
         "height": cut.height,
+        "whole_rows": cut.whole_rows,
         "count": cut.count,
         "layout": list(cut.layout),
         "threads": kernel.threads,

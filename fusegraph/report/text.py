@@ -98,10 +98,12 @@ def loop_text(kernel: Kernel) -> str:
     """A kernel in panels as the loop that it is."""
     loop = panels_record(kernel)
     assert loop is not None
+    rows = loop["whole_rows"]
+    size = _plural(loop["height"], "element") if rows is None else _plural(rows, "row")
     stages = "; ".join(map(_stage_text, loop["stages"]))
     combined = f"; then combine {', '.join(loop['partial'])}" if loop["partial"] else ""
     return (
-        f"for {_plural(loop['count'], 'panel')} of {_plural(loop['height'], 'row')} on "
+        f"for {_plural(loop['count'], 'panel')} of {size} on "
         f"{_plural(loop['threads'], 'thread')}: {stages}{combined}"
     )
 
