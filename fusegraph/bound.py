@@ -170,7 +170,11 @@ class BoundPlan:
 
     @property
     def peak_bytes(self) -> int:
-        """Upper bound of memory held beside the inputs while the plan runs."""
+        """Upper bound of memory held beside the inputs while the plan runs.
+
+        Stored values and results, temporaries of all threads, and always 128 KiB for Python
+        objects.
+        """
         return self.plan.peak_bytes
 
     @property

@@ -80,8 +80,9 @@ class Plan:
     names : dict
         Value to name: ``v0, v1, ...`` for inputs, ``t0, t1, ...`` for stored values.
     peak_bytes : int
-        Upper bound of memory that a run holds beside its inputs: results, intermediates, scratch.
-        Not in it: what NumPy buffers of operands that are not aligned, 64 kB of each in a thread.
+        Upper bound of memory that a run holds beside its inputs: results, intermediates, scratch,
+        and ``OVERHEAD``. Not in it: what NumPy buffers of operands that are not aligned, 64 kB of each
+        in a thread.
     """
 
     graph: tuple[Node, ...]
