@@ -344,6 +344,8 @@ def explain(args: argparse.Namespace) -> str:
         raise UsageError(f"{', '.join(unused)}: given, but the expression has no such name")
     plan = bind([result.node], current_options())
     names = input_names(plan, tensors)
+    if args.run and not plan.kernels:
+        raise UsageError(f"--run: {args.expression!r} has nothing to run")
     measured = compared(result) if args.run else None
     if args.json:
         facts: dict[str, Any] = {"expression": args.expression, "names": names}

@@ -116,12 +116,18 @@ def compare(tensor: Any, repeats: int = 7) -> Comparison:
     Raises
     ------
     ValueError
-        ``repeats`` is not positive.
+        ``repeats`` is not positive, or nothing would run: ``tensor`` is computed, or an array.
     """
     if repeats < 1:
         raise ValueError(f"compare: repeats={repeats}: give a positive integer")
-    node = tensor.node if isinstance(tensor, Tensor) else Tensor(tensor).node
+    tensor = tensor if isinstance(tensor, Tensor) else Tensor(tensor)
+    node = tensor.node
     unfused = bind([node], current_options(engine="numpy", fuse=False))
+    if not unfused.kernels:
+        raise ValueError(
+            f"compare: {tensor!r} has nothing to run; build the expression again, and compare it before "
+            "it is computed"
+        )
     plans: dict[str, BoundPlan] = {"unfused": unfused}
     for engine in ELEMENTWISE_ENGINES:
         plan = bind([node], current_options(engine=engine))

@@ -256,6 +256,7 @@ USAGE = [
     (["explain", "x+1", "--shape", "x=3", "--shape", "y=4"], "y: given, but the expression has no"),
     (["explain", "x +", "--shape", "x=2"], "syntax at column"),
     (["explain", "x.T", "--shape", "x=2"], "attribute .T at column 1"),
+    (["explain", "transpose(x)", "--shape", "x=2", "--run"], "'transpose(x)' has nothing to run"),
     (["explain", "x", "--stage", "last"], "last"),
     (["explain", "x", "--engine", "none"], "none"),
     (["explain", "x", "--threads", "0"], "no positive integer"),

@@ -1,10 +1,30 @@
-"""Rests between timed runs: until no thread of the process runs, and no longer than a bound."""
+"""What is compared; and rests between timed runs: until no thread runs, and no longer than a bound."""
 
 import sys
 import threading
 import time
 
+import numpy as np
+import pytest
+
+import fusegraph as fg
 from fusegraph.compare import GLANCE, rest
+
+
+@pytest.mark.parametrize("view", [lambda t: t, lambda t: t.T], ids=["itself", "a view"])
+def test_a_computed_tensor_is_not_compared(view):
+    """Its plan runs nothing: a table of it would have no kernels and no bytes."""
+    x = fg.asarray(np.ones((3, 2)))
+    doubled = x * 2
+    doubled.compute()
+    with pytest.raises(ValueError, match="nothing to run; build the expression again"):
+        fg.compare(view(doubled))
+    assert fg.compare(x * 2, repeats=1)["unfused"].kernels == 1
+
+
+def test_an_array_is_not_compared():
+    with pytest.raises(ValueError, match=r"compare: Tensor\(float64\[3\], computed\)"):
+        fg.compare(np.ones(3))
 
 
 def test_a_rest_lasts_until_no_thread_runs():
