@@ -139,6 +139,9 @@ _serve_numpy()
 def compute(*tensors: Any, **changes: Any) -> Any:
     """Compute tensors in one plan: what they share runs once.
 
+    The results are kept, and those of tensors that are computed already are returned as they are,
+    whatever the options.
+
     Parameters
     ----------
     *tensors : Tensor

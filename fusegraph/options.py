@@ -18,7 +18,7 @@ from fusegraph.machine import Machine, available_cores
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How graphs are planned and run.
+    """How graphs are planned and run. A tensor that is computed runs nothing more, whatever they are.
 
     Attributes
     ----------

@@ -109,6 +109,9 @@ class Tensor:
     def compute(self, out: Array | None = None, **changes: Any) -> Array:
         """Run the plan; the result is kept, so what is built on this tensor later does not rerun it.
 
+        A later call returns what is kept: its options (``exact=True``, ``engine="numpy"``, ...) have
+        nothing to run. To run with others, build the expression again.
+
         Parameters
         ----------
         out : numpy.ndarray, optional
