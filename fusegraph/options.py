@@ -5,12 +5,13 @@ In: keywords. Out: an immutable ``Options``, or an error that names the option a
 
 from __future__ import annotations
 
+import inspect
 import operator
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ContextDecorator
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from fusegraph.engines import ELEMENTWISE_ENGINES, REMEDIES
 from fusegraph.machine import Machine, available_cores
@@ -88,7 +89,13 @@ class Options:
 
 _DEFAULT = Options()
 _current: ContextVar[Options] = ContextVar("fusegraph_options", default=_DEFAULT)
+# The blocks that have begun here, the inmost last, each with the options outside of it.
+_blocks: ContextVar[tuple[tuple[options, Options], ...]] = ContextVar(
+    "fusegraph_blocks", default=()
+)
 _NAMES = tuple(f.name for f in fields(Options))
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+_RUN_LATER = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
 
 
 def current_options(**changes: Any) -> Options:
@@ -110,11 +117,69 @@ def current_options(**changes: Any) -> Options:
     return replace(options, **changes)
 
 
-@contextmanager
-def options(**changes: Any) -> Iterator[Options]:
-    """Set options for a ``with`` block; they hold in this thread (or task) only."""
-    token = _current.set(current_options(**changes))
-    try:
-        yield _current.get()
-    finally:
-        _current.reset(token)
+class options(ContextDecorator):  # noqa: N801  (called as a function, as contextlib's are)
+    """Set options for a ``with`` block, or for the calls of a function that it decorates.
+
+    They hold in this thread (or task) only. One object serves any number of blocks, within each other
+    and in several threads, and adds to the options that are in force where a block begins.
+
+    Parameters
+    ----------
+    **changes
+        Options, see :class:`Options`; they are checked here, not where a block begins.
+
+    Raises
+    ------
+    TypeError
+        An unknown option, or a value of the wrong type.
+    ValueError
+        A value out of range.
+
+    Examples
+    --------
+    >>> plain = options(engine="numpy", fuse=False)
+    >>> with plain:
+    ...     current_options().fuse
+    False
+    >>> with plain, options(fuse=True) as inner:
+    ...     inner.engine, inner.fuse
+    ('numpy', True)
+    """
+
+    def __init__(self, **changes: Any) -> None:
+        self._changes = changes
+        # Most blocks begin where they are written, in these options: they are merged once.
+        self._outer = _current.get()
+        self._merged = current_options(**changes)
+
+    def __enter__(self) -> Options:
+        outer = _current.get()
+        merged = self._merged if outer is self._outer else current_options(**self._changes)
+        # Not kept in the object: other threads and tasks, and an outer block, may have it too.
+        _blocks.set((*_blocks.get(), (self, outer)))
+        _current.set(merged)
+        return merged
+
+    def __exit__(self, *_: object) -> None:
+        blocks = _blocks.get()
+        while blocks:  # a block inside of this one that has not ended (a generator's) ends too
+            (block, outer), blocks = blocks[-1], blocks[:-1]
+            if block is self:
+                _blocks.set(blocks)
+                _current.set(outer)
+                return
+
+    def __call__(self, function: _Function) -> _Function:
+        """``function`` with these options in force while it runs.
+
+        Raises
+        ------
+        TypeError
+            It runs after its call has returned: a coroutine function or a generator.
+        """
+        if any(kind(function) for kind in _RUN_LATER):
+            raise TypeError(
+                f"options: {getattr(function, '__name__', function)} is a coroutine function or a "
+                "generator, which runs after its call has returned; write `with fg.options(...)` in it"
+            )
+        return super().__call__(function)

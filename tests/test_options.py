@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import threading
 
@@ -42,7 +43,7 @@ X = np.linspace(-3, 3, 50_000)
 )
 def test_wrong_options_are_named(changes, kind, text):
     with pytest.raises(kind, match=text):
-        fg.options(**changes).__enter__()
+        fg.options(**changes)
     with pytest.raises(kind, match=text):
         (fg.asarray(X) + 1).compute(**changes)
     with pytest.raises(kind, match=text):
@@ -75,6 +76,83 @@ def test_options_belong_to_a_thread():
         thread.start()
         thread.join()
     assert seen == [Options()]
+
+
+def test_one_block_serves_again_and_within_itself():
+    before = current_options()
+    plain = fg.options(engine="numpy")
+    for _ in range(2):
+        with plain as outer, fg.options(threads=1), plain as inner:
+            assert (outer.engine, outer.threads) == ("numpy", before.threads)
+            assert (inner.engine, inner.threads) == ("numpy", 1), "it adds to what is in force"
+        assert current_options() is before
+
+
+def test_blocks_that_end_out_of_order_leave_nothing():
+    before = current_options()
+    first, second = fg.options(engine="numpy"), fg.options(threads=1)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    second.__exit__(None, None, None)
+    assert current_options() is before
+
+
+def test_threads_and_tasks_share_a_block():
+    before, plain = current_options(), fg.options(engine="numpy")
+    meeting = threading.Barrier(2)
+    seen = []
+
+    def in_thread(threads):
+        with fg.options(threads=threads), plain as inside:
+            meeting.wait(10)
+            seen.append((inside.threads, current_options() is inside))
+            meeting.wait(10)
+        seen.append(current_options() == Options())
+
+    workers = [threading.Thread(target=in_thread, args=(n,)) for n in (1, 2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert sorted(seen[:2]) == [(1, True), (2, True)]
+    assert seen[2:] == [True, True]
+
+    async def in_task(threads):
+        with fg.options(threads=threads), plain:
+            await asyncio.sleep(0)
+            inside = current_options()
+        return inside.engine, inside.threads, current_options() is before
+
+    async def both():
+        return await asyncio.gather(in_task(1), in_task(2))
+
+    assert asyncio.run(both()) == [("numpy", 1, True), ("numpy", 2, True)]
+
+
+def test_a_block_decorates_functions():
+    @fg.options(engine="numpy")
+    def inside(depth):
+        """Options in force."""
+        return inside(depth - 1) if depth else current_options().engine
+
+    before = current_options()
+    assert [inside(0), inside(2)] == ["numpy", "numpy"]
+    assert inside.__doc__ == "Options in force."
+    assert current_options() is before
+
+
+def test_a_decorated_function_that_runs_later_is_refused():
+    async def task(): ...
+
+    def numbers():
+        yield
+
+    for function in (task, numbers):
+        with pytest.raises(
+            TypeError, match=rf"options: {function.__name__} .* write `with fg\.opt"
+        ):
+            fg.options(engine="numpy")(function)
 
 
 def test_options_are_immutable():
