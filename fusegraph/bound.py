@@ -36,15 +36,26 @@ CACHED_NODES = 4096
 
 
 class MemoryLimitError(MemoryError):
-    """A plan may need more memory than ``memory_limit`` allows. ``plan`` can still be printed."""
+    """A plan may need more memory than ``memory_limit`` allows. ``plan`` can still be printed.
 
-    def __init__(self, plan: BoundPlan) -> None:
-        self.plan = plan
-        super().__init__(
-            f"kernel {plan.plan.peak_kernel} brings the plan to {plan.peak_bytes:,} bytes, and "
-            f"memory_limit is {plan.plan.options.memory_limit:,}; raise the limit, compute in parts, "
-            "or print the plan to see which values are stored"
-        )
+    A copy has the text and no plan (None): plans hold compiled code, which stays in its process.
+    """
+
+    def __init__(self, plan: BoundPlan | str) -> None:
+        self.plan = None if isinstance(plan, str) else plan
+        super().__init__(plan if isinstance(plan, str) else _over_limit(plan))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self),), {**vars(self), "plan": None}  # notes come along
+
+
+def _over_limit(plan: BoundPlan) -> str:
+    """What a ``MemoryLimitError`` says."""
+    return (
+        f"kernel {plan.plan.peak_kernel} brings the plan to {plan.peak_bytes:,} bytes, and "
+        f"memory_limit is {plan.plan.options.memory_limit:,}; raise the limit, compute in parts, "
+        "or print the plan to see which values are stored"
+    )
 
 
 @dataclass(frozen=True, slots=True)

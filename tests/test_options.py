@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import dataclasses
+import pickle
 import threading
 
 import numpy as np
@@ -189,6 +191,17 @@ def test_memory_limit_refuses_before_running():
     ):
         again.compute(memory_limit=1000)
     assert again.pending == 1
+
+
+def test_a_refusal_can_leave_its_process():
+    with pytest.raises(fg.MemoryLimitError) as caught:
+        (fg.asarray(X) * 3).compute(memory_limit=1000)
+    assert caught.value.plan.peak_bytes > 1000
+    caught.value.add_note("in part 3")
+    for again in (copy.copy(caught.value), pickle.loads(pickle.dumps(caught.value))):
+        assert isinstance(again, fg.MemoryLimitError)
+        assert str(again) == str(caught.value)
+        assert (again.plan, again.__notes__) == (None, ["in part 3"])
 
 
 def test_trace_source_names_the_users_line():
