@@ -51,8 +51,10 @@ class MemoryLimitError(MemoryError):
 
 def _over_limit(plan: BoundPlan) -> str:
     """What a ``MemoryLimitError`` says."""
+    name = plan.plan.peak_kernel
+    takes = f"kernel {name} brings the plan to" if name else "the plan has no kernels, but may take"
     return (
-        f"kernel {plan.plan.peak_kernel} brings the plan to {plan.peak_bytes:,} bytes, and "
+        f"{takes} {plan.peak_bytes:,} bytes, and "
         f"memory_limit is {plan.plan.options.memory_limit:,}; raise the limit, compute in parts, "
         "or print the plan to see which values are stored"
     )

@@ -193,6 +193,13 @@ def test_memory_limit_refuses_before_running():
     assert again.pending == 1
 
 
+def test_a_plan_without_kernels_is_refused_without_naming_one():
+    with pytest.raises(
+        fg.MemoryLimitError, match=r"^the plan has no kernels, but may take .* bytes"
+    ):
+        fg.plan(fg.asarray(X), memory_limit=1000).run()
+
+
 def test_a_refusal_can_leave_its_process():
     with pytest.raises(fg.MemoryLimitError) as caught:
         (fg.asarray(X) * 3).compute(memory_limit=1000)
