@@ -275,7 +275,17 @@ class BoundPlan:
         ----------
         profile : Profile, optional
             What ``profile()`` of this plan returned.
+
+        Raises
+        ------
+        ValueError
+            The profile is of another plan.
         """
+        if profile is not None and not profile.is_of(self.plan):
+            raise ValueError(
+                f"roofline: the profile is of another plan; this one ({text.summary(self.plan)}) takes "
+                "its own, as in plan.roofline(plan.profile())"
+            )
         unfused = PLANS.get(self.graph, replace(self.options, fuse=False)).plan
         measured = {k.name: k.measured for k in profile.kernels} if profile else {}
         return roofline(self.plan, unfused, measured)

@@ -24,6 +24,7 @@ class KernelProfile:
 
     name: str
     engine: str
+    expression: str  # what it computes
     predicted: float  # seconds, by the time model
     measured: float  # seconds, median
     gigabytes_per_second: float  # modelled bytes over measured seconds
@@ -49,6 +50,14 @@ class Profile:
     @property
     def measured(self) -> float:
         return sum(k.measured for k in self.kernels)
+
+    def is_of(self, plan: Plan) -> bool:
+        """Was ``plan`` measured, or one with the same kernels over as many bytes?
+
+        The plan itself is not kept: of a graph too large for the cache, every plan is another object.
+        """
+        mine = [(k.name, k.engine, k.expression, k.predicted) for k in self.kernels]
+        return mine == [(k.name, k.engine, k.expression, k.seconds) for k in plan.kernels]
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -87,6 +96,7 @@ def _profiled(kernel: Kernel, measured: float) -> KernelProfile:
     return KernelProfile(
         name=kernel.name,
         engine=kernel.engine,
+        expression=kernel.expression,
         predicted=kernel.seconds,
         measured=measured,
         gigabytes_per_second=kernel.cost.bytes_moved * rate,

@@ -80,6 +80,18 @@ def test_a_profile_adds_what_was_achieved():
     assert point.achieved == point.measured / point.ceiling
 
 
+def test_a_profile_of_another_plan_is_refused():
+    x = tensor(1000)
+    plan = (x * 2).plan()
+    profile = plan.profile(repeats=1)
+    for other in (x * 3, (x * 2)[:-1] * 1, gelu(x), x.sum()):
+        with pytest.raises(ValueError, match=r"another plan; this one \(plan: .*plan\.profile\(\)"):
+            other.plan().roofline(profile)
+    fg.clear_caches()
+    assert (x * 2).plan().plan is not plan.plan
+    assert (x * 2).plan().roofline(profile).after == plan.roofline(profile).after
+
+
 def test_text_and_record_agree():
     drawn = gelu(tensor(N)).plan().roofline()
     record = json.loads(json.dumps(drawn.to_dict()))
