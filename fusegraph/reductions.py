@@ -172,8 +172,23 @@ def var(
     """Variance: mean squared distance from the mean, over ``count - correction``.
 
     Two passes, as NumPy takes them: no cancellation of large means.
+
+    Raises
+    ------
+    ValueError
+        ``correction`` and ``ddof`` are both given: they are two names of one number.
     """
-    return _variance("var", x, axis, dtype, ddof if correction is None else correction, keepdims)
+    return _variance("var", x, axis, dtype, _correction("var", ddof, correction), keepdims)
+
+
+def _correction(name: str, ddof: float, correction: float | None) -> float:
+    if correction is None:
+        return ddof
+    if ddof != 0:
+        raise ValueError(
+            f"{name}: ddof={ddof} and correction={correction} are two names of one number; give one"
+        )
+    return correction
 
 
 def _variance(name: str, x: Any, axis: Any, dtype: Any, less: float, keepdims: bool) -> Tensor:
@@ -201,9 +216,10 @@ def std(
     ------
     TypeError
         ``dtype`` cannot hold the square roots of an array.
+    ValueError
+        ``correction`` and ``ddof`` are both given: they are two names of one number.
     """
-    less = ddof if correction is None else correction
-    spread = _variance("std", x, axis, dtype, less, keepdims)
+    spread = _variance("std", x, axis, dtype, _correction("std", ddof, correction), keepdims)
     root = elementwise(OPS["sqrt"], spread)
     if root.dtype == spread.dtype:
         return root

@@ -125,6 +125,15 @@ def test_correction(name, correction, dtype, assert_same):
     assert_same(result.compute(), expected)
 
 
+@pytest.mark.parametrize("name", ["var", "std"])
+def test_two_names_of_one_number_are_not_both_given(name):
+    for call in (getattr(fg, name), getattr(np, name)):
+        with pytest.raises(ValueError, match=rf"{name}: ddof=2 and correction=0 .*; give one"):
+            call(fg.asarray(np.arange(4.0)), correction=0, ddof=2)
+    with pytest.raises(ValueError, match="ddof"):
+        getattr(fg.asarray(np.arange(4.0)), name)(correction=1, ddof=1)
+
+
 @pytest.mark.filterwarnings("ignore:Casting complex")
 @pytest.mark.parametrize("name", STATISTICS)
 @pytest.mark.parametrize("wanted", ["?", "i4", "i8", "f2", "f4", "f8", "c8", "c16"])
