@@ -37,7 +37,7 @@ from fusegraph.parse import names_in, parse_expression
 from fusegraph.report.documents import document
 from fusegraph.report.tables import table
 from fusegraph.report.text import STAGES
-from fusegraph.report.units import bytes_text, count_text, seconds_text
+from fusegraph.report.units import bytes_text, count_text, plural, seconds_text
 from fusegraph.tensor import Tensor
 
 FINE, FAILED, USAGE, INTERRUPTED, NOT_READ = 0, 1, 2, 130, 141
@@ -316,7 +316,7 @@ def demo(args: argparse.Namespace) -> str:
                 "shape": list(x.shape)}  # fmt: skip
         return document({"data": data, "plan": plan.to_dict(), "compare": measured.to_dict()})
     parts = [
-        f"data: {samples.source}; the run takes {x.shape[0]:,} rows of {x.dtype}",
+        f"data: {samples.source}; the run takes {plural(x.shape[0], 'row')} of {x.dtype}",
         *([f"note: {samples.note}"] if samples.note else []),
         f"layer: gelu(x @ W + b), W {x.shape[1]} x {DEMO_COLUMNS}, fixed seed",
         "",

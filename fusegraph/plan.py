@@ -25,6 +25,7 @@ from fusegraph.ops import OPS
 from fusegraph.options import Options
 from fusegraph.orders import COPY, Order, is_row_major, value_orders
 from fusegraph.recompute import recompute
+from fusegraph.report.units import plural
 from fusegraph.rewrite import Rewritten, rewrite, unchanged
 from fusegraph.rows import share_rows
 from fusegraph.setting import Setting
@@ -98,7 +99,7 @@ class Plan:
     machine: Machine
 
     def __repr__(self) -> str:
-        return f"<plan: {self.op_count} ops in {len(self.kernels)} kernels>"
+        return f"<plan: {plural(self.op_count, 'op')} in {plural(len(self.kernels), 'kernel')}>"
 
     @property
     def outputs(self) -> tuple[Node, ...]:

@@ -17,6 +17,7 @@ from fusegraph.operations import apply, cast
 from fusegraph.operators import become
 from fusegraph.ops import OPS, REDUCTIONS, UFUNCS, Op
 from fusegraph.options import current_options
+from fusegraph.report.units import plural
 from fusegraph.tensor import ARRAY_FUNCTIONS, Tensor
 
 REDUCE_OF = {OPS[op.combines].function: op.function for op in REDUCTIONS if op.combines}
@@ -84,7 +85,7 @@ def _served(
             signature.bind(*args, **keywords)
         except TypeError:
             unknown = [k for k in keywords if k not in signature.parameters]
-            given = ", ".join(unknown) or f"{len(args) + len(keywords)} arguments"
+            given = ", ".join(unknown) or plural(len(args) + len(keywords), "argument")
             raise TypeError(
                 f"{name} with {given} has no lazy form; call np.asarray(t) first"
             ) from None

@@ -17,6 +17,7 @@ from fusegraph.cost import kernel_cost
 from fusegraph.engines import ELEMENTWISE_ENGINES
 from fusegraph.engines.base import Region
 from fusegraph.graph import Node
+from fusegraph.report.units import plural
 from fusegraph.units import ALONE, Decision, Fused, Reason, Unit
 from fusegraph.views import base
 
@@ -45,9 +46,7 @@ def recompute(fused: Fused, outputs: Sequence[Node], order: Sequence[Node]) -> F
             changed = _without(value, nodes, units, at, position) if nodes else {}
             saved = sum(_bytes_moved(units[k]) - _bytes_moved(unit) for k, unit in changed.items())
             if nodes and saved > 0:
-                made[value] = (
-                    f"{len(nodes)} operation{'s' * (len(nodes) > 1)} and {saved:,} bytes less"
-                )
+                made[value] = f"{plural(len(nodes), 'operation')} and {saved:,} bytes less"
                 for place, unit in changed.items():
                     units[place] = unit
     if not made:

@@ -234,6 +234,17 @@ def test_text_tells_rows_versions_what_failed_and_what_is_missing():
         assert part in text
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(1.2, "1 second"), (59, "59 seconds"), (61, "1 minute"), (200, "3 minutes")],
+)
+def test_text_tells_how_long_it_took(seconds, text):
+    facts = {**race.run_facts(1), "seconds": seconds, "cores": 1, "load": None}
+    lines = results_text(Results(facts, {}, {}, (made_up("a"),))).splitlines()
+    assert f", 1 round in {text}" in "\n".join(lines)
+    assert any(line.startswith("machine") and ", 1 core," in line for line in lines)
+
+
 def table_of(text, title):
     """Rows of the table below a title, by column; plain tables have two spaces between columns."""
     (part,) = (part for part in text.split("\n\n") if part.startswith(f"{title}\n"))

@@ -28,6 +28,14 @@ def shipped_profile():
         yield
 
 
+def test_counts_and_nouns_agree():
+    fg.clear_caches()
+    plan = fg.plan(fg.Tensor(np.zeros(1)) * 2)
+    assert repr(plan.plan) == repr(fg.cached_plans()[0]) == "<plan: 1 op in 1 kernel>"
+    assert "  work       1 flop, 0 of them transcendental" in str(plan)
+    assert repr(gelu_plan().plan) == "<plan: 9 ops in 1 kernel>"
+
+
 def gelu_plan():
     return fg.plan(fg.gelu(fg.Tensor(np.zeros(1000, np.float32))))
 

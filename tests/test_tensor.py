@@ -349,7 +349,7 @@ def test_numpy_functions_without_a_lazy_form_are_named(call, name):
         (lambda t: np.max(t, where=X > 2, initial=0), "numpy.max with initial, where"),
         (lambda t: np.add.reduce(t, initial=3), "add.reduce with initial"),
         (lambda t: np.clip(t, 0, 1, out=X.copy()), "numpy.clip with out"),
-        (lambda t: np.where(t), "numpy.where with 1 arguments"),
+        (lambda t: np.where(t), "numpy.where with 1 argument has"),
         (lambda t: np.linspace(t, 2), "numpy.linspace"),
         (lambda t: np.linspace(0, t[0, 0]), "numpy.linspace"),
         (lambda t: np.zeros(3, like=t), "numpy.zeros"),

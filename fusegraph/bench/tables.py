@@ -9,7 +9,7 @@ from tabulate import tabulate
 
 from fusegraph.bench.results import AUTO, Choice, Requirement, Results, RowResult, Way, summarise
 from fusegraph.bench.suite import Row
-from fusegraph.report.units import bytes_text, seconds_text
+from fusegraph.report.units import bytes_text, plural, seconds_text
 
 COLUMNS = (
     "row", "fusegraph", "best peer", "", "ratio", "NumPy", "copy", "first call", "NumPy's",
@@ -122,18 +122,25 @@ def facts_text(results: Results) -> str:
     facts = results.facts
     versions = ", ".join(f"{name} {number}" for name, number in results.versions.items())
     lines = [
-        f"machine   {facts['processor']}, {facts['cores']} cores, L2 {bytes_text(facts['l2_bytes'])}, "
-        f"L3 {bytes_text(facts['l3_bytes'])}; {facts['system']}",
+        f"machine   {facts['processor']}, {plural(facts['cores'], 'core')}, "
+        f"L2 {bytes_text(facts['l2_bytes'])}, L3 {bytes_text(facts['l3_bytes'])}; {facts['system']}",
         f"versions  Python {facts['python']}, {versions}",
-        f"run       {facts['date']}, {facts['repeats']} rounds{_took(facts)}",
+        f"run       {facts['date']}, {plural(facts['repeats'], 'round')}{_took(facts)}",
     ]
     lines += [f"missing   {name}: {reason}" for name, reason in results.missing.items()]
     return "\n".join(lines)
 
 
+def _duration(seconds: float) -> str:
+    """Whole minutes, or whole seconds of less than one."""
+    return (
+        plural(round(seconds / 60), "minute") if seconds >= 60 else plural(round(seconds), "second")
+    )
+
+
 def _took(facts: dict[str, Any]) -> str:
     """How long it took, and a warning where others took part of the machine."""
-    text = f" in {facts['seconds'] / 60:.0f} minutes" if "seconds" in facts else ""
+    text = f" in {_duration(facts['seconds'])}" if "seconds" in facts else ""
     if facts.get("load") is not None and facts["load"] > BUSY:
         text += f"; the machine was busy when it began (load {facts['load']})"
     return text

@@ -21,7 +21,7 @@ from fusegraph.report.records import (
     recomputed,
 )  # fmt: skip
 from fusegraph.report.tables import table
-from fusegraph.report.units import bytes_text, count_text, seconds_text
+from fusegraph.report.units import bytes_text, count_text, plural, seconds_text
 
 SHOWN = 40  # kernels, decisions or nodes; what is left out is counted
 LISTED = 4  # operations of a stage
@@ -32,18 +32,15 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def _plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def summary(plan: Plan) -> str:
     """Operations and kernels."""
-    return f"plan: {_plural(plan.op_count, 'op')} in {_plural(len(plan.kernels), 'kernel')}"
+    return f"plan: {plural(plan.op_count, 'op')} in {plural(len(plan.kernels), 'kernel')}"
 
 
 def header(plan: Plan) -> list[str]:
     """What the plan does to the whole graph."""
     before, after = plan.traffic.before, plan.traffic.after
+    flops = f"{count_text(after.flops)} flop{'' if after.flops == 1 else 's'}"
     saved = plan.traffic.saved_bytes / before.bytes_moved if before.bytes_moved else 0.0
     return [
         summary(plan),
@@ -51,7 +48,7 @@ def header(plan: Plan) -> list[str]:
         f"{plan.traffic.ratio:.1f}x less ({saved:.1%} saved)",
         f"  pages      {bytes_text(before.bytes_first_touch)} mapped before, "
         f"{bytes_text(after.bytes_first_touch)} after",
-        f"  work       {count_text(after.flops)} flops, {count_text(after.transcendentals)} of them "
+        f"  work       {flops}, {count_text(after.transcendentals)} of them "
         f"transcendental; {before.arithmetic_intensity:.2f} flop/byte before, "
         f"{after.arithmetic_intensity:.2f} after",
         f"  peak       {bytes_text(plan.peak_bytes)} beside the inputs",
@@ -99,12 +96,12 @@ def loop_text(kernel: Kernel) -> str:
     loop = panels_record(kernel)
     assert loop is not None
     rows = loop["whole_rows"]
-    size = _plural(loop["height"], "element") if rows is None else _plural(rows, "row")
+    size = plural(loop["height"], "element") if rows is None else plural(rows, "row")
     stages = "; ".join(map(_stage_text, loop["stages"]))
     combined = f"; then combine {', '.join(loop['partial'])}" if loop["partial"] else ""
     return (
-        f"for {_plural(loop['count'], 'panel')} of {size} on "
-        f"{_plural(loop['threads'], 'thread')}: {stages}{combined}"
+        f"for {plural(loop['count'], 'panel')} of {size} on "
+        f"{plural(loop['threads'], 'thread')}: {stages}{combined}"
     )
 
 
@@ -125,7 +122,7 @@ def tier_text(tier: Tier) -> str:
 
 
 def _left_out(count: int, noun: str) -> list[str]:
-    return [f"  ... and {_plural(count - SHOWN, noun)} more"] if count > SHOWN else []
+    return [f"  ... and {plural(count - SHOWN, noun)} more"] if count > SHOWN else []
 
 
 def not_fused(plan: Plan) -> list[str]:

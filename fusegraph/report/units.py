@@ -1,4 +1,4 @@
-"""Numbers as people read them: decimal units, three digits."""
+"""Numbers as people read them: decimal units, three digits; nouns that fit."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ def count_text(count: float) -> str:
         if abs(count) >= size:
             return f"{count / size:.1f} {unit}"
     return f"{count:.0f}"
+
+
+def plural(count: int, noun: str) -> str:
+    """A count and its noun: 1 kernel, 2,000 kernels."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def seconds_text(seconds: float) -> str:
