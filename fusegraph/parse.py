@@ -27,6 +27,7 @@ MAX_DECIMALS = 308  # of round: powers of ten that float64 can hold
 PREFIXES = ("np", "numpy", "fg", "fusegraph")
 CONSTANTS = {"pi": math.pi, "e": math.e, "inf": math.inf, "nan": math.nan}
 DTYPE_NAMES = {str(dtype): dtype for dtype in DTYPES}
+OF_ATTRIBUTES = {"T": "transpose", "mT": "matrix_transpose"}  # the others are named alike
 STORED_AT_ONCE = {"arange", "eye", "linspace"}  # allocate what a number in the text says
 ARRAY_PARAMETERS = {
     "operands", "x", "a", "b", "x1", "x2", "y", "condition", "arrays", "weight", "bias", "min", "max",
@@ -152,7 +153,9 @@ class _Reader:
         try:
             value = build(*args, **kw)
         except (TypeError, ValueError, IndexError, ArithmeticError, RecursionError) as error:
-            raise self.error(node, what, str(error)) from error
+            # Remedies are written for Python, where a cast is a method.
+            detail = str(error).replace(".astype(...)", "astype(x, dtype)")
+            raise self.error(node, what, detail) from error
         if isinstance(value, int) and value.bit_length() > MAX_BITS:
             raise self.error(node, what, f"the number has more than {MAX_BITS} bits")
         return value
@@ -202,8 +205,10 @@ class _Reader:
     def attribute(self, node: ast.Attribute, depth: int) -> Any:
         if isinstance(node.value, ast.Name) and node.value.id in PREFIXES:
             return self.known(node, node.attr)
+        function = OF_ATTRIBUTES.get(node.attr, node.attr)
+        example = function if function in FUNCTIONS else "sum"
         raise self.error(
-            node, f"attribute .{node.attr}", "write a function of the array, as in sum(x)"
+            node, f"attribute .{node.attr}", f"write a function of the array, as in {example}(x)"
         )
 
     def sequence(self, node: ast.Tuple | ast.List, depth: int) -> Any:
