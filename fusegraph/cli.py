@@ -336,7 +336,7 @@ def explain(args: argparse.Namespace) -> str:
     tensors = {name: Tensor(array) for name, array in named_arrays(args).items()}
     try:
         result = parse_expression(args.expression, tensors)
-    except ValueError as error:
+    except (ValueError, ImportError) as error:  # erf without scipy
         raise UsageError(str(error)) from error
     mentioned = names_in(args.expression)
     unused = [name for name in tensors if name not in mentioned]

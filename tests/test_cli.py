@@ -269,6 +269,18 @@ def test_what_is_typed_wrong_is_a_usage_error(run, argv, message):
     assert message in complaint(run(*argv), 2)
 
 
+def test_a_function_of_a_package_that_is_missing_is_a_usage_error():
+    program = (
+        "import sys; sys.modules['scipy'] = None; from fusegraph.cli import main; "
+        "sys.exit(main(['explain', 'erf(x)', '--shape', 'x=10']))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    said = complaint((ran.returncode, ran.stdout, ran.stderr), 2)
+    assert "erf: needs scipy; install it with: pip install" in said
+
+
 def test_a_missing_file_is_a_failure(run, tmp_path):
     missing = tmp_path / "none.npy"
     assert "none.npy" in complaint(run("demo", "--data", missing), 1)
