@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ pytest.importorskip("llvmlite")
 pytest.importorskip("mpmath")
 
 from fusegraph.engines.llvm import vecmath
+from fusegraph.vecmath_check import references
 from fusegraph.vecmath_check.__main__ import main
 from fusegraph.vecmath_check.measurement import measure
 from fusegraph.vecmath_check.points import draw
@@ -83,10 +85,62 @@ def test_the_command_writes_what_it_found(tmp_path, capsys):
     assert "exp" in capsys.readouterr().out
 
 
-def test_the_command_knows_its_functions(capsys):
+def complaint(arguments, capsys):
+    """The one line on stderr of a command that is typed wrong."""
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == "", "nothing was measured"
+    assert err.startswith("fusegraph.vecmath_check: ")
+    assert err.count("\n") == 1
+    return err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--only", "sine"], "--only: there is no function 'sine'; the functions are exp, exp2"),
+        (["--only", "exp,"], "--only: there is no function ''"),
+        (["--only", ""], "--only: there is no function ''"),
+        (["--sample", "-5"], "'-5' is no positive integer"),
+        (["--sample", "0"], "'0' is no positive integer"),
+        (["--threads", "0"], "'0' is no positive integer"),
+        (["--dtype", "float16"], "invalid choice: 'float16'"),
+        (["--json", "/nowhere/x.json"], "--json /nowhere/x.json: there is no folder /nowhere"),
+        (["--json", "."], "--json .: it is a folder"),
+    ],
+)
+def test_what_is_typed_wrong_is_said_before_anything_is_measured(arguments, text, capsys):
+    assert text in complaint(arguments, capsys)
+
+
+def test_names_may_have_spaces_between_them(capsys):
+    assert main(["--only", "exp, pow", "--sample", "1000", "--dtype", "float32"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == ["exp", "pow"]
+
+
+@pytest.mark.parametrize(
+    ("missing", "text"),
+    [
+        ("llvmlite", "llvmlite 0.45 or later; install it with"),
+        ("scipy.special", "erf needs scipy; install it with"),
+        ("mpmath", "needs mpmath; install it with"),
+    ],
+)
+def test_a_package_that_is_missing_is_named_before_anything_is_measured(
+    missing, text, capsys, monkeypatch
+):
+    for load in (references._erf_of_scipy, references._mpmath):
+        load.cache_clear()
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert text in complaint(["--only", "exp,erf", "--sample", "1000"], capsys)
+
+
+def test_help_is_for_users(capsys):
     with pytest.raises(SystemExit):
-        main(["--only", "sine"])
-    assert "sine" in capsys.readouterr().err
+        main(["--help"])
+    said = capsys.readouterr().out
+    assert "Measure the errors of the functions" in said
+    assert "In: " not in said
 
 
 # --- the record, and what users expect to the last bit --------------------------------------------

@@ -57,6 +57,20 @@ def _erf_of_scipy() -> Any:
     return erf
 
 
+def load_packages(subject: Subject) -> None:
+    """Import what the references of a subject need.
+
+    Raises
+    ------
+    ImportError
+        A package is missing; the message says how to install it.
+    """
+    if subject.name == "erf":
+        _erf_of_scipy()
+    if subject.dtype == "float64":
+        _mpmath()
+
+
 # --- what NumPy has not, or not well enough -------------------------------------------------------
 
 
