@@ -135,6 +135,11 @@ def test_a_package_that_is_missing_is_named_before_anything_is_measured(
     assert text in complaint(["--only", "exp,erf", "--sample", "1000"], capsys)
 
 
+def test_one_point_that_is_nan_is_no_error(capsys):
+    assert main(["--only", "pow", "--sample", "1", "--dtype", "float64"]) == 0
+    assert " 0.000  2  -0x1.0" in capsys.readouterr().out
+
+
 def test_help_is_for_users(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
