@@ -7,6 +7,7 @@ by ``calibrate``; nothing is timed here.
 from __future__ import annotations
 
 import json
+import operator
 import os
 import platform
 from contextlib import suppress
@@ -27,6 +28,8 @@ CLASS_COST = {  # of an op that was not measured, in costs of an addition of the
 }  # fmt: skip
 
 DType = np.dtype[Any]
+
+REMEDY = "keep a profile's figures, as in dataclasses.replace(fg.default_machine(), cores=4)"
 
 LEVELS = ("L1", "L2", "L3", "memory")
 # Bytes of the arrays that no cache holds, whatever a virtual machine says of its L3: where that was
@@ -51,6 +54,13 @@ class Machine:
     and of all; ``gigaflops`` and ``gigaflops_all`` map a dtype to GFLOP/s in matrix products. How they
     are measured stands in ``streams``. ``waking`` is what it costs in seconds to let a second thread
     take part, ``handover`` what a call beside another thread costs until the interpreter's lock is back.
+
+    Raises
+    ------
+    TypeError
+        A number or a table is something else.
+    ValueError
+        A number is not positive and finite, or a table lacks what every plan asks for.
     """
 
     name: str
@@ -67,6 +77,23 @@ class Machine:
     waking: float = 60e-6
     handover: float = 8e-6
     measured: bool = False  # False: the defaults shipped with the package
+
+    def __post_init__(self) -> None:
+        for name in ("cores", "l1_bytes", "l2_bytes", "l3_bytes"):
+            object.__setattr__(self, name, _positive_integer(name, getattr(self, name)))
+        for name in ("waking", "handover"):
+            _check_number(name, getattr(self, name))
+        for name in ("streams", "launch", "step", "nanoseconds", "gigaflops", "gigaflops_all"):
+            table = getattr(self, name)
+            if not isinstance(table, dict):
+                raise TypeError(f"Machine: {name}={table!r}: give a dictionary; {REMEDY}")
+            for key, number in table.items():
+                _check_number(f"{name}[{key!r}]", number)
+        for name, keys in _needed(self).items():
+            if missing := [key for key in keys if key not in getattr(self, name)]:
+                raise ValueError(
+                    f"Machine: {name} has no {', '.join(map(repr, missing))}; {REMEDY}"
+                )
 
     def ns(self, engine: str, op: str, dtype: DType, flop_class: str) -> float:
         """Nanoseconds per element of an op; an op that was not measured goes by its class."""
@@ -155,6 +182,38 @@ class Machine:
         return asdict(self)
 
 
+def _positive_integer(name: str, value: Any) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise TypeError(f"Machine: {name}={value!r}: give a positive integer; {REMEDY}")
+    if number < 1:
+        raise ValueError(f"Machine: {name}={value!r}: give a positive integer; {REMEDY}")
+    return number
+
+
+def _check_number(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"Machine: {name}={value!r}: give a positive number; {REMEDY}")
+    if not 0 < value < float("inf"):
+        raise ValueError(f"Machine: {name}={value!r}: give a positive, finite number; {REMEDY}")
+
+
+def _needed(machine: Machine) -> dict[str, list[str]]:
+    """The keys that plans ask each table for, whatever they compute."""
+    engines = list(dict.fromkeys(("numpy", "numexpr", *machine.launch)))
+    return {
+        "streams": [f"copy {at} one" for at in LEVELS] + [f"copy {at} all" for at in SHARED],
+        "launch": engines,
+        "step": ["numpy"],
+        "nanoseconds": [f"{engine} add float32" for engine in engines],  # others go by it
+        "gigaflops": ["float32", *machine.gigaflops_all],
+        "gigaflops_all": list(machine.gigaflops),
+    }
+
+
 def fingerprint() -> str:
     """What a measurement belongs to: processor, core count and the versions that run kernels."""
     versions = (np.__version__, *(_version_of(name) for name in ("numexpr", "llvmlite")))
@@ -192,30 +251,7 @@ def available_cores() -> int:
 def default_machine() -> Machine:
     """The profile shipped with the package, for a machine that was not measured."""
     text = resources.files("fusegraph").joinpath("machine.json").read_text()
-    return _from_dict(json.loads(text))
-
-
-def _from_dict(facts: dict[str, Any]) -> Machine:
-    machine = Machine(**facts)
-    numbers = [*machine.launch.values(), *machine.step.values(), *machine.nanoseconds.values(),
-               *machine.gigaflops.values(), *machine.gigaflops_all.values(),
-               machine.waking, machine.handover,
-               *machine.streams.values(), machine.cores, machine.l1_bytes, machine.l2_bytes,
-               machine.l3_bytes]  # fmt: skip
-    if not all(0 < n < float("inf") for n in numbers):
-        raise ValueError("a machine profile holds a number that is not positive and finite")
-    levels = [f"copy {at} one" for at in LEVELS] + [f"copy {at} all" for at in SHARED]
-    if any(level not in machine.streams for level in levels):
-        raise ValueError("a machine profile does not know the bandwidth of each level")
-    if (
-        machine.gigaflops.keys() != machine.gigaflops_all.keys()
-        or "float32" not in machine.gigaflops
-    ):
-        raise ValueError("a machine profile does not know the speed of products")
-    for engine in machine.launch.keys() | {"numpy", "numexpr"}:
-        if engine not in machine.launch or f"{engine} add float32" not in machine.nanoseconds:
-            raise ValueError(f"a machine profile does not know the engine {engine}")
-    return machine
+    return Machine(**json.loads(text))
 
 
 def cache_file() -> Path:
@@ -229,7 +265,7 @@ def load(path: Path) -> Machine | None:
         stored = json.loads(path.read_text())
         if stored["format"] != FORMAT or stored["fingerprint"] != fingerprint():
             return None
-        return _from_dict(stored["machine"])
+        return Machine(**stored["machine"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
@@ -262,7 +298,9 @@ def with_caches(machine: Machine) -> Machine:
             continue
         if kind != "Instruction":
             unit = {"K": 1024, "M": 1024**2}.get(text[-1], 1)
-            sizes[level] = int(text.rstrip("KM")) * unit
+            size = int(text.rstrip("KM")) * unit
+            if size > 0:  # some virtual machines say 0
+                sizes[level] = size
     return replace(
         machine,
         l1_bytes=sizes.get(1, machine.l1_bytes),

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 from fusegraph.engines import ELEMENTWISE_ENGINES, REMEDIES
-from fusegraph.machine import Machine, available_cores
+from fusegraph.machine import REMEDY, Machine, available_cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +74,8 @@ class Options:
                 raise ValueError(f"option {name}={value!r}: give a positive integer or None")
             if type(value) is not int:
                 object.__setattr__(self, name, number)  # NumPy's integers, as Python's
-        if self.machine is not None and not isinstance(self.machine, Machine):
-            raise TypeError(f"option machine={self.machine!r}: give a fusegraph.Machine or None")
+        if self.machine is not None:
+            _check_machine(self.machine)
 
     @property
     def thread_count(self) -> int:
@@ -85,6 +85,17 @@ class Options:
     def bits(self) -> bool:
         """Are results of floats NumPy's to the last bit?"""
         return self.exact or self.engine == "numpy"
+
+
+def _check_machine(machine: Any) -> None:
+    """Refuse what is no profile, or one that knows nothing of an engine that plans may choose."""
+    if not isinstance(machine, Machine):
+        raise TypeError(f"option machine={machine!r}: give a fusegraph.Machine or None")
+    if unknown := [name for name in ELEMENTWISE_ENGINES if name not in machine.launch]:
+        raise ValueError(
+            f"option machine: the profile {machine.name!r} has no figures of the engine {unknown[0]}; "
+            f"{REMEDY}"
+        )
 
 
 _DEFAULT = Options()

@@ -113,7 +113,8 @@ def test_an_operation_that_was_not_measured_goes_by_its_class(flop_class):
 
 
 def test_a_dtype_that_was_not_measured_goes_by_its_width():
-    machine = replace(default_machine(), nanoseconds={"numpy add float32": 0.2})
+    known = {f"{engine} add float32": 0.2 for engine in default_machine().launch}
+    machine = replace(default_machine(), nanoseconds=known)
     assert machine.ns("numpy", "add", np.dtype("complex128"), "add") == pytest.approx(0.8)
     assert machine.ns("numpy", "add", np.dtype("int8"), "add") == pytest.approx(0.05)
     assert machine.ns("numpy", "divide", np.dtype("float64"), "divide") == pytest.approx(1.6)
@@ -171,6 +172,71 @@ def test_time_does_not_jump_where_the_caches_end():
     inside = machine.kept_bytes
     at, after = (machine.transfer_seconds(n, n // 2, 2) for n in (inside, inside + 64))
     assert at < after < 1.001 * at
+
+
+# --- profiles of one's own ------------------------------------------------------------------------
+
+
+def without(table, key):
+    return {table: {k: n for k, n in getattr(default_machine(), table).items() if k != key}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "text"),
+    [
+        ({"cores": 0}, ValueError, r"cores=0: give a positive integer"),
+        ({"cores": 2.5}, TypeError, r"cores=2\.5: give a positive integer"),
+        ({"cores": True}, TypeError, r"cores=True: give a positive integer"),
+        ({"l2_bytes": -1}, ValueError, r"l2_bytes=-1: give a positive integer"),
+        ({"waking": 0.0}, ValueError, r"waking=0\.0: give a positive, finite number"),
+        ({"handover": "1"}, TypeError, r"handover='1': give a positive number"),
+        ({"launch": [1]}, TypeError, r"launch=\[1\]: give a dictionary"),
+        (
+            {"step": {"numpy": math.nan}},
+            ValueError,
+            r"step\['numpy'\]=nan: give a positive, finite",
+        ),
+        ({"step": {}}, ValueError, r"step has no 'numpy'"),
+        ({"streams": {}}, ValueError, r"streams has no 'copy L1 one', .*'copy memory all'"),
+        (without("streams", "copy L3 all"), ValueError, r"streams has no 'copy L3 all'"),
+        (without("launch", "numexpr"), ValueError, r"launch has no 'numexpr'"),
+        (without("nanoseconds", "llvm add float32"), ValueError, r"has no 'llvm add float32'"),
+        (without("gigaflops", "float64"), ValueError, r"gigaflops has no 'float64'"),
+        (without("gigaflops_all", "float64"), ValueError, r"gigaflops_all has no 'float64'"),
+        ({"gigaflops": {}, "gigaflops_all": {}}, ValueError, r"gigaflops has no 'float32'"),
+    ],
+)
+def test_a_profile_that_could_not_plan_is_refused(changes, kind, text):
+    with pytest.raises(kind, match=rf"Machine: .*{text}.*; .*replace\(fg\.default_machine\(\)"):
+        replace(default_machine(), **changes)
+
+
+def test_sizes_alone_are_no_profile():
+    with pytest.raises(ValueError, match=r"Machine: streams has no 'copy L1 one'"):
+        fg.Machine("mine", 4, 32768, 2**20, 2**24)
+
+
+def test_numpys_integers_are_sizes():
+    machine = replace(default_machine(), cores=np.int64(4), l2_bytes=np.int32(1 << 20))
+    assert (type(machine.cores), type(machine.l2_bytes)) == (int, int)
+
+
+@pytest.mark.skipif("llvm" not in ELEMENTWISE_ENGINES, reason="the profile knows every engine")
+def test_a_profile_without_an_engine_that_is_installed_is_refused():
+    """It failed with a KeyError where a kernel might have gone there."""
+    launch = {name: n for name, n in default_machine().launch.items() if name != "llvm"}
+    machine = replace(default_machine(), name="older", launch=launch)
+    with pytest.raises(ValueError, match="the profile 'older' has no figures of the engine llvm"):
+        fg.plan(fg.Tensor(np.zeros(4)) + 1, machine=machine)
+
+
+def test_a_cache_of_no_bytes_is_not_taken_from_the_system(tmp_path, monkeypatch):
+    folder = tmp_path / "index0"
+    folder.mkdir()
+    for name, text in (("level", "1"), ("type", "Data"), ("size", "0K")):
+        (folder / name).write_text(text)
+    monkeypatch.setattr(profiles, "Path", lambda _: tmp_path)
+    assert profiles.with_caches(default_machine()).l1_bytes == default_machine().l1_bytes
 
 
 # --- the cache file -------------------------------------------------------------------------------
@@ -252,6 +318,7 @@ DAMAGE = {
     "no addition to go by": lambda path: rewritten(
         path, lambda s: s["machine"].update(nanoseconds={})
     ),
+    "no step": lambda path: rewritten(path, lambda s: s["machine"]["step"].clear()),
     "list for a table": lambda path: rewritten(path, lambda s: s["machine"].update(launch=[1])),
 }  # fmt: skip
 
