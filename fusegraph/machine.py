@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from platformdirs import user_cache_path
 
-FORMAT = 8  # of the cache file; another number means: measure again
+FORMAT = 9  # of the cache file; another number means: measure again
 CLASS_COST = {  # of an op that was not measured, in costs of an addition of the same dtype
     "move": 1.0, "add": 1.0, "multiply": 1.0, "compare": 1.0, "select": 2.0,
     "divide": 4.0, "sqrt": 4.0, "transcendental": 40.0,

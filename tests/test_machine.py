@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fusegraph as fg
-from fusegraph import calibrate
+from fusegraph import calibrate, streams
 from fusegraph.engines import ELEMENTWISE_ENGINES
 from fusegraph.machine import CLASS_COST, Machine, default_machine
 from fusegraph.ops import OPS
@@ -86,6 +86,64 @@ def test_a_measurement_knows_what_the_defaults_know(this_machine):
     shipped = default_machine()
     assert set(this_machine.nanoseconds) >= set(shipped.nanoseconds)
     assert set(this_machine.step) == set(shipped.step)
+
+
+class Simulated:
+    """A clock that runs with calls of streams: each takes 400 ns and its bytes, longer at times."""
+
+    speed = 80e9  # bytes per second
+
+    def __init__(self, monkeypatch, slowed):
+        self.now, self.slowed = 0.0, slowed
+        monkeypatch.setattr(streams, "time", self)
+        monkeypatch.setattr(streams, "_call", self.call)
+
+    def perf_counter(self):
+        return self.now
+
+    def call(self, stream, *arrays):
+        nbytes = sum(x.nbytes for x in arrays)
+        self.now += (4e-7 + nbytes / self.speed) * self.slowed(self.now, nbytes)
+
+
+L1_ARRAYS = [np.zeros(2048, np.float32) for _ in range(2)]
+
+
+@pytest.mark.parametrize("begin", np.arange(0, 3e-3, 1e-4))
+def test_what_others_take_for_a_while_is_no_bandwidth(begin, monkeypatch):
+    """Which stood in profiles as an L1 of 16 TB/s, where it fell on the calls that are subtracted."""
+    Simulated(monkeypatch, lambda now, _: 3.0 if begin < now < begin + 1.3e-3 else 1.0)
+    assert streams._near_bandwidth("copy", L1_ARRAYS) == pytest.approx(Simulated.speed, rel=0.01)
+
+
+def test_what_others_take_now_and_then_is_no_bandwidth(monkeypatch):
+    generator = np.random.default_rng(0)
+    Simulated(monkeypatch, lambda *_: 1 + generator.exponential(0.5))
+    found = streams._near_bandwidth("copy", L1_ARRAYS)
+    assert Simulated.speed / 3 < found < Simulated.speed * 1.5
+
+
+def test_a_bandwidth_that_nothing_reaches_gives_way_to_whole_calls(monkeypatch):
+    Simulated(monkeypatch, lambda _, nbytes: 1.0 if nbytes > 1000 else 2.0)
+    seconds = 4e-7 + 16384 / Simulated.speed
+    assert streams._near_bandwidth("copy", L1_ARRAYS) == pytest.approx(16384 / seconds)
+
+
+def test_l1_is_as_fast_as_l2(monkeypatch):
+    monkeypatch.setattr(streams, "_bandwidth", lambda stream, nbytes, *_: float(nbytes))
+    found = streams.bandwidths(1 << 15, 1 << 20, 1 << 22, 2)
+    assert found["copy L1 one"] == found["copy L2 one"] == 1 << 19
+
+
+def test_l1_is_measured_twice(monkeypatch):
+    """What others take may last longer than the milliseconds of one measurement."""
+    speeds = iter([50e9, 50e9, 50e9, 110e9, 100e9, 90e9])
+    near = 1 << 14
+    monkeypatch.setattr(
+        streams, "_bandwidth", lambda stream, nbytes, *_: next(speeds) if nbytes == near else 60e9
+    )
+    found = streams.bandwidths(2 * near, 1 << 20, 1 << 22, 2)
+    assert [found[f"{stream} L1 one"] for stream in streams.STREAMS] == [110e9, 100e9, 90e9]
 
 
 # --- the shipped profile --------------------------------------------------------------------------
