@@ -102,10 +102,9 @@ def clip(x: Any, min: Any = None, max: Any = None) -> Tensor:
     both = min is not None and max is not None
     if both:  # NumPy promotes all three at once
         result = cast(t, promote((t.dtype, _kind_of(min), _kind_of(max))))
-    # Of equals (zeros of two signs) maximum takes the second float, and the first complex number.
-    turned = both and result.dtype.kind == "c"  # NumPy's clip takes the bound
-    if both and result.dtype.char in "fd" and _is_one(min) and _is_one(max):
-        turned = _keeps_equals()
+    # Where a bound equals what it bounds (zeros of two signs), maximum takes its second operand.
+    turned = both and result.dtype.char in "fd" and _is_one(min) and _is_one(max)
+    turned = turned and _keeps_equals()
     if result.dtype.kind in "iu":
         info = np.iinfo(result.dtype)
         min = None if type(min) is int and min <= info.min else min
@@ -128,7 +127,7 @@ def _is_one(value: Any) -> bool:
 
 @cache
 def _keeps_equals() -> bool:
-    """Does NumPy's clip between two numbers keep what equals one? Since 2.1 or later it does."""
+    """Does NumPy's clip between two numbers keep what equals one of them?"""
     return bool(np.signbit(np.clip(np.full(16, -0.0), 0.0, 1.0)).all())
 
 

@@ -255,10 +255,12 @@ def checked_shape(shape: Shape) -> Shape:
     Raises
     ------
     ValueError
-        It has too many axes or elements.
+        It has too many axes or elements, or a negative size.
     """
     if len(shape) > MOST_AXES:
         raise ValueError(f"{len(shape)} axes; an array has at most {MOST_AXES}")
+    if any(size < 0 for size in shape):
+        raise ValueError(f"a size in {list(shape)} is negative; sizes are 0 or more")
     if math.prod(shape) > MOST_ELEMENTS:
         raise ValueError(f"{list(shape)} has more elements than an array can have")
     return shape

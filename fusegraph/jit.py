@@ -133,7 +133,9 @@ class JitFunction:
         self._traces: OrderedDict[Key, Trace] = OrderedDict()
         self._hits = self._misses = self._traced = 0
         self._merged = (current_options(), current_options(**changes))
-        self._direct: tuple[Options, tuple[Ready, ...]] = (self._merged[0], ())
+        # With the options in force; each direct call stands beside its plan, which another thread may
+        # be about to lose or find it for.
+        self._direct: tuple[Options, tuple[tuple[Ready, DirectCall], ...]] = (self._merged[0], ())
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         """The function itself on its class; on an object, the method."""
@@ -160,10 +162,10 @@ class JitFunction:
         return merged
 
     def __call__(self, *args: Any, **keywords: Any) -> Any:
-        outer, direct = self._direct
-        if direct and not keywords and outer is current_options():
-            for ready in direct:
-                result = ready.direct.call(*args)  # type: ignore[union-attr]
+        outer, known = self._direct
+        if known and not keywords and outer is current_options():
+            for _, direct in known:
+                result = direct.call(*args)
                 if result is not None:
                     return result
         return self._call(args, keywords)
@@ -185,7 +187,6 @@ class JitFunction:
 
     def _expression(self, args: Any, keywords: Any) -> Any:
         """A call with Tensors among its arguments, in another trace perhaps: part of what they are."""
-        refuse_unhashable(self.function, args, keywords)
         roots, several = _called(self.function, *_tensors_for(args, keywords, _handle))
         results = tuple(map(wrap, roots))
         return results if several else results[0]
@@ -200,15 +201,17 @@ class JitFunction:
             return
         if not all(map(_may_go_direct, args)):
             return
-        if ready.direct is None:
-            ready.direct, ready.tried = ready.program.direct(args, ready.several), reached
-        if ready.direct is None:
+        direct = ready.direct
+        if direct is None:
+            direct, ready.tried = ready.program.direct(args, ready.several), reached
+        if direct is None:  # another thread may have found one since
             return
+        ready.direct = direct
         outer, known = self._direct
         if outer is not current_options():
             known = ()
-        others = tuple(other for other in known if other is not ready)
-        self._direct = current_options(), (ready, *others)[:DIRECT]
+        others = tuple(pair for pair in known if pair[0] is not ready)
+        self._direct = current_options(), ((ready, direct), *others)[:DIRECT]
 
     def plan(self, *args: Any, **keywords: Any) -> BoundPlan:
         """The plan that a call with these arguments would run."""
@@ -218,8 +221,8 @@ class JitFunction:
 
     def _ready_for(self, args: Any, keywords: Any, options: Options) -> tuple[Ready, list[Any]]:
         """The plan for these arguments, kept or made, and the arrays among them."""
-        arrays, key = arguments_of(args, keywords)
         try:
+            arrays, key = arguments_of(args, keywords)
             ready = self._ready.get((key, options))
         except TypeError:
             refuse_unhashable(self.function, args, keywords)
@@ -277,7 +280,7 @@ class JitFunction:
 
     def _drop_one(self) -> None:
         """Forget the plan unused for longest; those of direct calls are in use."""
-        direct = {id(ready) for ready in self._direct[1]}
+        direct = {id(ready) for ready, _ in self._direct[1]}
         oldest = min(self._ready, key=lambda k: (id(self._ready[k]) in direct, self._ready[k].used))
         dropped = self._ready.pop(oldest)
         self._hits += dropped.direct.calls if dropped.direct else 0

@@ -36,19 +36,25 @@ def _unary(op: Op) -> Any:
     return lambda self: elementwise(op, self)
 
 
-def _stands_back(other: Any) -> bool:
-    """Is the other operand to decide, as NumPy lets it? A sparse matrix has its own products."""
-    kind = type(other)
+def _stands_back(name: str, other: Any) -> bool:
+    """Is the other operand to decide, by its method ``__r<name>__``, as NumPy lets it?
+
+    A class without ufuncs decides always; one that has but a priority, as sparse matrices have, where it
+    has such a method: their comparisons have none.
+    """
     if isinstance(other, _OPERAND_TYPES):
         return False
-    missing = object()
+    kind, missing = type(other), object()
     protocol = getattr(kind, "__array_ufunc__", missing)
-    return protocol is None or (protocol is missing and hasattr(kind, "__array_priority__"))
+    if protocol is None:
+        return True
+    reflected = hasattr(kind, "__array_priority__") and hasattr(kind, f"__r{name}__")
+    return protocol is missing and reflected
 
 
 def _binary(op: Op) -> Any:
     def method(self: Tensor, other: Any) -> Any:
-        if _stands_back(other):
+        if _stands_back(op.method, other):
             return NotImplemented
         return apply(op, self, _operand(op, other))
 
@@ -70,7 +76,9 @@ def _in_place(op: Op) -> Any:
     return method
 
 
-def _pow(self: Tensor, other: Any) -> Tensor:
+def _pow(self: Tensor, other: Any) -> Any:
+    if _stands_back("pow", other):
+        return NotImplemented
     return power(self, _operand(OPS["pow"], other))
 
 
@@ -79,7 +87,9 @@ def _ipow(self: Tensor, other: Any) -> Tensor:
     return self
 
 
-def _divmod(self: Tensor, other: Any) -> tuple[Tensor, Tensor]:
+def _divmod(self: Tensor, other: Any) -> Any:
+    if _stands_back("divmod", other):
+        return NotImplemented
     return self // other, self % other
 
 
@@ -127,9 +137,7 @@ def set_item(t: Tensor, key: Any, value: Any) -> None:
 
 def _fitting(t: Tensor, value: Any) -> Tensor:
     """What is to be assigned, in the tensor's dtype, as NumPy casts it."""
-    node = as_node(
-        value, t.dtype if type(value) is int else None
-    )  # an integer may be beyond 64 bits
+    node = as_node(value, t.dtype if type(value) is int else None)  # it may be beyond 64 bits
     if node.dtype.kind == "c" and t.dtype.kind != "c":
         raise TypeError(
             f"setitem: {node.dtype} does not go into {t.dtype}; assign its real part, "

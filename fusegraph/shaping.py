@@ -66,13 +66,15 @@ def as_shape(name: str, shape: Any) -> Shape:
     """
     several = isinstance(shape, (tuple, list)) or (isinstance(shape, np.ndarray) and shape.ndim)
     try:
-        return checked_shape(tuple(operator.index(n) for n in (shape if several else (shape,))))
+        sizes = tuple(operator.index(n) for n in (shape if several else (shape,)))
+        checked_shape(tuple(map(abs, sizes)))  # what -1 means, the caller knows
     except TypeError:
         raise TypeError(
             f"{name}: shape {shape!r} is no shape; give integers, as in 6 or (2, 3)"
         ) from None
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
+    return sizes
 
 
 # --- views ----------------------------------------------------------------------------------------

@@ -67,7 +67,14 @@ def _constant_key(value: Any) -> tuple[type, Any]:
 
     NaN equals nothing and 0.0 equals -0.0: floats go by their text. Of a dataclass this holds for every
     field.
+
+    Raises
+    ------
+    TypeError
+        It holds an array, or has no hash.
     """
+    if isinstance(value, Tensor):
+        raise TypeError("a Tensor inside an argument has no value yet that could be part of a key")
     if isinstance(value, tuple):
         return type(value), tuple(map(_constant_key, value))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -126,12 +133,21 @@ def refuse_unhashable(function: Any, args: tuple[Any, ...], keywords: dict[str, 
     for name, value in named:
         if is_array(value) and not _holds_arrays(value):
             continue
-        try:
-            hash(value)
-        except TypeError:
-            kind = type(value).__name__
-            held = f"a {kind} of arrays" if _holds_arrays(value) else f"a {kind}, which has no hash"
+        held = _unkeyed(value)
+        if held:
             raise TypeError(
                 f"jit: {name} of {name_of(function)} is {held}; pass each array as an argument of its "
                 "own, and what is no array as a number, a string or a tuple of these"
-            ) from None
+            )
+
+
+def _unkeyed(value: Any) -> str:
+    """What keeps a value out of a signature; nothing where it may be part of one."""
+    kind = type(value).__name__
+    if _holds_arrays(value):
+        return f"a {kind} of arrays"
+    try:
+        hash(_constant_key(value))
+    except TypeError:
+        return "a Tensor" if isinstance(value, Tensor) else f"a {kind}, which has no hash"
+    return ""

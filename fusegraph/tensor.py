@@ -245,7 +245,7 @@ def as_node(value: Any, dtype: Any = None) -> Node:
         array = np.asarray(value, dtype)
         if array.dtype.kind == "O" and isinstance(value, int):
             raise OverflowError(
-                f"asarray: the integer {value} is beyond 64 bits; give a float, or a dtype"
+                f"asarray: an integer of {value.bit_length()} bits is beyond 64; give a float or a dtype"
             )
         return const(checked_array(array), array.dtype)
     if isinstance(value, (list, tuple)) and _holds_tensor(value):

@@ -311,6 +311,10 @@ def ratio_of(a, b):
     return [a / (a * b).sum(axis=-1, keepdims=True) + b]
 
 
+def summed_wider_of(x):
+    return [fg.sum(fg.Tensor(x) * x, axis=0, dtype="c16")]
+
+
 MEMORY = {
     "long rows": (softmax_of, [floats(60, 8000)]),
     "weighted rows": (weighted_of, [floats(500, 8000)]),
@@ -347,6 +351,8 @@ MEMORY = {
     "transposed": (transposed_of, [floats(900, 900)]),
     "joined": (joined_of, [floats(700, 700)]),
     "small": (gelu_of, [floats(100)]),
+    "a sum in a wider dtype": (summed_wider_of, [floats(100_000, 30)]),
+    "truths summed in a wider dtype": (summed_wider_of, [floats(100_000, 30) > 1]),
     "strided product": (product_of, [floats(600, 800)[:, ::2], floats(800, 600)[::2, ::2]]),
 }
 

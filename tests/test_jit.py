@@ -425,5 +425,20 @@ def test_a_call_with_a_tensor_refuses_what_a_call_with_arrays_does():
         fg.jit(lambda a: {"a": a})(t)
     with pytest.raises(TypeError, match="returned nothing"):
         fg.jit(lambda a: ())(t)
-    with pytest.raises(TypeError, match="argument 1 of <lambda> is a dict, which has no hash"):
-        fg.jit(lambda a, b: a)(t, {})
+
+
+def test_tensors_inside_arguments_are_refused_where_they_would_be_captured():
+    """A tuple of them went into the signature by identity: in-place syntax left the old values."""
+    x = np.arange(3.0)
+    f = fg.jit(lambda p, y: p[0] + y)
+    with pytest.raises(TypeError, match="argument 0 of <lambda> is a tuple of arrays"):
+        f((fg.asarray(x),), x)
+    with pytest.raises(TypeError, match="argument 0 of <lambda> is a Tensor"):
+        f.plan(fg.asarray(x), x)
+
+
+def test_a_function_in_a_trace_takes_containers_of_tensors():
+    layer = fg.jit(lambda x, p: np.tanh(x @ p["w"] + p["b"]))
+    net = fg.jit(lambda x, w, b: layer(x, {"w": w, "b": b}))
+    x, w, b = np.ones((2, 3)), np.full((3, 4), 0.1), np.zeros(4)
+    np.testing.assert_array_equal(net(x, w, b), np.tanh(x @ w + b))

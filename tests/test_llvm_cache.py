@@ -174,7 +174,15 @@ def test_without_llvmlite_the_message_names_the_extra(monkeypatch):
 
 @pytest.mark.parametrize(
     ("metadata", "there"),
-    [("0.44.0", False), ("0.45.1", True), ("0.50.0rc1", True), ("1.0", True), (None, False)],
+    [
+        ("0.44.0", False),
+        ("0.45.1", True),
+        ("0.50.0rc1", True),
+        ("1.0", True),
+        ("0.46rc1", True),
+        ("0+unknown", True),
+        (None, False),
+    ],
 )
 def test_an_llvmlite_that_cannot_read_the_ir_is_none(metadata, there, monkeypatch):
     """LLVM 15 took no pointers without types, so that every kernel raised."""

@@ -14,6 +14,7 @@ import fusegraph as fg
 from fusegraph.compare import ulps_apart
 from fusegraph.engines import ELEMENTWISE_ENGINES
 from fusegraph.engines.llvm import direct, jobs
+from fusegraph.execute import Program
 from fusegraph.kernel import BETWEEN
 from fusegraph.ops import OPS
 
@@ -65,7 +66,7 @@ CASES = {
 
 def direct_calls(function):
     """How often compiled code took a call of its own."""
-    return sum(ready.direct.calls for ready in function._direct[1])
+    return sum(direct.calls for _, direct in function._direct[1])
 
 
 def alike(a, b):
@@ -266,11 +267,11 @@ def test_it_holds_neither_arguments_nor_results():
     for _ in range(1000):
         plus, _ = f(a, b)
     for _ in range(1000):
-        f._direct[1][0].direct.call(a)  # is refused
+        f._direct[1][0][1].call(a)  # is refused
     assert sys.getrefcount(a) == before[0]
     assert abs(sys.getrefcount(None) - before[1]) < 100
     assert sys.getrefcount(plus) == 2
-    words = weakref.ref(f._direct[1][0].direct.words)
+    words = weakref.ref(f._direct[1][0][1].words)
     del f
     gc.collect()
     assert words() is None
@@ -294,6 +295,49 @@ def test_many_threads_call_one_function():
     assert direct_calls(f) == 800
 
 
+def test_a_thread_that_found_no_direct_call_leaves_the_one_of_another(monkeypatch):
+    """It had looked before the tier was reached, and stored what it found after: None, for good."""
+    f = fg.jit(lambda a: a * 2 + 1)
+    x = values(SIZE)
+    call = f.plan(x).kernels[0].tier.call
+    looked, go = threading.Event(), threading.Event()
+    direct = Program.direct
+
+    def slow(self, *arguments):
+        found = direct(self, *arguments)
+        if threading.current_thread().name == "slow":
+            looked.set()
+            go.wait(60)
+        return found
+
+    monkeypatch.setattr(Program, "direct", slow)
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=context.run, args=[f, x], name="slow")
+    thread.start()
+    looked.wait(60)
+    for _ in range(call + 2):
+        f(x)
+    assert f._direct[1]
+    go.set()
+    thread.join()
+    before = direct_calls(f)
+    np.testing.assert_array_equal(f(x), x * 2 + 1)
+    assert direct_calls(f) == before + 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
+def test_a_forked_child_may_go_another_way_first():
+    f = fg.jit(lambda a: a * 2 + 1, engine="llvm")
+    x = values(9)
+    expected = f(x)
+    f(x)
+    child = os.fork()
+    if not child:
+        good = np.array_equal(f(x.tolist()), x.astype(np.float64) * 2 + 1)
+        os._exit(0 if good and np.array_equal(f(x), expected) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
 def test_a_forked_child_starts_threads_of_its_own():
     f = fg.jit(lambda a: a * 3 + 1, engine="llvm", threads=2)
@@ -303,7 +347,7 @@ def test_a_forked_child_starts_threads_of_its_own():
     child = os.fork()
     if not child:
         good = all(np.array_equal(f(x), expected) for _ in range(3))
-        os._exit(0 if good and f._direct[1][0].direct.calls == 2 else 1)
+        os._exit(0 if good and f._direct[1][0][1].calls == 2 else 1)
     assert os.waitpid(child, 0)[1] == 0
 
 
@@ -435,7 +479,7 @@ def test_plans_of_direct_calls_are_kept():
     before = f.cache_info()
     assert before.plans == 128
     assert before.hits == direct_calls(f) == 137
-    assert any(ready is f._direct[1][0] for ready in f._ready.values())
+    assert any(ready is f._direct[1][0][0] for ready in f._ready.values())
 
 
 def test_a_tier_begins_where_what_it_saved_exceeds_compiling():

@@ -272,6 +272,7 @@ def test_as_many_axes_as_numpy_has(axes, assert_same):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
+        (lambda: fg.broadcast_to(np.ones(1), (-1,)), "broadcast_to"),
         (lambda: fg.zeros((1,) * 65), "zeros: 65 axes; an array has at most 64"),
         (lambda: fg.ones((1,) * 60)[(None,) * 5], "65 axes"),
         (lambda: fg.broadcast_to(1, (2**63,)), "broadcast_to: .* has more elements"),

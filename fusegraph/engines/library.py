@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from fusegraph.engines.base import Array
 from fusegraph.graph import Node
 from fusegraph.orders import is_row_major
@@ -59,13 +61,13 @@ def library_call(node: Node, orders: Mapping[Node, Any], seconds: float) -> Sing
 
 
 def _scratch_bytes(node: Node, orders: Mapping[Node, Any]) -> int:
-    """Bytes that NumPy allocates inside: argmax and argmin copy what they cannot walk in order."""
+    """Bytes that NumPy allocates inside: what it casts, and copies for argmax and argmin."""
+    source, params = node.inputs[0], dict(node.params)
     if node.op.name not in ("argmax", "argmin"):
-        return 0
-    source = node.inputs[0]
-    axis = dict(node.params)["axis"]
-    in_order = is_row_major(orders[source])
-    return 0 if in_order and axis in (None, len(source.shape) - 1) else source.nbytes
+        working = params.get("dtype")
+        return 0 if working in (None, source.dtype) else np.getbufsize() * working.itemsize
+    in_order = is_row_major(orders[source])  # else it cannot walk along the axis
+    return 0 if in_order and params["axis"] in (None, len(source.shape) - 1) else source.nbytes
 
 
 def _body(node: Node) -> Callable[[list[Array], Array], None]:

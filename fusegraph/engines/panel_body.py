@@ -89,7 +89,9 @@ class PanelBody(NumpyBody):
     def panel_bytes(self) -> int:
         """Bytes of temporaries of one panel, and of what reductions to partial results hold."""
         scratch = self.scratch_shapes(self.panels.block)
-        partial = sum(self.panel_elements(n.inputs[0]) * 8 for n in self.panels.partial)
+        partial = sum(
+            self.panel_elements(n.inputs[0]) * max(8, n.dtype.itemsize) for n in self.panels.partial
+        )
         products = (p.scratch_bytes(self.panels.height) for p in self.products.values())
         calls = max(
             [*products, *(stage.body.call_bytes for stage in self.engine_stages)], default=0

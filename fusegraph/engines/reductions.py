@@ -89,22 +89,26 @@ def _tree(ufunc: np.ufunc, x: Array, dtype: DType | None, exact: bool) -> Array:
     """
     if exact and x[0].size >= LONG_ROW:
         return ufunc.reduce(x, axis=0, keepdims=True, dtype=dtype)
-    if dtype is not None:  # NumPy casts each element before it adds it
-        x = x.astype(dtype, copy=False)
     rows = len(x)
     if rows >= 2 * SEQUENTIAL:
         slab = rows // SEQUENTIAL
-        rest = x[SEQUENTIAL * slab :]
+        rest = _cast(x[SEQUENTIAL * slab :], dtype)
         x = x[: SEQUENTIAL * slab]
         x = ufunc.reduce(x.reshape(SEQUENTIAL, slab, *x.shape[1:]), axis=0, dtype=dtype)
         while len(rest):
             part, rest = rest[:slab], rest[slab:]
             ufunc(x[: len(part)], part, out=x[: len(part)], casting="unsafe")
+    x = _cast(x, dtype)
     while len(x) > SEQUENTIAL:
         half = len(x) // 2
         odd, x = x[2 * half :], ufunc(x[:half], x[half : 2 * half], dtype=dtype)
         ufunc(x[: len(odd)], odd, out=x[: len(odd)], casting="unsafe")
     return ufunc.reduce(x, axis=0, keepdims=True, dtype=dtype)
+
+
+def _cast(x: Array, dtype: DType | None) -> Array:
+    """``x`` as NumPy adds it: it casts each element before."""
+    return x if dtype is None else x.astype(dtype, copy=False)
 
 
 def combine(node: Node, cells: Array, out: Array) -> None:

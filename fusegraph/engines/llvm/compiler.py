@@ -21,10 +21,8 @@ from fusegraph.engines.llvm import objects
 _compiling = threading.Lock()
 
 
-OLDEST = (
-    0,
-    45,
-)  # of llvmlite: LLVM 15, which earlier ones have, does not read pointers without types
+OLDEST = (0, 45)
+"""Of llvmlite: LLVM 15, which earlier ones have, does not read pointers without types."""
 REMEDY = (
     "engine='llvm' needs llvmlite 0.45 or later; install it with: pip install 'fusegraph[llvm]'"
 )
@@ -35,10 +33,10 @@ def installed() -> bool:
     if importlib.util.find_spec("llvmlite") is None:
         return False
     try:
-        found = version("llvmlite").split(".")
+        found = re.match(r"(\d+)\.(\d+)", version("llvmlite"))
     except PackageNotFoundError:
         return False
-    return tuple(map(int, found[:2])) >= OLDEST
+    return found is None or tuple(map(int, found.groups())) >= OLDEST  # one of no number is new
 
 
 def address_of(text: str, symbol: str, sizes: tuple[int, ...] = ()) -> int:
