@@ -26,11 +26,21 @@ MOST_WRITTEN_OUT = 256  # nodes that this may give
 
 @dataclass(frozen=True, slots=True)
 class Fired:
-    """One application of a rule, shown by ``explain("rewritten")``."""
+    """One application of a rule, shown by ``explain("rewritten")``: what it found, and what it made."""
 
     rule: str
-    before: str
-    after: str
+    found: Node
+    made: Node
+
+    @property
+    def before(self) -> str:
+        """What it found, as text: op, dtype and shape."""
+        return repr(self.found)
+
+    @property
+    def after(self) -> str:
+        """What it made, as text."""
+        return repr(self.made)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +143,12 @@ class _Driver:
         shape = node.shape
         for name, params in inside:
             shape = view_shape(name, params, shape)
-            self.note(f"push-{name}", node, f"{node.op.name} over {list(shape)}")
         if shape == node.shape and tuple(parts) == node.inputs:
             new = node
         else:
             new = make(node.op, tuple(parts), node.params, shape, node.dtype, node.source)
+        for name, _ in inside:
+            self.note(f"push-{name}", node, new)
         if node.kind == "matmul" and self.ulp and self.is_read_once(node.inputs[0]):
             new = self.divide_after(new)
         return _apply(self.simplify(new) if node.kind == "elementwise" else new, rest)
@@ -178,7 +189,7 @@ class _Driver:
         for element in elements[1:]:
             total = make(op, (total, element), (), element.shape, node.dtype, node.source)
             total = self.simplify(total)
-        self.note("write-out-narrow", node, repr(total))
+        self.note("write-out-narrow", node, total)
         axes = () if dict(node.params)["keepdims"] else reduced_axes(node)
         return apply_view("squeeze", axes, total)
 
@@ -201,7 +212,7 @@ class _Driver:
         source = product.source
         inner = make(product.op, (e, values), product.params, product.shape, product.dtype, source)
         divided = make(weights.op, (inner, total), (), product.shape, product.dtype, weights.source)
-        self.note("divide-after-product", product, repr(divided))
+        self.note("divide-after-product", product, divided)
         return divided
 
     def keep_axes(self, node: Node, operand: Node) -> Node:
@@ -210,7 +221,7 @@ class _Driver:
         shape = tuple(1 if a in axes else n for a, n in enumerate(operand.shape))
         kept = make(node.op, (operand,), _keeping(node), shape, node.dtype, node.source)
         if axes:
-            self.note("keep-reduced-axes", node, repr(kept))
+            self.note("keep-reduced-axes", node, kept)
         return apply_view("squeeze", axes, kept)
 
     def simplify(self, node: Node) -> Node:
@@ -223,15 +234,15 @@ class _Driver:
             for rule in rules_for(node.op.name, self.ulp):
                 better = rule.apply(node) if rule.over in names else None
                 if better is not None:
-                    self.note(rule.name, node, repr(better))
+                    self.note(rule.name, node, better)
                     node = _from_line(node.source, better)
                     break
             else:
                 return node
         raise GraphError(f"rewriting {node} does not converge: {self.fired[-3:]}")
 
-    def note(self, rule: str, before: Node, after: str) -> None:
-        self.fired.append(Fired(rule, repr(before), after))
+    def note(self, rule: str, found: Node, made: Node) -> None:
+        self.fired.append(Fired(rule, found, made))
 
 
 def _is_softmax(node: Node) -> bool:

@@ -140,7 +140,10 @@ def plan_record(plan: Plan) -> dict[str, Any]:
         "inputs": [value_record(plan, node) for node in input_nodes(plan)],
         "outputs": [output_name(plan, node) for node in plan.outputs],
         "kernels": [kernel_record(plan, kernel) for kernel in plan.kernels],
-        "rewrites": [asdict(fired) for fired in plan.rewritten.fired],
+        "rewrites": [
+            {"rule": fired.rule, "before": fired.before, "after": fired.after}
+            for fired in plan.rewritten.fired
+        ],
         "not_fused": [asdict(decision_record(plan, d)) for d in plan.decisions if not d.fused],
         "recomputed": [asdict(decision_record(plan, d)) for d in recomputed(plan)],
         "traffic": plan.traffic.to_dict(),

@@ -12,7 +12,6 @@ from fusegraph.engines.llvm.lanes import (
     LANE_BYTES,
     Fold,
     Recipe,
-    declared,
     flags,
     halved,
     masked_tail,
@@ -23,6 +22,10 @@ STEPS = 16  # additions one after the other
 
 def sum_of_doubles(recipe: Recipe) -> Fold:
     """The sum, and beside it the sum of the errors."""
+    return Fold(recipe, 2 * LANE_BYTES, _text)
+
+
+def _text(recipe: Recipe) -> str:
     symbol, lanes = recipe.symbol, recipe.lanes
     wide = f"<{lanes} x double>"
     begin = f"""define internal void @{symbol}_begin(ptr %state) alwaysinline {{
@@ -44,8 +47,7 @@ def sum_of_doubles(recipe: Recipe) -> Fold:
             "}",
         ]
     )
-    text = "\n".join([begin, _take(recipe), finish])
-    return Fold(symbol, "double", 2 * LANE_BYTES, text, declared(recipe, lanes))
+    return "\n".join([begin, _take(recipe), finish])
 
 
 def _two_sum(name: str, kind: str, a: str, b: str) -> list[str]:

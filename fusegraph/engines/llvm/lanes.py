@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 # Of a vector of accumulators: eight registers of 256 bits or four of 512, so that additions overlap.
@@ -52,28 +53,41 @@ class Recipe(NamedTuple):
         return LANE_BYTES // size(self.kind)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Fold:
     """A reduction over runs of elements.
 
     Attributes
     ----------
-    symbol : str
-        ``@<symbol>_begin(ptr state)``, ``_take(ptr state, ptr x, i64 count)``, ``_finish(ptr state)``.
-    result : str
-        The IR type of what ``finish`` returns.
+    recipe : Recipe
     state_bytes : int
-    text : str
-        The definitions of the three functions.
-    declarations : tuple of str
-        LLVM's intrinsics that they call.
+    writes : callable
+        Writes ``text``, which a plan that does not come to be compiled needs not.
     """
 
-    symbol: str
-    result: str
+    recipe: Recipe
     state_bytes: int
-    text: str
-    declarations: tuple[str, ...]
+    writes: Callable[[Recipe], str]
+
+    @property
+    def symbol(self) -> str:
+        """Of ``_begin(ptr state)``, ``_take(ptr state, ptr x, i64 count)``, ``_finish(ptr state)``."""
+        return self.recipe.symbol
+
+    @property
+    def result(self) -> str:
+        """The IR type of what ``finish`` returns."""
+        return self.recipe.kind
+
+    @cached_property
+    def text(self) -> str:
+        """The definitions of the three functions."""
+        return self.writes(self.recipe)
+
+    @property
+    def declarations(self) -> tuple[str, ...]:
+        """LLVM's intrinsics that they call."""
+        return declared(self.recipe, self.recipe.lanes)
 
 
 def flags(kind: str) -> str:
@@ -88,9 +102,11 @@ def size(kind: str) -> int:
 
 def laned(recipe: Recipe) -> Fold:
     """Accumulators in lanes; elements are widened to their type."""
-    text = "\n".join([begin(recipe), _take(recipe), _finish(recipe)])
-    declarations = declared(recipe, recipe.lanes)
-    return Fold(recipe.symbol, recipe.kind, LANE_BYTES, text, declarations)
+    return Fold(recipe, LANE_BYTES, _laned_text)
+
+
+def _laned_text(recipe: Recipe) -> str:
+    return "\n".join([begin(recipe), _take(recipe), _finish(recipe)])
 
 
 def begin(recipe: Recipe, *more: str) -> str:
