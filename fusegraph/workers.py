@@ -11,17 +11,18 @@ import contextvars
 import ctypes
 import itertools
 import os
+import queue
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
+from functools import partial
 
 Task = Callable[[int], None]
 # Seconds in which the caller asks again and again whether the others are done, before it sleeps: to wake
 # up took 80 us, and GELU of 400,000 float32 266 us on two threads where one takes 209.
 PATIENCE = 300e-6
+REST = 0.01  # seconds after which it looks whatever the bell does
 
 
 class Places:
@@ -89,18 +90,28 @@ class _Threads:
     def forget(self) -> None:
         """A forked child has none of its parent's threads."""
         self._starting = threading.Lock()
-        self._executor: ThreadPoolExecutor | None = None
+        self._started = 0
         self._places = Places()
+        self._works: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
 
-    def submit(self, work: Callable[..., Any], *args: object) -> Future[Any]:
-        with self._starting:
-            if self._executor is None:
-                count = os.cpu_count() or 1
-                self._executor = ThreadPoolExecutor(
-                    count, thread_name_prefix="fusegraph", initializer=self._places.join
-                )
-            self._places.avoid_caller()
-            return self._executor.submit(work, *args)
+    def give(self, works: list[Callable[[], None]]) -> None:
+        """Let threads call ``works``, none of which raises; there are as many as processors at most."""
+        wanted = min(len(works), os.cpu_count() or 1)
+        if self._started < wanted:
+            with self._starting:
+                while self._started < wanted:
+                    name = f"fusegraph_{self._started}"
+                    self._started += 1
+                    threading.Thread(target=self._serve, name=name, daemon=True).start()
+        self._places.avoid_caller()
+        for work in works:
+            self._works.put(work)
+
+    def _serve(self) -> None:
+        self._places.join()
+        works = self._works
+        while True:
+            works.get()()
 
 
 _THREADS = _Threads()
@@ -117,50 +128,82 @@ def run_tasks(make_task: Callable[[], Task], count: int, threads: int) -> None:
         for index in range(count):
             task(index)
         return
-    indices = itertools.count()
-    stop = threading.Event()
+    shared = _Shared(make_task, count, threads - 1)
+    run = contextvars.Context.run
+    try:
+        # A copy of the caller's context for each: NumPy's error state is part of it.
+        _THREADS.give(
+            [partial(run, contextvars.copy_context(), shared.help, n) for n in range(threads - 1)]
+        )
+        shared.work(make_task)
+    finally:
+        shared.release()
 
-    def work(made: list[Callable[[], Task]]) -> None:
-        # Taken out of the list, so that a finished helper holds none of the caller's arrays.
+
+class _Shared:
+    """Tasks that threads share.
+
+    An interrupt comes to the caller between any two steps of Python. So it waits for nobody by a
+    ``Condition``, a ``Future`` or an ``Event``, which are written in Python and may be left locked: a
+    process hung after one interrupt in some hundreds. Threads tell each other by lists, a dictionary,
+    and a lock that is but a bell; what the caller does may be broken off anywhere, and done again.
+    """
+
+    def __init__(self, make_task: Callable[[], Task], count: int, helpers: int) -> None:
+        self.count, self.helpers = count, helpers
+        self.indices = itertools.count()
+        self.given = [make_task]  # emptied at the end: a helper that comes too late holds nothing
+        self.claims: dict[int, bool] = {}  # of each helper: did it begin, or the caller end before?
+        self.done: list[None] = []  # an entry for each helper that began and ended
+        self.stopped: list[None] = []  # an entry or more: take no further task
+        self.errors: list[BaseException] = []
+        self.bell = threading.Lock()
+        self.bell.acquire()
+
+    def work(self, make_task: Callable[[], Task]) -> None:
+        """Take tasks until there are none, or somebody stopped."""
         try:
-            task = made.pop()()
-            while not stop.is_set() and (index := next(indices)) < count:
+            task = make_task()
+            while not self.stopped and (index := next(self.indices)) < self.count:
                 task(index)
         except BaseException:
-            stop.set()
+            self.stopped.append(None)
             raise
 
-    given = [[make_task] for _ in range(threads - 1)]
-    # A copy of the caller's context: NumPy's error state is part of it.
-    helpers: list[Future[None]] = [
-        _THREADS.submit(contextvars.copy_context().run, work, made) for made in given
-    ]
-    try:
-        work([make_task])
-    finally:
-        _release(helpers, stop)
-        for made in given:  # a helper that came too late stays queued until a thread looks at it
-            made.clear()
+    def help(self, number: int) -> None:
+        """What a helper does."""
+        if not self.claims.setdefault(number, True):
+            return
+        try:
+            self.work(self.given[0])
+        except BaseException as error:  # raised in the caller
+            self.errors.append(error)
+        finally:
+            self.done.append(None)
+            with suppress(RuntimeError):  # it rings
+                self.bell.release()
 
-
-def _release(helpers: list[Future[None]], stop: threading.Event) -> None:
-    """Wait for every helper, also when interrupted again meanwhile; then raise what one raised."""
-    interrupted: BaseException | None = None
-    for helper in helpers:
-        if helper.cancel():
-            continue
+    def release(self) -> None:
+        """Wait for every helper, also when interrupted meanwhile; then raise what one raised."""
+        interrupted: BaseException | None = None
         patience = time.perf_counter() + PATIENCE
-        while not helper.done():
+        while True:
             try:
+                if len(self.done) >= self.begun():
+                    break
                 if time.perf_counter() < patience:
                     time.sleep(0)  # lets go of the interpreter's lock and of the processor
                 else:
-                    helper.exception()
-            except KeyboardInterrupt as error:
+                    self.bell.acquire(timeout=REST)
+            except BaseException as error:  # of a signal
                 interrupted = error
-                stop.set()
-    if interrupted is not None:
-        raise interrupted
-    for helper in helpers:
-        if not helper.cancelled():
-            helper.result()
+                self.stopped.append(None)
+        self.given.clear()
+        if interrupted is not None:
+            raise interrupted
+        if self.errors:
+            raise self.errors.pop()
+
+    def begun(self) -> int:
+        """How many helpers began; the others will not, now that the caller has finished."""
+        return sum(self.claims.setdefault(number, False) for number in range(self.helpers))

@@ -7,6 +7,8 @@ are made for the shipped profile, so that what fuses and when it is compiled is 
 from __future__ import annotations
 
 import gc
+import sys
+from contextlib import contextmanager
 
 import hypothesis
 import numpy as np
@@ -118,3 +120,34 @@ def assert_close():
                 raise AssertionError(f"{note}: {error}") from None
 
     return check
+
+
+@contextmanager
+def _after_instructions(count, act, module):
+    """Call ``act`` once, when ``count`` instructions of functions of ``module`` have begun here."""
+    left = count
+
+    def trace(frame, event, _argument):
+        nonlocal left
+        if frame.f_globals.get("__name__") != module.__name__:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            left -= 1
+            if left == 0:
+                act()
+        return trace
+
+    before = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # Python 3.12 looks for one when tracing begins
+    sys.settrace(trace)
+    try:
+        yield lambda: left > 0  # the end was reached before
+    finally:
+        sys.settrace(before)
+
+
+@pytest.fixture
+def after_instructions():
+    """What breaks in between any two instructions of a module."""
+    return _after_instructions

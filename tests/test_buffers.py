@@ -2,12 +2,14 @@
 
 import itertools
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from functools import partial
 
 import numpy as np
 import pytest
 
 import fusegraph as fg
+from fusegraph import buffers
 from fusegraph.buffers import POOL, SMALLEST, Pool
 
 BYTE = np.dtype("u1")
@@ -41,7 +43,6 @@ def test_a_debugger_that_holds_what_it_sees_changes_nothing():
         return trace
 
     before = sys.gettrace()
-    sys._getframe().f_trace_opcodes = True  # Python 3.12 looks for one when tracing begins
     sys.settrace(trace)
     try:
         pool = Pool()
@@ -75,36 +76,12 @@ def disjoint(arrays):
     return not any(np.shares_memory(a, b) for a, b in itertools.combinations(arrays, 2))
 
 
-@contextmanager
-def after_instructions(count, act):
-    """Call ``act`` once, when ``count`` instructions of the pool's methods have begun."""
-    left = count
-
-    def trace(frame, event, _argument):
-        nonlocal left
-        if frame.f_globals.get("__name__") != "fusegraph.buffers":
-            return None
-        frame.f_trace_opcodes = True
-        if event == "opcode":
-            left -= 1
-            if left == 0:
-                act()
-        return trace
-
-    before = sys.gettrace()
-    sys._getframe().f_trace_opcodes = True  # Python 3.12 looks for one when tracing begins
-    sys.settrace(trace)
-    try:
-        yield lambda: left > 0  # the end was reached before
-    finally:
-        sys.settrace(before)
-
-
 @pytest.mark.parametrize("situation", SITUATIONS.values(), ids=SITUATIONS)
-def test_another_thread_may_run_at_any_instruction(situation):
+def test_another_thread_may_run_at_any_instruction(situation, after_instructions):
     for count in itertools.count(1):
         pool, held = situation()
-        with after_instructions(count, lambda: held.append(pool.empty((SMALLEST,), BYTE))) as done:  # noqa: B023
+        act = partial(lambda held, pool: held.append(pool.empty((SMALLEST,), BYTE)), held, pool)
+        with after_instructions(count, act, buffers) as done:
             held.append(pool.empty((SMALLEST,), BYTE))
         held.append(pool.empty((SMALLEST,), BYTE))
         assert disjoint(held), count
@@ -114,13 +91,13 @@ def test_another_thread_may_run_at_any_instruction(situation):
 
 
 @pytest.mark.parametrize("situation", SITUATIONS.values(), ids=SITUATIONS)
-def test_an_interrupt_at_any_instruction_leaves_a_pool_that_works(situation):
+def test_an_interrupt_at_any_instruction_leaves_a_pool_that_works(situation, after_instructions):
     def interrupt():
         raise KeyboardInterrupt
 
     for count in itertools.count(1):
         pool, held = situation()
-        with after_instructions(count, interrupt) as done, suppress(KeyboardInterrupt):
+        with after_instructions(count, interrupt, buffers) as done, suppress(KeyboardInterrupt):
             held.append(pool.empty((SMALLEST,), BYTE))
         held += [pool.empty((SMALLEST,), BYTE) for _ in range(3)]
         assert disjoint(held), count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import textwrap
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numexpr
 import numpy as np
@@ -102,7 +104,7 @@ def test_one_thread_is_the_calling_one(on_numpy, monkeypatch):
     def refuse(*_):
         raise AssertionError("a worker thread was asked for")
 
-    monkeypatch.setattr(workers._Threads, "submit", refuse)
+    monkeypatch.setattr(workers._Threads, "give", refuse)
     t = (fg.tanh(fg.asarray(X)) * 2).compute(threads=1)
     np.testing.assert_array_equal(t, np.tanh(X) * 2)
 
@@ -247,9 +249,10 @@ def test_a_helper_that_came_too_late_holds_no_array():
     def wait():
         busy.release()
         gate.wait(10)
+        busy.release()
 
     count = os.cpu_count() or 1
-    blocked = [workers._THREADS.submit(wait) for _ in range(count)]
+    workers._THREADS.give([wait] * count)
     for _ in range(count):
         assert busy.acquire(timeout=10)
     array = np.empty(100_000)
@@ -262,5 +265,26 @@ def test_a_helper_that_came_too_late_holds_no_array():
     del array, make_task
     assert held() is None
     gate.set()
-    for future in blocked:
-        future.result(10)
+    for _ in range(count):
+        assert busy.acquire(timeout=10)
+
+
+def test_an_interrupt_at_any_instruction_leaves_workers_that_work(after_instructions):
+    """A Future's lock stayed held where one came while it was asked: the process hung."""
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    def run():
+        done = []
+        workers.run_tasks(lambda: done.append, 6, 3)
+        return sorted(done)
+
+    run()  # the threads are there
+    for count in itertools.count(1):
+        with after_instructions(count, interrupt, workers) as ended, suppress(KeyboardInterrupt):
+            run()
+        assert run() == [0, 1, 2, 3, 4, 5], count
+        if ended():
+            break
+    assert count > 100
