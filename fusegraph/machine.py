@@ -80,7 +80,9 @@ class Machine:
 
     def __post_init__(self) -> None:
         for name in ("cores", "l1_bytes", "l2_bytes", "l3_bytes"):
-            object.__setattr__(self, name, _positive_integer(name, getattr(self, name)))
+            advice = f"give a positive integer; {REMEDY}"
+            number = positive_integer(f"Machine: {name}", getattr(self, name), advice)
+            object.__setattr__(self, name, number)
         for name in ("waking", "handover"):
             _check_number(name, getattr(self, name))
         for name in ("streams", "launch", "step", "nanoseconds", "gigaflops", "gigaflops_all"):
@@ -182,15 +184,24 @@ class Machine:
         return asdict(self)
 
 
-def _positive_integer(name: str, value: Any) -> int:
+def positive_integer(what: str, value: Any, advice: str) -> int:
+    """``value``, NumPy's integers as Python's.
+
+    Raises
+    ------
+    TypeError
+        It is no integer; the message says ``what`` it is of, and ends with the ``advice``.
+    ValueError
+        It is not positive.
+    """
     try:
         number = operator.index(value)
     except TypeError:
         number = None
     if number is None or isinstance(value, bool):
-        raise TypeError(f"Machine: {name}={value!r}: give a positive integer; {REMEDY}")
+        raise TypeError(f"{what}={value!r}: {advice}")
     if number < 1:
-        raise ValueError(f"Machine: {name}={value!r}: give a positive integer; {REMEDY}")
+        raise ValueError(f"{what}={value!r}: {advice}")
     return number
 
 

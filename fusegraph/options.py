@@ -6,7 +6,6 @@ In: keywords. Out: an immutable ``Options``, or an error that names the option a
 from __future__ import annotations
 
 import inspect
-import operator
 from collections.abc import Callable
 from contextlib import ContextDecorator
 from contextvars import ContextVar
@@ -14,7 +13,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 from fusegraph.engines import ELEMENTWISE_ENGINES, REMEDIES
-from fusegraph.machine import REMEDY, Machine, available_cores
+from fusegraph.machine import REMEDY, Machine, available_cores, positive_integer
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +61,11 @@ class Options:
                 raise TypeError(f"option {name}={getattr(self, name)!r}: give True or False")
         for name in ("threads", "memory_limit"):
             value = getattr(self, name)
-            if value is None:
-                continue
-            try:
-                number = operator.index(value)
-            except TypeError:
-                number = None
-            if number is None or isinstance(value, bool):
-                raise TypeError(f"option {name}={value!r}: give a positive integer or None")
-            if number < 1:
-                raise ValueError(f"option {name}={value!r}: give a positive integer or None")
-            if type(value) is not int:
-                object.__setattr__(self, name, number)  # NumPy's integers, as Python's
+            if value is not None:
+                advice = "give a positive integer or None"
+                number = positive_integer(f"option {name}", value, advice)
+                if type(value) is not int:
+                    object.__setattr__(self, name, number)
         if self.machine is not None:
             _check_machine(self.machine)
 
