@@ -6,12 +6,15 @@ library, or a reduction alone, is chosen here; element-wise regions and panels h
 
 from __future__ import annotations
 
-from fusegraph.cost import Cost, kernel_cost
+import functools
+
+from fusegraph.cost import kernel_cost
 from fusegraph.elementwise_choice import elementwise_kernel
 from fusegraph.engines import ELEMENTWISE_ENGINES
-from fusegraph.engines.base import Region
+from fusegraph.engines.base import Engine
 from fusegraph.engines.library import library_call
 from fusegraph.engines.products import plan_product
+from fusegraph.graph import Shape
 from fusegraph.kernel import Kernel, with_tier
 from fusegraph.orders import is_row_major
 from fusegraph.panel_choice import panel_kernel, panels_kernel
@@ -58,24 +61,30 @@ def _single_call(name: str, unit: Unit, first_touch: int, setting: Setting) -> K
         scratch_bytes=call.scratch_bytes,
         body=call.body,
     )
-    compiled = _compiled_reduction(name, region, cost, setting)
-    if compiled is None or options.engine == compiled.engine:
-        return compiled or kernel
-    return with_tier(kernel, compiled, compiled.body.compile_seconds)
+    return _with_compiled_reduction(kernel, setting)
 
 
-def _compiled_reduction(name: str, region: Region, cost: Cost, setting: Setting) -> Kernel | None:
-    """A reduction in panels that are compiled, or None where no engine that may run has code for it."""
-    node, options = region.nodes[0], setting.options
+def _with_compiled_reduction(kernel: Kernel, setting: Setting) -> Kernel:
+    """A reduction that is one call, followed by panels that are compiled, or those where asked for."""
+    node, options = kernel.region.nodes[0], setting.options
     rows = own_rows(node, True, False) if node.kind == "reduce" else None
     if not rows or options.exact or not node.inputs[0].size:
-        return None
+        return kernel
     if not is_row_major(setting.orders[node.inputs[0]]):
-        return None
+        return kernel
     for engine in ELEMENTWISE_ENGINES.values():
         if engine.compiles and options.engine in ("auto", engine.name):
-            panels = lay_panels([node], rows, setting.machine, False, True).upright
-            found = panel_kernel(name, region, panels, cost, engine, setting)
-            if found.body.whole_stage is not None:
-                return found
-    return None
+            make = functools.partial(_compiled_reduction, kernel, rows, engine, setting)
+            if options.engine == engine.name:
+                return make() or kernel
+            return with_tier(kernel, engine.least_compile_seconds, make)
+    return kernel
+
+
+def _compiled_reduction(
+    kernel: Kernel, rows: Shape, engine: Engine, setting: Setting
+) -> Kernel | None:
+    """The same in panels that are compiled, or None where the engine has no code for it."""
+    panels = lay_panels(kernel.region.nodes, rows, setting.machine, False, True).upright
+    found = panel_kernel(kernel.name, kernel.region, panels, kernel.cost, engine, setting)
+    return found if found.body.whole_stage is not None else None

@@ -70,7 +70,7 @@ class _Trail:
 
     def compute(self, step: Step, kernel: Kernel) -> bool:
         """Note the jobs of a kernel; False where it is not compiled, or not for good."""
-        if kernel.tier is not None or any(slot not in self.roots for slot in step.inputs):
+        if kernel.prospect is not None or any(slot not in self.roots for slot in step.inputs):
             return False
         for slot, node in zip(step.outputs, kernel.region.outputs, strict=True):
             # Memory that nothing touches: what counts is how it lies.

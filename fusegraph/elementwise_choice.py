@@ -6,6 +6,7 @@ predicted seconds; the least wins and the plan says by how much.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -70,21 +71,23 @@ def elementwise_kernel(name: str, unit: Unit, first_touch: int, setting: Setting
     packed = sum(v.size for v in region.inputs if setting.orders[v] is None)
     order = iteration_order(region, setting.orders)
     work = Work(name, region, cost, *order, packed, kinds_of(region.nodes))
-    trials = [_predict(ELEMENTWISE_ENGINES[e], work, setting) for e in unit.engines]
-    trials.sort(key=lambda t: t.prediction.seconds * (MARGIN if t.engine.name == FALLBACK else 1))
-    waiting = [t for t in trials if t.engine.compiles and len(trials) > 1]
-    tried = [t for t in trials if t not in waiting]
-
-    kernel = _flat_kernel(work, tried[0], _choice(tried, region, setting), setting)
-    for trial in waiting:
-        compiled = _flat_kernel(work, trial, _saves(kernel, trial), setting)
-        kernel = with_tier(kernel, compiled, trial.engine.compile_seconds(region))
+    engines = [ELEMENTWISE_ENGINES[name] for name in unit.engines]
+    waiting = [e for e in engines if e.compiles and len(engines) > 1]
+    tried = [_predict(engine, work, setting) for engine in engines if engine not in waiting]
+    tried.sort(key=lambda t: t.prediction.seconds * (MARGIN if t.engine.name == FALLBACK else 1))
+    kernel = first = _flat_kernel(work, tried[0], _choice(tried, region, setting), setting)
+    for engine in waiting:
+        make = functools.partial(_compiled_later, first, engine, work, setting)
+        kernel = with_tier(kernel, engine.compile_seconds(region), make)
     return kernel
 
 
-def _saves(kernel: Kernel, trial: Trial) -> str:
+def _compiled_later(kernel: Kernel, engine: Engine, work: Work, setting: Setting) -> Kernel:
+    """The form of ``kernel`` on an engine that compiles."""
+    trial = _predict(engine, work, setting)
     times = kernel.seconds / trial.prediction.seconds
-    return f"{kernel.engine} would take {times:.1f}x as long, compiling included"
+    choice = f"{kernel.engine} would take {times:.1f}x as long, compiling included"
+    return _flat_kernel(work, trial, choice, setting)
 
 
 def _flat_kernel(work: Work, trial: Trial, choice: str, setting: Setting) -> Kernel:

@@ -6,6 +6,7 @@ output. What does not change from run to run (registers, slots, block keys) is p
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 
@@ -15,7 +16,7 @@ from fusegraph.buffers import POOL, SCRATCH
 from fusegraph.direct_calls import direct_call
 from fusegraph.engines.base import Array, DirectCall
 from fusegraph.graph import Node
-from fusegraph.kernel import Kernel, Tier
+from fusegraph.kernel import Kernel, Prospect
 from fusegraph.orders import is_row_major
 from fusegraph.plan import Plan, Step
 from fusegraph.schedules import SCHEDULES
@@ -92,7 +93,7 @@ class Program:
     @property
     def tiers_reached(self) -> int:
         """Kernels that run in their compiled form by now."""
-        return sum(runner.kernel is runner.tier.kernel for runner in self._tiers)
+        return sum(runner.kernel.compiled for runner in self._tiers)
 
     def direct(self, arrays: Sequence[Array], several: bool) -> DirectCall | None:
         """The program, in the tiers reached, as a direct call on arrays like these, or None."""
@@ -108,8 +109,8 @@ def _runner(step: Step) -> Runner:
     kernel = step.kernel
     if kernel is None:
         return _view_runner(step)
-    if kernel.tier is not None:
-        return TieredRunner(step, kernel, kernel.tier)
+    if kernel.prospect is not None:
+        return TieredRunner(step, kernel, kernel.prospect)
     return _runner_of(kernel, step)
 
 
@@ -134,15 +135,24 @@ def _without_warnings(runner: Runner) -> Runner:
 class TieredRunner:
     """Runs a kernel until its compiled form is due, and that from then on."""
 
-    def __init__(self, step: Step, kernel: Kernel, tier: Tier) -> None:
-        self.step, self.kernel, self.tier = step, kernel, tier
+    def __init__(self, step: Step, kernel: Kernel, prospect: Prospect) -> None:
+        self.step, self.kernel, self.prospect = step, kernel, prospect
         self.current, self.calls = _runner_of(kernel, step), 0
+        self.due = prospect.earliest  # the call that compiles, or finds out which one does
 
     def __call__(self, values: list[Array], targets: Targets) -> None:
         self.calls += 1
-        if self.calls == self.tier.call:
-            self.kernel, self.current = self.tier.kernel, _runner_of(self.tier.kernel, self.step)
+        if self.calls >= self.due:
+            self.advance()
         self.current(values, targets)
+
+    def advance(self) -> None:
+        """Take over the compiled form, or wait for its call."""
+        tier = self.prospect.find()
+        self.due = sys.maxsize if tier is None else tier.call
+        if tier is not None and self.calls >= tier.call:
+            self.due = sys.maxsize
+            self.kernel, self.current = tier.kernel, _runner_of(tier.kernel, self.step)
 
 
 def _view_runner(step: Step) -> Runner:

@@ -5,8 +5,9 @@ In: what ``choice`` found. Out: records that plans hold, schedules run and repor
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -59,8 +60,8 @@ class Kernel:
         The compiled region.
     panels : Panels or None
         How the region is cut, where the schedule is ``panels``.
-    tier : Tier or None
-        The compiled form that takes over once that pays.
+    prospect : Prospect or None
+        What finds ``tier`` when somebody asks for it.
     streams : bool
         Are results stored past the caches, which they would not stay in?
     """
@@ -82,8 +83,13 @@ class Kernel:
     scratch_bytes: int
     body: Any
     panels: Panels | None = None
-    tier: Tier | None = None
+    prospect: Prospect | None = None
     streams: bool = False
+
+    @property
+    def tier(self) -> Tier | None:
+        """The compiled form that takes over once that pays."""
+        return self.prospect.find() if self.prospect else None
 
     @property
     def blocked(self) -> bool:
@@ -95,6 +101,13 @@ class Kernel:
         """Is the engine one that makes machine code?"""
         engine = ELEMENTWISE_ENGINES.get(self.engine)
         return engine is not None and engine.compiles
+
+    @property
+    def compile_seconds(self) -> float:
+        """Predicted, until its first run can begin."""
+        if self.panels is not None:
+            return float(self.body.compile_seconds)
+        return ELEMENTWISE_ENGINES[self.engine].compile_seconds(self.region)
 
     @property
     def ops(self) -> tuple[str, ...]:
@@ -147,18 +160,50 @@ class Tier:
     compile_seconds: float
 
 
-def with_tier(kernel: Kernel, compiled: Kernel, compile_seconds: float) -> Kernel:
-    """``kernel``, followed by its ``compiled`` form from the call on that makes up for compiling.
+@dataclass(frozen=True, slots=True, eq=False)
+class Prospect:
+    """The compiled form that a kernel may get, which is planned when somebody first asks for it.
 
+    Most plans run a few times, and to plan the compiled forms took a quarter of a first call.
+
+    Attributes
+    ----------
+    earliest : int
+        The first call that may compile: before it, even a form that took no time would not have paid.
+    find : callable
+        Gives the ``Tier``, or None where the compiled form is not predicted to pay; works once.
+    """
+
+    earliest: int
+    find: Callable[[], Tier | None]
+
+
+def with_tier(kernel: Kernel, least_seconds: float, make: Callable[[], Kernel | None]) -> Kernel:
+    """``kernel``, followed by its compiled form from the call on that makes up for compiling.
+
+    ``make`` plans that form, or finds that there is none; compiling it takes ``least_seconds`` or more.
     The call is fixed by predictions, so that one plan always runs the same way.
     """
-    saved = kernel.seconds - compiled.seconds
-    if compiled.seconds >= TIER_MARGIN * kernel.seconds:
-        return kernel
-    call = math.floor(compile_seconds / saved) + 1
-    if call == 1:
-        return compiled
-    return replace(kernel, tier=Tier(compiled, call, saved, compile_seconds))
+
+    @functools.cache
+    def find() -> Tier | None:
+        compiled = make()
+        if compiled is None or compiled.seconds >= TIER_MARGIN * kernel.seconds:
+            return None
+        saved, seconds = kernel.seconds - compiled.seconds, compiled.compile_seconds
+        return Tier(compiled, _pays_at(seconds, saved), saved, seconds)
+
+    if _pays_at(least_seconds, kernel.seconds) == 1:
+        tier = find()
+        if tier is None or tier.call == 1:
+            return tier.kernel if tier else kernel
+    earliest = max(2, _pays_at(least_seconds, kernel.seconds + BETWEEN))
+    return replace(kernel, prospect=Prospect(earliest, find))
+
+
+def _pays_at(compile_seconds: float, saved_seconds: float) -> int:
+    """The call at which what each saves makes up for compiling."""
+    return math.floor(compile_seconds / saved_seconds) + 1
 
 
 def together(kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:
@@ -166,16 +211,27 @@ def together(kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:
 
     Then one call runs them with no Python in between, which a kernel of next to no work is compiled for.
     """
-    if len(kernels) < 2 or not all(k.compiled or k.tier for k in kernels):
+    prospects = [k.prospect for k in kernels if k.prospect]
+    if len(kernels) < 2 or not all(k.compiled or k.prospect for k in kernels):
         return tuple(kernels)
-    return tuple(replace(k, tier=_sooner(k.tier)) if k.tier else k for k in kernels)
+    return tuple(
+        replace(k, prospect=_beside(k.prospect, prospects)) if k.prospect else k for k in kernels
+    )
 
 
-def _sooner(tier: Tier) -> Tier:
+def _beside(own: Prospect, prospects: Sequence[Prospect]) -> Prospect:
     """The same form, where it saves what Python takes between kernels too."""
-    saved = tier.saved_seconds + BETWEEN
-    call = math.floor(tier.compile_seconds / saved) + 1
-    return replace(tier, call=max(2, call), saved_seconds=saved)
+
+    @functools.cache
+    def find() -> Tier | None:
+        tier = own.find()
+        if tier is None or not all(prospect.find() for prospect in prospects):
+            return tier
+        saved = tier.saved_seconds + BETWEEN
+        call = max(2, _pays_at(tier.compile_seconds, saved))
+        return replace(tier, call=call, saved_seconds=saved)
+
+    return replace(own, find=find)
 
 
 def most_scratch(kernel: Kernel) -> int:

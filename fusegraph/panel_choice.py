@@ -5,6 +5,8 @@ In: a unit whose nodes share rows, and the setting of the plan. Out: a ``Kernel`
 
 from __future__ import annotations
 
+import functools
+
 from fusegraph.cost import Cost, kernel_cost
 from fusegraph.engines import ELEMENTWISE_ENGINES, FALLBACK
 from fusegraph.engines.base import Engine, Region
@@ -49,8 +51,9 @@ def panels_kernel(name: str, unit: Unit, first_touch: int, setting: Setting) -> 
     kernel = made(None)
     for engine in ELEMENTWISE_ENGINES.values():
         if engine.compiles and not options.exact:
-            compiled = made(engine)
-            kernel = with_tier(kernel, compiled, compiled.body.compile_seconds)
+            kernel = with_tier(
+                kernel, engine.least_compile_seconds, functools.partial(made, engine)
+            )
     return kernel
 
 

@@ -80,10 +80,6 @@ class Plan:
         Where each value of a run stands in its value list; placeholders come first.
     names : dict
         Value to name: ``v0, v1, ...`` for inputs, ``t0, t1, ...`` for stored values.
-    peak_bytes : int
-        Upper bound of memory that a run holds beside its inputs: results, intermediates, scratch,
-        and ``OVERHEAD``. Not in it: what NumPy buffers of operands that are not aligned, 64 kB of each
-        in a thread.
     """
 
     graph: tuple[Node, ...]
@@ -93,8 +89,6 @@ class Plan:
     steps: tuple[Step, ...]
     slots: dict[Node, int]
     names: dict[Node, str]
-    peak_bytes: int
-    peak_kernel: str
     options: Options
     machine: Machine
 
@@ -123,6 +117,31 @@ class Plan:
     def seconds(self) -> float:
         """Predicted time of all kernels."""
         return sum(kernel.seconds for kernel in self.kernels)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Upper bound of memory that a run holds beside its inputs, in whichever tiers.
+
+        Results, intermediates, scratch, and ``OVERHEAD``. Not in it: what NumPy buffers of operands that
+        are not aligned, 64 kB of each in a thread.
+        """
+        return self._peak[0]
+
+    @property
+    def peak_kernel(self) -> str:
+        """The kernel that holds the most, or nothing where there is none."""
+        return self._peak[1]
+
+    @cached_property
+    def _peak(self) -> tuple[int, str]:
+        buffers = plan_buffers([kernel.region for kernel in self.kernels], self.outputs)
+        # A thread keeps its scratch from kernel to kernel.
+        scratch = itertools.accumulate(map(most_scratch, self.kernels), max)
+        held = [b.held + kept for b, kept in zip(buffers, scratch, strict=True)]
+        copied = sum(self.outputs[at].nbytes for at in self.repeated_outputs)
+        most = max(held, default=0)
+        kernel = self.kernels[held.index(most)].name if held else ""
+        return most + copied + OVERHEAD, kernel
 
     @cached_property
     def output_slots(self) -> tuple[int, ...]:
@@ -192,11 +211,6 @@ def build_plan(outputs: Sequence[Node], options: Options, machine: Machine) -> P
         ]
     )
     steps, slots = lay_out(kernels, rewritten.outputs, order)
-    # A thread keeps its scratch from kernel to kernel.
-    scratch = itertools.accumulate((most_scratch(k) for k in kernels), max)
-    held = [b.held + kept for b, kept in zip(buffers, scratch, strict=True)]
-    copied = sum(rewritten.outputs[at].nbytes for at in repeated(rewritten.outputs))
-    at = held.index(max(held)) if held else 0
     return Plan(
         graph=graph,
         rewritten=rewritten,
@@ -205,8 +219,6 @@ def build_plan(outputs: Sequence[Node], options: Options, machine: Machine) -> P
         steps=steps,
         slots=slots,
         names=names,
-        peak_bytes=(held[at] if held else 0) + copied + OVERHEAD,
-        peak_kernel=kernels[at].name if kernels else "",
         options=options,
         machine=machine,
     )

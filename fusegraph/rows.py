@@ -56,6 +56,7 @@ class _Group:
     rank: int
     refusal: tuple[Reason, str] | None  # why it has no rows
     nodes: set[Node]
+    panels: Panels | None = None  # how it is cut, once that was asked
 
 
 def share_rows(
@@ -184,7 +185,7 @@ class _RowPass:
     def merge(self, group: _Group, home: _Group) -> None:
         home.units += group.units
         home.nodes |= group.nodes
-        home.rows = _common(home.rows or (), group.rows or ())
+        home.rows, home.panels = _common(home.rows or (), group.rows or ()), None
         self.groups.pop(group, None)
         self.group_of.update(dict.fromkeys(group.nodes, home))
 
@@ -379,9 +380,12 @@ class _RowPass:
 
     def panels(self, group: _Group) -> Panels:
         """How a group is cut."""
-        shared = self.seconds(group.nodes) > WORTH_A_THREAD
-        members = sorted(group.nodes, key=self.position.__getitem__)
-        return lay_panels(members, group.rows or (), self.machine, self.bits, shared)
+        if group.panels is None:
+            shared = self.seconds(group.nodes) > WORTH_A_THREAD
+            members = sorted(group.nodes, key=self.position.__getitem__)
+            rows = group.rows or ()
+            group.panels = lay_panels(members, rows, self.machine, self.bits, shared)
+        return group.panels
 
     def alone_in_panels(self, group: _Group) -> bool:
         """Is one reduction worth panels: narrow rows, or memory that threads read side by side?"""

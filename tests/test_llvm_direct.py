@@ -11,12 +11,8 @@ import numpy as np
 import pytest
 
 import fusegraph as fg
-from fusegraph.compare import ulps_apart
-from fusegraph.engines import ELEMENTWISE_ENGINES
 from fusegraph.engines.llvm import direct, jobs
 from fusegraph.execute import Program
-from fusegraph.kernel import BETWEEN
-from fusegraph.ops import OPS
 
 RNG = np.random.default_rng(0)
 SIZE = 200_003  # of what two threads share
@@ -225,24 +221,6 @@ def test_a_tier_is_direct_once_it_is_reached():
         f(x)
     f(x)
     assert direct_calls(f) == 1
-
-
-def test_small_kernels_are_compiled_sooner_where_all_others_are():
-    """Two kernels of one element kept a whole program from one call."""
-    x = fg.asarray(np.zeros(4_000_000, np.float32))
-
-    def normalise(x):
-        return (x - x.mean()) / (x.std() + 1e-6)
-
-    def smallest(plan):
-        return min((k.tier for k in plan.kernels if k.tier), key=lambda tier: tier.saved_seconds)
-
-    alone = fg.plan(normalise(x))
-    assert all(kernel.tier.saved_seconds > BETWEEN for kernel in alone.kernels)
-    m = fg.asarray(np.zeros((600, 600), np.float32))
-    beside = fg.plan(normalise(x), m @ m)  # which has no compiled form
-    assert smallest(beside).saved_seconds < BETWEEN
-    assert smallest(beside).call > smallest(alone).call > 1
 
 
 def test_several_signatures_are_direct_side_by_side():
@@ -480,36 +458,3 @@ def test_plans_of_direct_calls_are_kept():
     assert before.plans == 128
     assert before.hits == direct_calls(f) == 137
     assert any(ready is f._direct[1][0][0] for ready in f._ready.values())
-
-
-def test_a_tier_begins_where_what_it_saved_exceeds_compiling():
-    x = values(400_000)
-    (kernel,) = fg.jit(fg.gelu).plan(x).kernels
-    tier = kernel.tier
-    assert tier.saved_seconds == kernel.seconds - tier.kernel.seconds
-    assert tier.compile_seconds == ELEMENTWISE_ENGINES["llvm"].compile_seconds(kernel.region)
-    assert (tier.call - 1) * tier.saved_seconds <= tier.compile_seconds
-    assert tier.call * tier.saved_seconds > tier.compile_seconds
-
-
-def test_results_of_both_tiers_are_within_the_bound():
-    x = values(400_000)
-    f, (kernel,) = fg.jit(fg.tanh), fg.jit(fg.tanh).plan(x).kernels
-    assert kernel.tier.call > 1
-    before = f(x)
-    for _ in range(kernel.tier.call):
-        after = f(x)
-    assert direct_calls(f) == 1
-    assert ulps_apart(before, np.tanh(x)) <= OPS["tanh"].ulp
-    assert ulps_apart(after, np.tanh(x)) <= OPS["tanh"].ulp
-
-
-def test_exact_keeps_to_numpys_bits_across_tiers(assert_same):
-    """A function has no compiled form then; arithmetic has, with the same bits."""
-    x = values(400_000)
-    assert fg.jit(fg.tanh, exact=True).plan(x).kernels[0].tier is None
-    f = fg.jit(lambda x: (x * 3 + x) / (x * x + 1) - x, exact=True)
-    (kernel,) = f.plan(x).kernels
-    for _ in range(kernel.tier.call + 2):
-        assert_same(f(x), (x * 3 + x) / (x * x + 1) - x)
-    assert direct_calls(f) >= 1

@@ -124,6 +124,7 @@ class Engine(Protocol):
     blocked: bool
     rows: bool = False  # does one stage of a panel take values of several widths, and reductions?
     compiles: bool = False  # its first run takes milliseconds: ``auto`` waits until that pays
+    least_compile_seconds: float = 0.0  # of any region, predicted
 
     def refuses(self, node: Node) -> str | None:
         """Why this engine cannot evaluate ``node``, or None."""
