@@ -174,7 +174,7 @@ def _block_runner(kernel: Kernel, step: Step) -> Runner:
     turned, back = not is_row_major(kernel.order), tuple(int(a) for a in np.argsort(order))
     template = body.registers()
     outputs = [
-        (at, slot, node.dtype)
+        (at, slot, POOL.outlet(shape, node.dtype))
         for at, (slot, node) in enumerate(
             zip(step.outputs, kernel.region.outputs, strict=True), body.first_output
         )
@@ -185,9 +185,9 @@ def _block_runner(kernel: Kernel, step: Step) -> Runner:
     def run(values: list[Array], targets: Targets) -> None:
         file = template.copy()
         file[:count] = [values[slot] for slot in inputs]
-        for at, slot, dtype in outputs:
+        for at, slot, new in outputs:
             array = targets.get(slot) if targets else None
-            file[at] = values[slot] = POOL.empty(shape, dtype) if array is None else array
+            file[at] = values[slot] = new() if array is None else array
             if turned and array is None:
                 values[slot] = file[at].transpose(back)
         if turned:
@@ -205,23 +205,26 @@ def _block_runner(kernel: Kernel, step: Step) -> Runner:
 
 def _kernel_runner(kernel: Kernel, step: Step) -> Runner:
     schedule = SCHEDULES[kernel.schedule](kernel)
-    nodes = kernel.region.outputs
+    nodes, inputs = kernel.region.outputs, step.inputs
+    outputs = list(zip(step.outputs, map(_outlet, nodes, kernel.stored), strict=True))
+    empty = not any(node.size for node in nodes)
 
     def run(values: list[Array], targets: Targets) -> None:
         results = []
-        for slot, node, order in zip(step.outputs, nodes, kernel.stored, strict=True):
-            target = targets.get(slot)
-            values[slot] = allocate(node, order) if target is None else target
+        for slot, new in outputs:
+            array = targets.get(slot) if targets else None
+            values[slot] = new() if array is None else array
             results.append(values[slot])
-        if any(result.size for result in results):
-            schedule([values[slot] for slot in step.inputs], results)
+        if not empty:
+            schedule([values[slot] for slot in inputs], results)
 
     return run
 
 
-def allocate(node: Node, order: tuple[int, ...]) -> Array:
-    """Memory for a value whose axes lie in ``order``, the slowest first."""
+def _outlet(node: Node, order: tuple[int, ...]) -> Callable[[], Array]:
+    """What gives memory for a value whose axes lie in ``order``, the slowest first."""
+    new = POOL.outlet(tuple(node.shape[a] for a in order), node.dtype)
     if is_row_major(order):
-        return POOL.empty(node.shape, node.dtype)
-    stored = POOL.empty(tuple(node.shape[a] for a in order), node.dtype)
-    return stored.transpose(np.argsort(order))
+        return new
+    axes = tuple(map(int, np.argsort(order)))
+    return lambda: new().transpose(axes)

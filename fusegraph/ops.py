@@ -263,7 +263,7 @@ VIEWS: tuple[Op, ...] = (
     Op("reshape", "view", 1, lambda x, *shape: x.reshape(shape)),
     Op("broadcast", "view", 1, lambda x, *shape: np.broadcast_to(x, shape)),
     Op("expand", "view", 1, lambda x, *axes: np.expand_dims(x, axes)),
-    Op("squeeze", "view", 1, lambda x, *axes: np.squeeze(x, axes)),
+    Op("squeeze", "view", 1, lambda x, *axes: x.squeeze(axes)),
     Op("slice", "view", 1, _slice_view),
 )
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fusegraph.engines.base import Array
+from fusegraph.engines.reductions import ufunc_of
 from fusegraph.graph import Node
 from fusegraph.orders import is_row_major
 
@@ -73,7 +74,8 @@ def _scratch_bytes(node: Node, orders: Mapping[Node, Any]) -> int:
 def _body(node: Node) -> Callable[[list[Array], Array], None]:
     """What computes the node into its output."""
     keywords = dict(node.params)
-    function = node.op.function
+    # The ufunc behind NumPy's function: its layers of Python take 1.3 us.
+    function = ufunc_of(node).reduce if node.op.combines else node.op.function
     if node.kind == "join":
         return lambda inputs, out: function(inputs, out=out, casting="unsafe", **keywords)
 

@@ -53,10 +53,14 @@ def whole_axes(node: Node, axes: tuple[int, ...]) -> Callable[..., Any]:
 def to_partial(node: Node, axes: tuple[int, ...]) -> Callable[..., Any]:
     """The reduction of a panel along ``axes`` to a partial result."""
     ufunc, working = ufunc_of(node), _working_dtype(node)
-    exact = not reorders(node)
+    exact, left = not reorders(node), sorted(axes)
+    together = left == list(range(left[0], left[-1] + 1))
 
     def reduce(x: Array, out: Array) -> None:
-        left = sorted(axes)
+        if together and left[-1] == x.ndim - 1 and x.flags.c_contiguous:
+            # The most common case of what follows, without its Python: 1.3 us and 2.3.
+            out[...] = ufunc.reduce(x, axis=axes, dtype=working, keepdims=True)
+            return
         fast = [a for at, a in enumerate(reversed(left)) if a == x.ndim - 1 - at]
         if fast:  # axes that lie together are one to NumPy, whose sum is pairwise there
             fast = fast if x.flags.c_contiguous else fast[:1]
@@ -117,5 +121,6 @@ def combine(node: Node, cells: Array, out: Array) -> None:
     while len(cells) > 1:
         half = len(cells) // 2
         odd, cells = cells[2 * half :], ufunc(cells[:half], cells[half : 2 * half])
-        ufunc(cells[: len(odd)], odd, out=cells[: len(odd)])
-    np.copyto(out, cells[0], casting="unsafe")
+        if len(odd):
+            ufunc(cells[: len(odd)], odd, out=cells[: len(odd)])
+    out[...] = cells[0]
