@@ -271,10 +271,44 @@ def test_only_what_is_one_element_a_row_has_a_kernel_of_its_own():
     rows, column = np.ones((50, 400), np.float32), np.ones((50, 1), np.float32)
     body = ElementwiseBody(region_of(lambda f, a, b: f("add", a, b), rows, column))
     body.run([rows, column], [np.empty_like(rows)], 1)
-    assert list(body.kernels) == [(False, True, False)]
+    assert list(body.kernels) == [((False, True, False), True)]
     turned = [np.asfortranarray(a) for a in (rows, column)]
     body.run([turned[0].T, turned[1].T], [np.empty((400, 50), np.float32)], 1)
-    assert list(body.kernels) == [(False, True, False), (False, False, False)]
+    assert list(body.kernels) == [((False, True, False), True), ((False, False, False), False)]
+
+
+ROWS = {  # shapes of operands, and whether one call takes all rows where they lie
+    "a row for all": ([(50, 400), (400,)], True),
+    "a row for some": ([(3, 4, 50, 300), (3, 1, 1, 300)], True),
+    "a row and a column": ([(50, 1), (300,)], True),
+    "outer axes": ([(5, 1, 300), (5, 7, 1)], True),
+    "one row": ([(300,), (1,)], False),
+    "short rows": ([(50, SMALL_ROW - 1), (SMALL_ROW - 1,)], False),
+}
+
+
+@pytest.mark.parametrize("dtype", ["?", "i1", "f2", "f4", "c8"])
+@pytest.mark.parametrize(("shapes", "by_rows"), ROWS.values(), ids=ROWS)
+def test_rows_in_place_are_one_call(shapes, by_rows, dtype, assert_same):
+    rng = np.random.default_rng(6)
+    x, y = ((rng.standard_normal(shape) * 9).astype(dtype) for shape in shapes)
+    names = ("logical_xor", "not_equal") if dtype == "?" else ("add", "not_equal")
+    region = region_of(lambda f, a, b: tuple(f(name, a, b) for name in names), x, y)
+    expected = [getattr(np, name)(x, y) for name in names]
+    body, out = ElementwiseBody(region), [np.empty_like(e) for e in expected]
+    body.run([x, y], out, 1)
+    assert any(rows for _, rows in body.kernels) == by_rows
+    for found, wanted in zip(out, expected, strict=True):
+        assert_same(found, wanted)
+
+
+def test_rows_that_do_not_lie_in_place_are_packed(assert_same):
+    x, y = np.arange(20_000.0).reshape(50, 400), np.arange(800.0)[::2]
+    body = ElementwiseBody(region_of(lambda f, a, b: f("add", a, b), x, y))
+    out = np.empty_like(x)
+    body.run([x, y], [out], 1)
+    assert not any(rows for _, rows in body.kernels)
+    assert_same(out, x + y)
 
 
 def test_unaligned_arrays(assert_same):

@@ -21,6 +21,7 @@ from fusegraph.engines.llvm.casts import cast
 from fusegraph.engines.llvm.compiler import SIZES
 from fusegraph.engines.llvm.halves import half_definitions
 from fusegraph.engines.llvm.ir import Emitter, Value
+from fusegraph.engines.llvm.strided import ROW_STRIDE
 from fusegraph.engines.llvm.values import (
     Parts,
     UnsupportedError,
@@ -80,17 +81,18 @@ class Code:
         return "\n".join((*parts, *declared))
 
 
-def generate(region: Region, fixed: Sequence[bool] = ()) -> Code:
-    """The IR of an element-wise region.
+def generate(region: Region, fixed: Sequence[bool] = (), rows: bool = False) -> Code:
+    """The IR of an element-wise region, over dense elements or over ``rows`` of them.
 
-    ``fixed`` inputs are one element for all that a call passes over, as those are that have no more.
+    ``fixed`` inputs are one element for all that a call passes over, or for a row, as those are that
+    have no more.
 
     Raises
     ------
     UnsupportedError
         A node has no IR with NumPy's results.
     """
-    return _Writer(region, fixed).write()
+    return _Writer(region, fixed).write(rows)
 
 
 @lru_cache(maxsize=4096)
@@ -234,17 +236,15 @@ class _Writer(Evaluator):
             one or is_scalar(v, region) for v, one in zip(region.inputs, fixed, strict=True)
         )
 
-    def write(self) -> Code:
+    def write(self, rows: bool) -> Code:
         region = self.region
-        operands = (*region.inputs, *region.outputs)
-        self.entry = [line for at in range(len(operands)) for line in _pointer(at)]
         for at, (node, scalar) in enumerate(zip(region.inputs, self.scalars, strict=True)):
             self.values[node] = self.load(at, node.dtype, scalar)
         self.entry += self.literals()
         self.evaluate_all(region.nodes)
         for at, node in enumerate(region.outputs, len(region.inputs)):
             self.store(at, self.values[node], node.dtype)
-        return self.code(self.function(), self.e.declarations)
+        return self.code(self.over_rows() if rows else self.function(), self.e.declarations)
 
     def load(self, at: int, dtype: DType, scalar: bool) -> Parts:
         """An operand's value: before the loop where it is one element."""
@@ -270,23 +270,21 @@ class _Writer(Evaluator):
             self.stores.append(_element(name, kind, at, part, len(stored)))
             self.stores.append(f"  store {kind} {x.name}, ptr {name}.at, !llvm.access.group !1")
 
+    @property
+    def places(self) -> range:
+        """Those of its operands."""
+        return range(len(self.region.inputs) + len(self.region.outputs))
+
     def function(self) -> str:
+        """``void kernel(ptr pointers, i64 count)``: one loop."""
         lines = [
             f"define void @{SYMBOL}(ptr %pointers, i64 %count) {{",
             "entry:",
+            *(line for at in self.places for line in _pointer(at, f"%p{at}")),
             *self.entry,
             "  %some = icmp sgt i64 %count, 0",
             "  br i1 %some, label %loop, label %done",
-            "loop:",
-            "  %i = phi i64 [0, %entry], [%i.next, %loop]",
-            "  %i.real = shl nuw nsw i64 %i, 1",
-            "  %i.imag = or disjoint i64 %i.real, 1",
-            *self.loads,
-            *self.e.lines,
-            *self.stores,
-            "  %i.next = add nuw nsw i64 %i, 1",
-            "  %more = icmp slt i64 %i.next, %count",
-            "  br i1 %more, label %loop, label %done, !llvm.loop !2",
+            *self.loop("entry", "done"),
             "done:",
             "  ret void",
             "}",
@@ -294,10 +292,65 @@ class _Writer(Evaluator):
         ]
         return "\n".join(lines)
 
+    def over_rows(self) -> str:
+        """``void kernel(ptr pointers, i64 count, i64 rows, ptr records, i64 words)``: rows of ``count``.
 
-def _pointer(at: int) -> Iterable[str]:
+        The record of an operand has so many ``words``, and at ``ROW_STRIDE`` the bytes from row to row.
+        """
+        lines = [
+            f"define void @{SYMBOL}(ptr %pointers, i64 %count, i64 %rows, ptr %records, i64 %words) {{",
+            "entry:",
+            *(line for at in self.places for line in _moving_pointer(at)),
+            "  br label %row",
+            "row:",
+            "  %r = phi i64 [0, %entry], [%r.next, %row.end]",
+            *(
+                f"  %p{at} = phi ptr [%p{at}.0, %entry], [%p{at}.next, %row.end]"
+                for at in self.places
+            ),
+            *self.entry,
+            "  br label %loop",
+            *self.loop("row", "row.end"),
+            "row.end:",
+            *(f"  %p{at}.next = getelementptr i8, ptr %p{at}, i64 %step{at}" for at in self.places),
+            "  %r.next = add nuw nsw i64 %r, 1",
+            "  %r.more = icmp slt i64 %r.next, %rows",
+            "  br i1 %r.more, label %row, label %done",
+            "done:",
+            "  ret void",
+            "}",
+            *loop_metadata(self.region.nodes, 1, True),
+        ]
+        return "\n".join(lines)
+
+    def loop(self, before: str, after: str) -> list[str]:
+        """The loop over elements, between two blocks."""
+        return [
+            "loop:",
+            f"  %i = phi i64 [0, %{before}], [%i.next, %loop]",
+            "  %i.real = shl nuw nsw i64 %i, 1",
+            "  %i.imag = or disjoint i64 %i.real, 1",
+            *self.loads,
+            *self.e.lines,
+            *self.stores,
+            "  %i.next = add nuw nsw i64 %i, 1",
+            "  %more = icmp slt i64 %i.next, %count",
+            f"  br i1 %more, label %loop, label %{after}, !llvm.loop !2",
+        ]
+
+
+def _pointer(at: int, name: str) -> Iterable[str]:
     yield f"  %p{at}.at = getelementptr ptr, ptr %pointers, i64 {at}"
-    yield f"  %p{at} = load ptr, ptr %p{at}.at"
+    yield f"  {name} = load ptr, ptr %p{at}.at"
+
+
+def _moving_pointer(at: int) -> Iterable[str]:
+    """The pointer of an operand in the first row, and its step."""
+    yield from _pointer(at, f"%p{at}.0")
+    yield f"  %record{at} = mul i64 %words, {at}"
+    yield f"  %step{at}.word = add i64 %record{at}, {ROW_STRIDE}"
+    yield f"  %step{at}.at = getelementptr i64, ptr %records, i64 %step{at}.word"
+    yield f"  %step{at} = load i64, ptr %step{at}.at"
 
 
 def _element(name: str, kind: str, at: int, part: int, parts: int) -> str:

@@ -59,7 +59,7 @@ class ElementwiseBody:
         self.flat: Any = None  # the flat loop, once there is something to run
         self.plan = 0  # address of the words that it reads
         self.words: Array = np.empty(0, np.int64)
-        self.kernels: dict[tuple[bool, ...], int] = {}
+        self.kernels: dict[tuple[tuple[bool, ...], bool], int] = {}
         self.works: dict[tuple[int, int, int, bool], Work] = {}  # a plan meets one
         self.layouts = {
             streams: Remembered(partial(self.lay_out, streams=streams)) for streams in (False, True)
@@ -133,7 +133,7 @@ class ElementwiseBody:
             self.flat = lambda plan, file: 1  # never dense: the strided loop has its own kernel
             return self.flat
         flat = _flat_loop()
-        kernel = self.kernel_for((False,) * self.count)
+        kernel = self.kernel_for((False,) * self.count, False)
         steps = [
             0 if one else v.dtype.itemsize for v, one in zip(operands, self.scalars, strict=True)
         ]
@@ -143,13 +143,13 @@ class ElementwiseBody:
         self.flat = flat  # last: other threads look at it first
         return flat
 
-    def kernel_for(self, fixed: tuple[bool, ...]) -> int:
-        """The address of the kernel to which ``fixed`` operands are one element a call."""
-        found = self.kernels.get(fixed)
+    def kernel_for(self, fixed: tuple[bool, ...], rows: bool) -> int:
+        """The address of the kernel to which ``fixed`` operands are one element a call, or a row."""
+        found = self.kernels.get((fixed, rows))
         if found is None:
-            code = codegen.generate(self.region, fixed[: self.first_output])
+            code = codegen.generate(self.region, fixed[: self.first_output], rows)
             found = compiler.address_of(code.text(converts_halves()), codegen.SYMBOL, code.sizes)
-            self.kernels[fixed] = found
+            self.kernels[fixed, rows] = found
         return found
 
     def lay_out(self, file: list[Array], streams: bool) -> Layout:
@@ -167,7 +167,7 @@ class ElementwiseBody:
         ]
         fixed = fixed_in_rows(shape, operands)
         operands = [o._replace(single=o.single or f) for o, f in zip(operands, fixed, strict=True)]
-        return strided_loop(self.kernel_for(fixed), shape, operands, streams)
+        return strided_loop(partial(self.kernel_for, fixed), shape, operands, streams)
 
 
 class ImitatingBody(ElementwiseBody):
