@@ -97,6 +97,9 @@ def _flat_kernel(work: Work, trial: Trial, choice: str, setting: Setting) -> Ker
     block = _block_length(region, body.scratch_bytes, engine, setting.machine, threads)
     concurrent = threads if engine.blocked else 0
     streams = body.shares_blocks and trial.streams
+    largest = min(block, region.size)
+    scratch = body.scratch_bytes * largest + body.call_bytes
+    scratch += body.temporary_bytes(largest, work.schedule == "flat")
     return Kernel(
         name=work.name,
         region=region,
@@ -112,7 +115,7 @@ def _flat_kernel(work: Work, trial: Trial, choice: str, setting: Setting) -> Ker
         stored=stored_orders(region, setting),
         block=block,
         threads=threads,
-        scratch_bytes=(body.scratch_bytes * min(block, region.size) + body.call_bytes) * concurrent,
+        scratch_bytes=scratch * concurrent,
         body=body,
         streams=streams,
     )

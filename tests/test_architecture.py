@@ -21,7 +21,7 @@ LAYERS = (
     ("panels",),
     ("rules", "replay", "reference", "engines.base"),
     ("rewrite",),
-    ("engines.reductions",),
+    ("engines.reductions", "engines.temporaries"),
     ("engines.tiles", "engines.library"),
     ("engines.llvm", "engines.llvm.ir", "engines.llvm.objects"),
     ("engines.llvm.compiler",),

@@ -311,6 +311,16 @@ def ratio_of(a, b):
     return [a / (a * b).sum(axis=-1, keepdims=True) + b]
 
 
+def chosen_of(a, b):
+    a, b = fg.Tensor(a), fg.Tensor(b)
+    return [fg.where(a > b, a, b)]
+
+
+def mixed_of(a, b):
+    a, b = fg.Tensor(a), fg.Tensor(b)
+    return [a * b + a]
+
+
 def summed_wider_of(x):
     return [fg.sum(fg.Tensor(x) * x, axis=0, dtype="c16")]
 
@@ -354,6 +364,24 @@ MEMORY = {
     "a sum in a wider dtype": (summed_wider_of, [floats(100_000, 30)]),
     "truths summed in a wider dtype": (summed_wider_of, [floats(100_000, 30) > 1]),
     "strided product": (product_of, [floats(600, 800)[:, ::2], floats(800, 600)[::2, ::2]]),
+    "chosen among": (chosen_of, [floats(600, 800), floats(600, 800)]),
+    "chosen among doubles that do not lie dense": (
+        chosen_of,
+        [doubles(600, 800)[:, ::2], np.asfortranarray(doubles(600, 400))],
+    ),
+    "means of what is chosen": (
+        lambda a, b: [chosen_of(a, b)[0].mean(axis=-1)],
+        [doubles(600, 800)[:, ::2], doubles(600, 400)],
+    ),
+    "integers and floats": (mixed_of, [integers(600, 800).astype("i4"), floats(600, 800)]),
+    "complex beside integers that do not lie dense": (
+        mixed_of,
+        [floats(600, 400).astype("c8"), integers(600, 800)[:, ::2]],
+    ),
+    "a row beside Fortran order": (
+        lambda a, b: [fg.minimum(fg.Tensor(a), b)],
+        [doubles(1, 1000).astype("c16"), np.asfortranarray(doubles(300, 1000).astype("c16"))],
+    ),
 }
 
 

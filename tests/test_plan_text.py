@@ -163,7 +163,7 @@ plan: 11 ops in 2 kernels
   moved      34.9 kB before, 13.4 kB after: 2.6x less (61.5% saved)
   pages      4.1 kB mapped before, 2.0 kB after
   work       35.3 k flops, 256 of them transcendental; 1.01 flop/byte before, 2.63 after
-  peak       135.2 kB beside the inputs
+  peak       138.2 kB beside the inputs
   predicted  8.87 us on defaults
 
 inputs: v0:float32[8, 64], v1:float32[64, 32], v2:float32[32]

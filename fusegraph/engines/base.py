@@ -71,6 +71,11 @@ class Body(Protocol):
 
     scratch_bytes: int  # temporaries per element of a block
     call_bytes: int = 0  # what a thread works in beside them
+
+    def temporary_bytes(self, elements: int, dense: bool) -> int:
+        """What its calls allocate for a block of ``elements``, whose operands lie ``dense`` or not."""
+        return 0
+
     in_place: bool = False  # may a result be written over an operand of its shape?
     # Has it ``share_blocks`` (dense operands) or ``share_parts`` (any layout), to run on threads
     # without the interpreter's lock?

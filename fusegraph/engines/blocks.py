@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fusegraph.engines.base import Array, Body, Engine, Extent, Region
+from fusegraph.engines.temporaries import temporary_bytes
 from fusegraph.graph import Node, Shape, iteration_space
 from fusegraph.machine import Machine
 from fusegraph.ops import resolve
@@ -109,6 +110,10 @@ class NumpyBody(Body):
         self.steps, self.scratch = self._allocate(calls, register)
         # bytes a block keeps for each of its elements
         self.scratch_bytes = sum(r.dtype.itemsize for r in self.scratch)
+        self.nodes = region.nodes
+
+    def temporary_bytes(self, elements: int, dense: bool) -> int:
+        return max(temporary_bytes(node, elements, dense) for node in self.nodes)
 
     def register_of(self, node: Node) -> Register:
         """The kind of register that can hold ``node``."""

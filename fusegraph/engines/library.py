@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from fusegraph.engines.base import Array
 from fusegraph.engines.reductions import ufunc_of
+from fusegraph.engines.temporaries import reduction_bytes
 from fusegraph.graph import Node
 from fusegraph.orders import is_row_major
 
@@ -65,8 +64,7 @@ def _scratch_bytes(node: Node, orders: Mapping[Node, Any]) -> int:
     """Bytes that NumPy allocates inside: what it casts, and copies for argmax and argmin."""
     source, params = node.inputs[0], dict(node.params)
     if node.op.name not in ("argmax", "argmin"):
-        working = params.get("dtype")
-        return 0 if working in (None, source.dtype) else np.getbufsize() * working.itemsize
+        return reduction_bytes(node)
     in_order = is_row_major(orders[source])  # else it cannot walk along the axis
     return 0 if in_order and params["axis"] in (None, len(source.shape) - 1) else source.nbytes
 

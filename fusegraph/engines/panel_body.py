@@ -12,6 +12,7 @@ from dataclasses import replace
 from fusegraph.engines.base import Engine, Extent, Multiply, Region
 from fusegraph.engines.blocks import Call, NumpyBody, Register, Stage
 from fusegraph.engines.reductions import partial_dtype, reorders, to_partial, whole_axes
+from fusegraph.engines.temporaries import temporary_bytes
 from fusegraph.graph import DType, Node, Shape, iteration_space, make, reduced_axes
 from fusegraph.ops import OPS
 from fusegraph.panels import Panels
@@ -93,9 +94,9 @@ class PanelBody(NumpyBody):
             self.panel_elements(n.inputs[0]) * max(8, n.dtype.itemsize) for n in self.panels.partial
         )
         products = (p.scratch_bytes(self.panels.height) for p in self.products.values())
-        calls = max(
-            [*products, *(stage.body.call_bytes for stage in self.engine_stages)], default=0
-        )
+        stages = (stage.body.call_bytes for stage in self.engine_stages)
+        own = (temporary_bytes(n, self.panel_elements(n), False) for n in self.nodes)
+        calls = max([*products, *stages, *own])
         return sum(math.prod(shape) * dtype.itemsize for shape, dtype in scratch) + partial + calls
 
     def panel_elements(self, value: Node) -> int:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fusegraph.engines.base import Array, Region
+from fusegraph.engines.base import Array, Body, Region
 from fusegraph.engines.llvm import codegen, compiler
 from fusegraph.engines.llvm.flat import FLAT, JOB_SCRATCH, STREAMED_BYTES
 from fusegraph.engines.llvm.halves import converts_halves
@@ -35,7 +35,7 @@ from fusegraph.graph import Shape
 _LOADING = threading.Lock()
 
 
-class ElementwiseBody:
+class ElementwiseBody(Body):
     """A region's function, and the loops around it.
 
     A file of registers is its inputs, then its outputs; there is no scratch.
