@@ -3,6 +3,7 @@
 import contextvars
 import gc
 import os
+import subprocess
 import sys
 import threading
 import weakref
@@ -253,6 +254,45 @@ def test_it_holds_neither_arguments_nor_results():
     del f
     gc.collect()
     assert words() is None
+
+
+def test_it_holds_the_description_of_its_function():
+    """Two threads could make one each; that which was not kept was freed, and a call crashed."""
+    f = fg.jit(lambda a: a * 5 - 2, engine="llvm")
+    f(values(10)), f(values(10))
+    method = weakref.ref(direct._interpreter().method)
+    direct._interpreter.cache_clear()
+    gc.collect()
+    assert method() is not None
+    x = values(10)
+    np.testing.assert_array_equal(f(x), x * 5 - 2)
+    del f
+    gc.collect()
+    assert method() is None
+
+
+def test_many_threads_make_their_first_calls_at_once():
+    code = """
+import threading
+import numpy as np
+import fusegraph as fg
+
+x = np.ones(1000, np.float32)
+functions = [fg.jit(lambda a, k=k: a + k, engine="llvm") for k in range(4)]
+start = threading.Barrier(4)
+
+def work(f):
+    start.wait()
+    for _ in range(500):
+        f(x)
+        [float(n) for n in range(50)]
+
+threads = [threading.Thread(target=work, args=(f,)) for f in functions]
+[t.start() for t in threads]
+[t.join() for t in threads]
+"""
+    for _ in range(3):
+        assert not subprocess.run([sys.executable, "-c", code], check=False).returncode
 
 
 def test_many_threads_call_one_function():

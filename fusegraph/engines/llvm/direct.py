@@ -155,7 +155,9 @@ def direct_call(
     for name, fact in facts.items():
         words[name] = fact
     dtypes, memory = [a.dtype for a in arguments], [job.held for job, _, _ in work]
-    held = [words, tables, records, move, list(outlets), dtypes, memory]
+    # The words come first: the compiled function looks there. The interpreter may be nobody
+    # else's, where two threads made one each.
+    held = [words, interpreter, tables, records, move, list(outlets), dtypes, memory]
     method = ctypes.addressof(interpreter.method)
     return Direct(interpreter.bind(method, held, None, None), words)
 
