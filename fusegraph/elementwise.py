@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import operator
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -131,17 +132,25 @@ def _keeps_equals() -> bool:
     return bool(np.signbit(np.clip(np.full(16, -0.0), 0.0, 1.0)).all())
 
 
+def _as_integer(function: str, name: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        kind = type(value).__name__
+        raise TypeError(f"{function}: {name} is of type {kind}; give an integer") from None
+
+
 def round(x: Any, decimals: int = 0) -> Tensor:
     """``x`` rounded to ``decimals``, halves to even, by NumPy's steps.
 
     Raises
     ------
     TypeError
-        ``decimals`` is not 0 and ``x`` is complex or bool.
+        ``decimals`` is no integer, or it is not 0 and ``x`` is complex or bool.
     ValueError
         ``decimals`` is beyond what a power of ten in float64 can scale by.
     """
-    t = as_tensor(x)
+    t, decimals = as_tensor(x), _as_integer("round", "decimals", decimals)
     if t.dtype.kind in "iu" and decimals >= 0:
         return copied(t)
     if decimals and t.dtype.kind not in "fiu":

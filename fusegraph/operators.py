@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from fusegraph.graph import make
+from fusegraph.graph import DType, make
 from fusegraph.indexing import index_params, is_mask
 from fusegraph.operations import apply, cast, elementwise, power
 from fusegraph.ops import OPS, Op
-from fusegraph.tensor import Tensor, as_node, wrap
+from fusegraph.tensor import Tensor, as_node, holds_tensor, wrap
 from fusegraph.views import apply_view, broadcasts
 
 _OPERAND_TYPES = (
@@ -122,7 +122,8 @@ def set_item(t: Tensor, key: Any, value: Any) -> None:
         return
     expanded, kept = index_params(key, t.shape)
     target = t[key]
-    while target.ndim and part.ndim > target.ndim and part.shape[0] == 1:
+    is_array = target.ndim or _has_ellipsis(key)  # else it is one element, which takes a number
+    while is_array and part.ndim > target.ndim and part.shape[0] == 1:
         part = part[0]  # NumPy drops leading axes of one element
     if not broadcasts(part.shape, target.shape):
         raise ValueError(
@@ -137,15 +138,31 @@ def set_item(t: Tensor, key: Any, value: Any) -> None:
 
 def _fitting(t: Tensor, value: Any) -> Tensor:
     """What is to be assigned, in the tensor's dtype, as NumPy casts it."""
-    node = as_node(value, t.dtype if type(value) is int else None)  # it may be beyond 64 bits
+    if (isinstance(value, (list, tuple)) and not holds_tensor(value)) or isinstance(
+        value, (int, float, np.generic)
+    ):
+        value = _written(value, t.dtype)
+    node = as_node(value)
     if node.dtype.kind == "c" and t.dtype.kind != "c":
         raise TypeError(
             f"setitem: {node.dtype} does not go into {t.dtype}; assign its real part, "
             "fg.real(values)"
         )
-    if node.dtype.kind in "iu" and t.dtype.kind in "iu" and not hasattr(value, "dtype"):
-        node = as_node(value, t.dtype)  # NumPy says where a Python integer does not fit
     return cast(wrap(node), t.dtype)
+
+
+def _written(value: Any, dtype: DType) -> Any:
+    """A number, or lists of them, in the dtype of a tensor: NumPy says where one does not fit."""
+    given = np.asarray(value)
+    if given.dtype.kind == "c" and dtype.kind != "c":
+        return given
+    written = np.empty(given.shape, dtype)
+    written[...] = value
+    return written
+
+
+def _has_ellipsis(key: Any) -> bool:
+    return any(k is Ellipsis for k in (key if isinstance(key, tuple) else (key,)))
 
 
 def _masked(t: Tensor, mask: Any, values: Tensor) -> Tensor:

@@ -7,8 +7,10 @@ names NumPy's function and what to do instead.
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +20,8 @@ from fusegraph.operators import become
 from fusegraph.ops import OPS, REDUCTIONS, UFUNCS, Op
 from fusegraph.options import current_options
 from fusegraph.report.units import plural
-from fusegraph.tensor import ARRAY_FUNCTIONS, Tensor
+from fusegraph.tensor import ARRAY_FUNCTIONS, Tensor, wrap
+from fusegraph.views import apply_view, broadcasts
 
 REDUCE_OF = {OPS[op.combines].function: op.function for op in REDUCTIONS if op.combines}
 
@@ -40,6 +43,8 @@ def _array_ufunc(self: Tensor, ufunc: Any, method: str, *inputs: Any, **keywords
                 f"{ufunc.__name__}{detail}{extra} has no lazy form; call np.asarray(t) first"
             )
         result = apply(op, *inputs, **keywords)
+        if out is not None:
+            result = _in_shape_of(out[0], result)
     return result if out is None else _store(result, out[0])
 
 
@@ -50,9 +55,39 @@ def _array_function(
     name = f"{function.__module__}.{function.__name__}"
     if served is None:
         raise TypeError(f"{name} has no lazy form; call np.asarray(t) first")
+    named = _from_out_on(function)
+    if len(args) > named.start:  # what serves it has no ``out``, and other places from there on
+        keywords = dict(zip(named.names, args[named.start :], strict=False)) | keywords
+        args = args[: named.start]
     if keywords.get("out", self) is None:  # NumPy's default, written out
         keywords = {k: v for k, v in keywords.items() if k != "out"}
     return _served(served, name, args, keywords)
+
+
+class _Places(NamedTuple):
+    """Names of positional parameters from place ``start`` on."""
+
+    start: int
+    names: tuple[str, ...]
+
+
+@cache
+def _from_out_on(function: Any) -> _Places:
+    """The parameters of a NumPy function from ``out`` on; none where it has no ``out``."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except ValueError:  # it is not written in Python
+        return _Places(sys.maxsize, ())
+    names = tuple(name for name, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD)
+    start = names.index("out") if "out" in names else sys.maxsize
+    return _Places(start, names[start:])
+
+
+def _in_shape_of(out: Any, result: Tensor) -> Tensor:
+    """``result`` as often as a larger ``out`` takes it; as it is where it does not fit."""
+    if out.shape == result.shape or not broadcasts(result.shape, out.shape):
+        return result
+    return wrap(apply_view("broadcast", out.shape, result.node))
 
 
 def _store(result: Tensor, out: Any) -> Any:

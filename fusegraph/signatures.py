@@ -75,8 +75,9 @@ def _constant_key(value: Any) -> tuple[type, Any]:
     """
     if isinstance(value, Tensor):
         raise TypeError("a Tensor inside an argument has no value yet that could be part of a key")
-    if isinstance(value, tuple):
-        return type(value), tuple(map(_constant_key, value))
+    if isinstance(value, (tuple, frozenset)):
+        together = tuple if isinstance(value, tuple) else frozenset
+        return type(value), together(map(_constant_key, value))
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         hash(value)  # one that has none is refused
         held = tuple(_constant_key(getattr(value, f.name)) for f in dataclasses.fields(value))
@@ -123,6 +124,8 @@ def _constant_text(key: tuple[type, Any]) -> str:
     if issubclass(kind, tuple):
         parts = ", ".join(map(_constant_text, value))
         return f"({parts},)" if len(value) == 1 else f"({parts})"
+    if issubclass(kind, frozenset):
+        return f"frozenset({{{', '.join(sorted(map(_constant_text, value)))}}})"
     return value if issubclass(kind, (float, complex)) else repr(value)
 
 

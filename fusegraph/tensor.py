@@ -248,7 +248,7 @@ def as_node(value: Any, dtype: Any = None) -> Node:
                 f"asarray: an integer of {value.bit_length()} bits is beyond 64; give a float or a dtype"
             )
         return const(checked_array(array), array.dtype)
-    if isinstance(value, (list, tuple)) and _holds_tensor(value):
+    if isinstance(value, (list, tuple)) and holds_tensor(value):
         return ARRAY_FUNCTIONS[np.stack]([Tensor(v) for v in value]).node  # type: ignore[no-any-return]
     try:
         array = np.asarray(value, dtype)
@@ -260,9 +260,10 @@ def as_node(value: Any, dtype: Any = None) -> Node:
     return leaf(checked_array(array))
 
 
-def _holds_tensor(value: Any) -> bool:
+def holds_tensor(value: Any) -> bool:
+    """Is there a tensor in a list, or in lists within it?"""
     return any(
-        isinstance(v, Tensor) or (isinstance(v, (list, tuple)) and _holds_tensor(v)) for v in value
+        isinstance(v, Tensor) or (isinstance(v, (list, tuple)) and holds_tensor(v)) for v in value
     )
 
 

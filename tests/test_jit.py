@@ -278,14 +278,21 @@ def test_other_layouts_of_one_size(assert_same):
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [((2,), (2.0,)), ((1,), (True,)), ((0.0,), (-0.0,)), (((3,),), ((3.0,),))],
+    [
+        ((2,), (2.0,)),
+        ((1,), (True,)),
+        ((0.0,), (-0.0,)),
+        (((3,),), ((3.0,),)),
+        (frozenset({2}), frozenset({2.0})),
+        ((frozenset({(1,)}),), (frozenset({(True,)}),)),
+    ],
     ids=repr,
 )
-def test_equal_constants_in_tuples_are_told_apart(first, second, assert_same):
+def test_equal_constants_in_tuples_and_sets_are_told_apart(first, second, assert_same):
     """A plan for one gave the other's dtype, or the sign of its zero."""
 
     def scaled(x, factor):
-        while isinstance(factor, tuple):
+        while isinstance(factor, (tuple, frozenset)):
             (factor,) = factor
         return x * factor
 
@@ -296,8 +303,9 @@ def test_equal_constants_in_tuples_are_told_apart(first, second, assert_same):
 
 def test_constants_are_shown_as_they_were_given():
     f = fg.jit(lambda x, *constants: x + 1)
-    f(X, 2.5, (1, "a", (None,)))
-    assert f.cache_info().signatures == ("float64[n, n], 2.5, (1, 'a', (None,))",)
+    f(X, 2.5, (1, "a", (None,)), frozenset({3}))
+    (shown,) = f.cache_info().signatures
+    assert shown == "float64[n, n], 2.5, (1, 'a', (None,)), frozenset({3})"
 
 
 def test_a_file_in_another_order_has_a_plan_of_its_own(tmp_path, assert_same):

@@ -369,7 +369,37 @@ def test_errors_of_served_functions_stay_themselves():
     with pytest.raises(TypeError, match=r"^sum: axis 'a' is no integer"):
         np.sum(fg.asarray(X), axis="a")
     with pytest.raises(TypeError, match=r"^max: keepdims is of type ndarray"):
-        np.max(fg.asarray(X), 0, np.zeros(3))
+        fg.max(X, 0, np.zeros(3))
+
+
+BY_PLACE = {  # NumPy's functions have ``out`` in the middle
+    "max": lambda x: np.max(x, 0, None, True),
+    "any": lambda x: np.any(x, 0, None, True),
+    "argmax": lambda x: np.argmax(x, 0, None),
+    "sum": lambda x: np.sum(x, 0, None, None, True),
+    "mean": lambda x: np.mean(x, 0, None, None, True),
+    "var": lambda x: np.var(x, 0, None, None, 1),
+    "std": lambda x: np.std(x, 0, None, None, 1, True),
+    "clip": lambda x: np.clip(x, -0.5, 0.5, None),
+    "round": lambda x: np.round(x, 1, None),
+}
+
+
+@pytest.mark.parametrize("call", BY_PLACE.values(), ids=BY_PLACE)
+def test_arguments_of_numpys_functions_by_place(call, assert_same):
+    assert_same(lazy(call(fg.asarray(X))), call(X))
+
+
+@pytest.mark.parametrize("function", [np.max, np.any, np.argmin])
+def test_out_by_place_has_no_lazy_form(function):
+    """It was taken for what stands there in the function that serves it."""
+    for out in (np.zeros(X.shape[1:]), 1):
+        with pytest.raises(
+            TypeError, match=f"^numpy.{function.__name__} with out has no lazy form"
+        ):
+            function(fg.asarray(X), 0, out)
+    with pytest.raises(TypeError, match=r"^numpy.var with out has no lazy form"):
+        np.var(fg.asarray(X), None, None, np.full((), 2.0))
 
 
 def test_out_none_is_numpys_default(assert_same):
@@ -570,8 +600,61 @@ def test_out_of_ufunc_with_wrong_dtype_or_shape():
     with pytest.raises(TypeError, match="out: dtype int64 cannot hold float64"):
         np.add(fg.asarray(X), 1, out=ints)
     with pytest.raises(ValueError, match=r"^out: shape"):
-        np.add(fg.asarray(X), 1, out=np.zeros((5, 2, 3)))
+        np.add(fg.asarray(X), 1, out=np.zeros((*X.shape, 2)))
+    with pytest.raises(ValueError, match=r"^out: shape"):
+        np.add.reduce(fg.asarray(X), axis=0, out=np.zeros(X.shape))
     np.testing.assert_array_equal(ints, 0)
+
+
+def test_out_of_a_ufunc_may_be_larger_than_its_operands():
+    out, wanted = np.zeros((2, 5, *X.shape)), np.zeros((2, 5, *X.shape))
+    assert np.add(fg.asarray(X), 1, out=out) is out
+    np.add(X, 1, out=wanted)
+    np.testing.assert_array_equal(out, wanted)
+    t = fg.asarray(np.zeros((2, *X.shape)))
+    assert np.multiply(fg.asarray(X), 2, out=t) is t
+    np.testing.assert_array_equal(t, np.broadcast_to(X * 2, t.shape))
+
+
+NUMBERS = [
+    300.7, np.float64(300.7), np.float32(300.7), -1.5, np.float32(-1.5), 1e300, np.float64(1e300),
+    float("nan"), np.float64("nan"), float("inf"), 2**70, 2**63, -1, True, np.uint8(3), np.int64(-3),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["?", "u1", "i1", "i4", "i8", "u8", "f2", "f4", "c8"])
+@pytest.mark.parametrize("value", NUMBERS, ids=repr)
+@pytest.mark.parametrize("listed", [False, True])
+def test_numbers_are_assigned_as_numpy_writes_them(value, listed, dtype, assert_same):
+    """It raises for a Python number that does not fit, and wraps its own."""
+    value = [value, 1] if listed else value
+    array, t = np.zeros(2, dtype), fg.asarray(np.zeros(2, dtype))
+    with np.errstate(all="ignore"):
+        try:
+            array[:] = value
+        except (OverflowError, ValueError) as error:
+            with pytest.raises(type(error), match=str(error)):
+                t[:] = value
+            return
+        t[:] = value
+        assert_same(lazy(t), array)
+
+
+def test_one_element_arrays_are_assigned_where_there_is_no_axis():
+    t = fg.asarray(np.array(1.0))
+    t[...] = np.array([5.0])
+    assert float(t) == 5
+    row = fg.asarray(np.zeros(3))
+    row[2, ...] = np.array([[7.0]])
+    np.testing.assert_array_equal(row, [0, 0, 7])
+    with pytest.raises(ValueError, match="setitem: values of shape"):
+        row[2] = np.array([5.0])
+
+
+@pytest.mark.parametrize("decimals", [2.5, np.float32(2), np.array([1, 2]), "1", None])
+def test_decimals_are_an_integer(decimals):
+    with pytest.raises(TypeError, match=r"^round: decimals is of type \w+; give an integer"):
+        fg.round(X, decimals)
 
 
 # --- what is no tensor ----------------------------------------------------------------------------
