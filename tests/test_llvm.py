@@ -284,6 +284,7 @@ ROWS = {  # shapes of operands, and whether one call takes all rows where they l
     "outer axes": ([(5, 1, 300), (5, 7, 1)], True),
     "one row": ([(300,), (1,)], False),
     "short rows": ([(50, SMALL_ROW - 1), (SMALL_ROW - 1,)], False),
+    "rows of one shape": ([(50, 400), (50, 400)], False),
 }
 
 
@@ -300,6 +301,33 @@ def test_rows_in_place_are_one_call(shapes, by_rows, dtype, assert_same):
     assert any(rows for _, rows in body.kernels) == by_rows
     for found, wanted in zip(out, expected, strict=True):
         assert_same(found, wanted)
+
+
+@pytest.mark.parametrize(("length", "by_rows"), [(2, True), (40, False)])
+def test_long_bodies_are_called_for_each_row(length, by_rows, assert_same):
+    """Their registers do not suffice for an outer loop too."""
+    x, w = np.linspace(-1, 1, 20_000).reshape(50, 400), np.linspace(1, 2, 400)
+
+    def chain(f, a, b):
+        for _ in range(length // 2):
+            a = f("subtract", f("multiply", a, b), a)
+        return a
+
+    body, out = ElementwiseBody(region_of(chain, x, w)), np.empty_like(x)
+    body.run([x, w], [out], 1)
+    assert any(rows for _, rows in body.kernels) == by_rows
+    assert_same(out, chain(lambda name, a, b: getattr(np, name)(a, b), x, w))
+
+
+@pytest.mark.parametrize("rows", [640, 641])
+def test_a_part_of_one_row_has_no_kernel_of_its_own(rows, assert_same):
+    """Compiling took twice as long where the rows did not divide evenly among threads."""
+    x, w = np.linspace(-1, 1, rows * 1000).reshape(rows, 1000), np.linspace(1, 2, 1000)
+    with fg.options(engine="llvm", threads=2):
+        plan = (fg.asarray(x) * w + 1).plan()
+        (result,) = plan.run()
+    assert len(plan.kernels[0].body.kernels) == 1
+    assert_same(result, x * w + 1)
 
 
 def test_rows_that_do_not_lie_in_place_are_packed(assert_same):

@@ -41,6 +41,7 @@ SYMBOL = "fg_kernel"
 INTERLEAVED = 4
 LONGEST_INTERLEAVED = 100  # instructions-worth of nodes; longer bodies would take long to compile
 FUNCTION_LENGTH = 25  # instructions of a function, about
+LONGEST_BY_ROWS = 12  # instructions; longer bodies gain nothing, and some lose a quarter
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +82,24 @@ class Code:
         return "\n".join((*parts, *declared))
 
 
-def generate(region: Region, fixed: Sequence[bool] = (), rows: bool = False) -> Code:
-    """The IR of an element-wise region, over dense elements or over ``rows`` of them.
+def goes_by_rows(region: Region) -> bool:
+    """Is its kernel over broadcast rows one loop nest, or called for each row?
+
+    A long body needs the registers that the outer loop's pointers take: tanh(x) * w of 200 x 1000
+    float32 took 72 us with calls and 93 as a nest, where x * w + b of short rows took 29 and 21.
+    """
+    moving = any(v.shape != region.shape and v.size != 1 for v in region.inputs)
+    halves = any(node.dtype.char == "e" for node in region.nodes)  # converted before and after
+    return moving and _length(region.nodes) * (3 if halves else 1) <= LONGEST_BY_ROWS
+
+
+def _length(nodes: Iterable[Node]) -> int:
+    """Instructions of a body, about."""
+    return sum(FUNCTION_LENGTH if node.op.transcendental else 1 for node in nodes)
+
+
+def generate(region: Region, fixed: Sequence[bool] = (), by_rows: bool = False) -> Code:
+    """The IR of an element-wise region, over dense elements or over rows of them.
 
     ``fixed`` inputs are one element for all that a call passes over, or for a row, as those are that
     have no more.
@@ -92,7 +109,7 @@ def generate(region: Region, fixed: Sequence[bool] = (), rows: bool = False) -> 
     UnsupportedError
         A node has no IR with NumPy's results.
     """
-    return _Writer(region, fixed).write(rows)
+    return _Writer(region, fixed).write(by_rows)
 
 
 @lru_cache(maxsize=4096)
@@ -131,14 +148,13 @@ def loop_metadata(nodes: Iterable[Node], first: int, long: bool) -> list[str]:
     50 float32 took 120 us so, and 167 with four vectors in flight, which such a row never fills.
     """
     group, loop, accesses, progress, width = (f"!{first + at}" for at in range(5))
-    length = sum(FUNCTION_LENGTH if node.op.transcendental else 1 for node in nodes)
     facts = [accesses, progress]
     lines = [
         f"{group} = distinct !{{}}",
         f'{accesses} = !{{!"llvm.loop.parallel_accesses", {group}}}',
         f'{progress} = !{{!"llvm.loop.mustprogress"}}',
     ]
-    if long and length <= LONGEST_INTERLEAVED:
+    if long and _length(nodes) <= LONGEST_INTERLEAVED:
         facts.append(width)
         lines.append(f'{width} = !{{!"llvm.loop.interleave.count", i32 {INTERLEAVED}}}')
     return [*lines, f"{loop} = distinct !{{{', '.join([loop, *facts])}}}"]
@@ -236,7 +252,7 @@ class _Writer(Evaluator):
             one or is_scalar(v, region) for v, one in zip(region.inputs, fixed, strict=True)
         )
 
-    def write(self, rows: bool) -> Code:
+    def write(self, by_rows: bool) -> Code:
         region = self.region
         for at, (node, scalar) in enumerate(zip(region.inputs, self.scalars, strict=True)):
             self.values[node] = self.load(at, node.dtype, scalar)
@@ -244,7 +260,7 @@ class _Writer(Evaluator):
         self.evaluate_all(region.nodes)
         for at, node in enumerate(region.outputs, len(region.inputs)):
             self.store(at, self.values[node], node.dtype)
-        return self.code(self.over_rows() if rows else self.function(), self.e.declarations)
+        return self.code(self.over_rows() if by_rows else self.function(), self.e.declarations)
 
     def load(self, at: int, dtype: DType, scalar: bool) -> Parts:
         """An operand's value: before the loop where it is one element."""
@@ -295,7 +311,8 @@ class _Writer(Evaluator):
     def over_rows(self) -> str:
         """``void kernel(ptr pointers, i64 count, i64 rows, ptr records, i64 words)``: rows of ``count``.
 
-        The record of an operand has so many ``words``, and at ``ROW_STRIDE`` the bytes from row to row.
+        The strided loop passes its operands' records: each has so many ``words``, and at ``ROW_STRIDE``
+        the bytes from row to row.
         """
         lines = [
             f"define void @{SYMBOL}(ptr %pointers, i64 %count, i64 %rows, ptr %records, i64 %words) {{",

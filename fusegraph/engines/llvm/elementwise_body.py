@@ -56,6 +56,7 @@ class ElementwiseBody(Body):
         self.call_bytes = max(TILE_BYTES, SMALL_ROW * each + 64 * self.count)
         self.first_output = len(region.inputs)
         self.first_scratch = self.count
+        self.by_rows = codegen.goes_by_rows(region)
         self.flat: Any = None  # the flat loop, once there is something to run
         self.plan = 0  # address of the words that it reads
         self.words: Array = np.empty(0, np.int64)
@@ -143,13 +144,13 @@ class ElementwiseBody(Body):
         self.flat = flat  # last: other threads look at it first
         return flat
 
-    def kernel_for(self, fixed: tuple[bool, ...], rows: bool) -> int:
+    def kernel_for(self, fixed: tuple[bool, ...], by_rows: bool) -> int:
         """The address of the kernel to which ``fixed`` operands are one element a call, or a row."""
-        found = self.kernels.get((fixed, rows))
+        found = self.kernels.get((fixed, by_rows))
         if found is None:
-            code = codegen.generate(self.region, fixed[: self.first_output], rows)
+            code = codegen.generate(self.region, fixed[: self.first_output], by_rows)
             found = compiler.address_of(code.text(converts_halves()), codegen.SYMBOL, code.sizes)
-            self.kernels[fixed, rows] = found
+            self.kernels[fixed, by_rows] = found
         return found
 
     def lay_out(self, file: list[Array], streams: bool) -> Layout:
@@ -167,7 +168,8 @@ class ElementwiseBody(Body):
         ]
         fixed = fixed_in_rows(shape, operands)
         operands = [o._replace(single=o.single or f) for o, f in zip(operands, fixed, strict=True)]
-        return strided_loop(partial(self.kernel_for, fixed), shape, operands, streams)
+        kernel_for = partial(self.kernel_for, fixed)
+        return strided_loop(kernel_for, shape, operands, self.by_rows, streams)
 
 
 class ImitatingBody(ElementwiseBody):

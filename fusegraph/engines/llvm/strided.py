@@ -254,8 +254,8 @@ entry:
   %columns = call i64 @word(ptr %loop, i64 6)
   %column.step = call i64 @word(ptr %loop, i64 7)
   %words = call i64 @word(ptr %loop, i64 8)
-  %in.place = call i64 @word(ptr %loop, i64 9)
-  %by.rows = icmp ne i64 %in.place, 0
+  %nest = call i64 @word(ptr %loop, i64 9)
+  %by.rows = icmp ne i64 %nest, 0
   %operands.at = add i64 %axes, {HEAD}
   %operands = getelementptr i64, ptr %loop, i64 %operands.at
   %bases = alloca ptr, i64 %count
@@ -324,12 +324,14 @@ def strided_loop(
     kernel_for: Callable[[bool], int],
     shape: Shape,
     operands: Sequence[Operand],
+    by_rows: bool,
     streams: bool = False,
 ) -> Layout:
     """The loop of an element-wise kernel over ``shape``: axes joined, dense operands left in place.
 
-    ``kernel_for`` gives the address of the kernel, of that over rows where it is told True.
-    ``streams``: dense results go past the caches.
+    ``kernel_for`` gives the address of the kernel: for dense elements, or where it is told True for
+    rows, which it is where ``by_rows`` and all of them lie in place. ``streams``: dense results go past
+    the caches.
     """
     shape, operands = joined(shape, operands)
     rows, columns = ((1,) * 2 + shape)[-2:]
@@ -344,9 +346,9 @@ def strided_loop(
         row_step = max(1, min(rows, tile // columns)) if each else rows
     elif each:
         column_step = min(columns, tile)
-    in_place = rows > row_step == 1 and all(mode == IN_PLACE for mode in modes)
+    by_rows = by_rows and columns >= SMALL_ROW and not each
     steps = (rows, row_step), (columns, column_step)
-    return _record(kernel_for(in_place), in_place, outer, *steps, operands, modes)
+    return _record(kernel_for(by_rows), by_rows, outer, *steps, operands, modes)
 
 
 def _mode(operand: Operand, dense: bool, streams: bool) -> int:
@@ -373,7 +375,7 @@ def _dense(operand: Operand, columns: int, several: bool) -> bool:
 
 def _record(
     kernel: int,
-    in_place: bool,
+    by_rows: bool,
     outer: Shape,
     rows: tuple[int, int],
     columns: tuple[int, int],
@@ -381,7 +383,7 @@ def _record(
     modes: Sequence[int],
 ) -> Layout:
     words = [kernel, len(operands), math.prod(outer), len(outer), *rows, *columns]
-    words += [WORDS + len(outer), int(in_place), *outer]
+    words += [WORDS + len(outer), int(by_rows), *outer]
     place = 0
     for at, (operand, mode) in enumerate(zip(operands, modes, strict=True)):
         row, column = ((0,) * 2 + operand.strides)[-2:]
