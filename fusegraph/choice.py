@@ -10,7 +10,7 @@ import functools
 
 from fusegraph.cost import kernel_cost
 from fusegraph.elementwise_choice import elementwise_kernel
-from fusegraph.engines import ELEMENTWISE_ENGINES
+from fusegraph.engines import COMPILING
 from fusegraph.engines.base import Engine
 from fusegraph.engines.library import library_call
 from fusegraph.engines.products import plan_product
@@ -72,19 +72,19 @@ def _with_compiled_reduction(kernel: Kernel, setting: Setting) -> Kernel:
         return kernel
     if not is_row_major(setting.orders[node.inputs[0]]):
         return kernel
-    for engine in ELEMENTWISE_ENGINES.values():
-        if engine.compiles and options.engine in ("auto", engine.name):
-            make = functools.partial(_compiled_reduction, kernel, rows, engine, setting)
+    for engine in COMPILING:
+        if options.engine in ("auto", engine.name):
+            make = functools.partial(_in_compiled_panels, kernel, rows, engine, setting)
             if options.engine == engine.name:
                 return make() or kernel
             return with_tier(kernel, engine.least_compile_seconds, make)
     return kernel
 
 
-def _compiled_reduction(
+def _in_compiled_panels(
     kernel: Kernel, rows: Shape, engine: Engine, setting: Setting
 ) -> Kernel | None:
-    """The same in panels that are compiled, or None where the engine has no code for it."""
+    """A reduction in panels that are compiled, or None where the engine has no code for it."""
     panels = lay_panels(kernel.region.nodes, rows, setting.machine, False, True).upright
     found = panel_kernel(kernel.name, kernel.region, panels, kernel.cost, engine, setting)
     return found if found.body.whole_stage is not None else None

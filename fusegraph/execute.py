@@ -149,9 +149,11 @@ class TieredRunner:
     def advance(self) -> None:
         """Take over the compiled form, or wait for its call."""
         tier = self.prospect.find()
-        self.due = sys.maxsize if tier is None else tier.call
-        if tier is not None and self.calls >= tier.call:
-            self.due = sys.maxsize
+        if tier is not None and self.calls < tier.call:
+            self.due = tier.call
+            return
+        self.due = sys.maxsize
+        if tier is not None:
             self.kernel, self.current = tier.kernel, _runner_of(tier.kernel, self.step)
 
 

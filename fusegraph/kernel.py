@@ -171,7 +171,8 @@ class Prospect:
     earliest : int
         The first call that may compile: before it, even a form that took no time would not have paid.
     find : callable
-        Gives the ``Tier``, or None where the compiled form is not predicted to pay; works once.
+        Gives the ``Tier``, or None where the compiled form is not predicted to pay. It is worked out
+        once and kept; threads that ask at the same time may each work it out.
     """
 
     earliest: int
@@ -193,10 +194,13 @@ def with_tier(kernel: Kernel, least_seconds: float, make: Callable[[], Kernel | 
         saved, seconds = kernel.seconds - compiled.seconds, compiled.compile_seconds
         return Tier(compiled, _pays_at(seconds, saved), saved, seconds)
 
-    if _pays_at(least_seconds, kernel.seconds) == 1:
+    if _pays_at(least_seconds, kernel.seconds) == 1:  # a single call may pay: find out now
         tier = find()
-        if tier is None or tier.call == 1:
-            return tier.kernel if tier else kernel
+        if tier is None:
+            return kernel
+        if tier.call == 1:
+            return tier.kernel
+    # Kernels that are compiled ``together`` save BETWEEN too.
     earliest = max(2, _pays_at(least_seconds, kernel.seconds + BETWEEN))
     return replace(kernel, prospect=Prospect(earliest, find))
 

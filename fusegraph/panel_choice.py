@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 
 from fusegraph.cost import Cost, kernel_cost
-from fusegraph.engines import ELEMENTWISE_ENGINES, FALLBACK
+from fusegraph.engines import COMPILING, ELEMENTWISE_ENGINES, FALLBACK
 from fusegraph.engines.base import Engine, Region
 from fusegraph.engines.panel_body import PanelBody
 from fusegraph.graph import Node
@@ -49,11 +49,9 @@ def panels_kernel(name: str, unit: Unit, first_touch: int, setting: Setting) -> 
         asked = ELEMENTWISE_ENGINES[options.engine]
         return made(None if asked.name == FALLBACK else asked)
     kernel = made(None)
-    for engine in ELEMENTWISE_ENGINES.values():
-        if engine.compiles and not options.exact:
-            kernel = with_tier(
-                kernel, engine.least_compile_seconds, functools.partial(made, engine)
-            )
+    for engine in () if options.exact else COMPILING:
+        make = functools.partial(made, engine)
+        kernel = with_tier(kernel, engine.least_compile_seconds, make)
     return kernel
 
 

@@ -13,5 +13,8 @@ ELEMENTWISE_ENGINES: dict[str, Engine] = {
     for engine in (NumpyEngine(), NumexprEngine(), *((LlvmEngine(),) if installed() else ()))
 }
 
+COMPILING = tuple(engine for engine in ELEMENTWISE_ENGINES.values() if engine.compiles)
+"""Engines that make machine code, which ``auto`` takes from the call on that it pays at."""
+
 REMEDIES = {} if installed() else {LlvmEngine.name: REMEDY}
 """Engines whose packages are not installed, and what to do about it."""

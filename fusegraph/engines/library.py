@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fusegraph.engines.base import Array
-from fusegraph.engines.reductions import ufunc_of
+from fusegraph.engines.reductions import reduction_of
 from fusegraph.engines.temporaries import reduction_bytes
 from fusegraph.graph import Node
 from fusegraph.orders import is_row_major
@@ -72,12 +72,13 @@ def _scratch_bytes(node: Node, orders: Mapping[Node, Any]) -> int:
 def _body(node: Node) -> Callable[[list[Array], Array], None]:
     """What computes the node into its output."""
     keywords = dict(node.params)
-    # The ufunc behind NumPy's function: its layers of Python take 1.3 us.
-    function = ufunc_of(node).reduce if node.op.combines else node.op.function
     if node.kind == "join":
+        function = node.op.function
         return lambda inputs, out: function(inputs, out=out, casting="unsafe", **keywords)
 
+    reduction = reduction_of(node)
+
     def reduce(inputs: list[Array], out: Array) -> None:
-        function(inputs[0], out=out, **keywords)
+        reduction(inputs[0], out=out, **keywords)
 
     return reduce
