@@ -33,6 +33,7 @@ from fusegraph.units import Unit
 SMALLEST_BLOCK = 2048  # elements; below this the calls cost more than the arithmetic
 LEAST_SHARE = 16384  # elements of a block that threads share by machine code
 LARGEST_BLOCK = 131072  # elements; larger blocks were never faster
+LAYOUT = "NumPy's bits of complex products depend on how operands lie"
 # Leaving numpy for another engine must be predicted to save this share: predictions are off by as much.
 MARGIN = 0.8
 
@@ -71,15 +72,22 @@ def elementwise_kernel(name: str, unit: Unit, first_touch: int, setting: Setting
     packed = sum(v.size for v in region.inputs if setting.orders[v] is None)
     order = iteration_order(region, setting.orders)
     work = Work(name, region, cost, *order, packed, kinds_of(region.nodes))
-    engines = [ELEMENTWISE_ENGINES[name] for name in unit.engines]
+    apart = setting.options.exact and _follows_layout(work)
+    engines = [ELEMENTWISE_ENGINES[name] for name in ((FALLBACK,) if apart else unit.engines)]
     waiting = [e for e in engines if e.compiles and len(engines) > 1]
     tried = [_predict(engine, work, setting) for engine in engines if engine not in waiting]
     tried.sort(key=lambda t: t.prediction.seconds * (MARGIN if t.engine.name == FALLBACK else 1))
-    kernel = first = _flat_kernel(work, tried[0], _choice(tried, region, setting), setting)
+    choice = LAYOUT if apart else _choice(tried, region, setting)
+    kernel = first = _flat_kernel(work, tried[0], choice, setting)
     for engine in waiting:
         make = functools.partial(_compiled_later, first, engine, work, setting)
         kernel = with_tier(kernel, engine.compile_seconds(region), make)
     return kernel
+
+
+def _follows_layout(work: Work) -> bool:
+    """Has NumPy other bits where operands do not lie dense? Its vectors of complex numbers do."""
+    return work.schedule == "strided" and any(n.dtype.kind == "c" for n in work.region.nodes)
 
 
 def _compiled_later(kernel: Kernel, engine: Engine, work: Work, setting: Setting) -> Kernel:

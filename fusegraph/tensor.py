@@ -164,6 +164,9 @@ class Tensor:
     def __index__(self) -> int:
         return operator.index(self.compute())
 
+    def __bytes__(self) -> bytes:  # else ``bytes`` takes a whole number for a length
+        return self.compute().tobytes()
+
     def __format__(self, spec: str) -> str:
         """Of one value, computed, as Python's number; without a specification, as ``repr``."""
         if not spec:

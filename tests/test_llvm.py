@@ -526,6 +526,21 @@ def test_arithmetic_is_never_refused(name, dtype):
     assert refusal(name, dtypes, resolve(name, dtypes)[1]) is None
 
 
+@pytest.mark.parametrize("engine", ["auto", "llvm", "numexpr"])
+@pytest.mark.parametrize("dtype", ["c8", "c16"])
+def test_exact_complex_products_follow_the_layout(dtype, engine, assert_same):
+    """NumPy's vectors of dense complex numbers round otherwise than its loops over strides."""
+    rng = np.random.default_rng(7)
+    parts = rng.standard_normal((4, 19, 1058))
+    x, y = (parts[0] + 1j * parts[1]).astype(dtype), (parts[2] + 1j * parts[3]).astype(dtype)
+    f = fg.jit(lambda x, y: x * y, engine=engine, exact=True, threads=1)
+    for a, b in ((x[::-1, ::-1], y), (x, np.asfortranarray(y)), (x[:, ::2], y[:, ::2]), (x, y[0])):
+        assert {kernel.engine for kernel in f.plan(a, b).kernels} == {"numpy"}
+        assert not any(kernel.tier for kernel in f.plan(a, b).kernels)
+        assert_same(f(a, b), a * b)
+    assert_same(f(x, y), x * y)
+
+
 def test_only_exact_operations_where_bits_are_asked_for(assert_same):
     x = np.linspace(0.1, 1, SIZE).astype(np.float32)
     with fg.options(exact=True):

@@ -107,6 +107,11 @@ def test_divmod(assert_same):
             assert_same(lazy(part), whole)
 
 
+def test_bytes_are_those_of_the_array():
+    for array in (np.array(3), X, np.arange(4, dtype=np.int16)):
+        assert bytes(fg.asarray(array)) == array.tobytes()
+
+
 def test_round_and_format(assert_same):
     t = fg.asarray(X * 1.37)
     assert_same(lazy(round(t)), np.round(X * 1.37))
