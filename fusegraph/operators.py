@@ -138,9 +138,8 @@ def set_item(t: Tensor, key: Any, value: Any) -> None:
 
 def _fitting(t: Tensor, value: Any) -> Tensor:
     """What is to be assigned, in the tensor's dtype, as NumPy casts it."""
-    if (isinstance(value, (list, tuple)) and not holds_tensor(value)) or isinstance(
-        value, (int, float, np.generic)
-    ):
+    is_list = isinstance(value, (list, tuple)) and not holds_tensor(value)
+    if is_list or isinstance(value, (int, float, np.generic)):
         value = _written(value, t.dtype)
     node = as_node(value)
     if node.dtype.kind == "c" and t.dtype.kind != "c":
@@ -158,7 +157,7 @@ def _written(value: Any, dtype: DType) -> Any:
         return given
     written = np.empty(given.shape, dtype)
     written[...] = value
-    return written
+    return written[()]  # one number is a constant, no operand
 
 
 def _has_ellipsis(key: Any) -> bool:

@@ -645,6 +645,14 @@ def test_numbers_are_assigned_as_numpy_writes_them(value, listed, dtype, assert_
         assert_same(lazy(t), array)
 
 
+def test_a_number_that_is_assigned_is_a_constant():
+    """As an operand it kept functions of jit from direct calls."""
+    for value in (2, 2.5, np.float32(2), np.array(2)[()]):
+        t = fg.asarray(np.zeros(3))
+        t[1] = value
+        assert [node.kind for node in t.node.inputs] == ["input", "const"]
+
+
 def test_one_element_arrays_are_assigned_where_there_is_no_axis():
     t = fg.asarray(np.array(1.0))
     t[...] = np.array([5.0])
