@@ -33,7 +33,7 @@ from fusegraph.units import Unit
 SMALLEST_BLOCK = 2048  # elements; below this the calls cost more than the arithmetic
 LEAST_SHARE = 16384  # elements of a block that threads share by machine code
 LARGEST_BLOCK = 131072  # elements; larger blocks were never faster
-LAYOUT = "NumPy's bits of complex products depend on how operands lie"
+LAYOUT = "NumPy's bits of complex numbers depend on how operands lie"
 # Leaving numpy for another engine must be predicted to save this share: predictions are off by as much.
 MARGIN = 0.8
 
