@@ -84,7 +84,7 @@ LAYERS = (
     ("seed_figures",),
     ("",),  # the package itself
     ("bench", "bench.functions"),
-    ("bench.suite", "bench.results"),
+    ("bench.suite", "bench.results", "bench.code_pages"),
     ("bench.runners.base",),
     ("bench.runners.loops", "bench.runners.programs"),
     ("bench.runners.eager", "bench.runners.fused", "bench.runners.tracing"),

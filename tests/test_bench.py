@@ -10,13 +10,16 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pytest
+from numpy._core import _multiarray_umath
 
 import fusegraph as fg
 from fusegraph.bench import functions, race
+from fusegraph.bench.code_pages import MAPS, code_of_this_process, mapped_code
 from fusegraph.bench.results import Choice, Results, RowResult, Way, summarise
 from fusegraph.bench.runners import RUNNERS
 from fusegraph.bench.runners.base import Runner, UnsupportedError
@@ -314,6 +317,17 @@ def test_a_worker_checks_every_way():
     assert min(seconds) > 0
     assert worker.end() == {}
     assert worker.arrays == []
+
+
+def test_a_worker_holds_the_code_of_its_libraries():
+    pieces = list(code_of_this_process())
+    held = mapped_code()
+    assert sum(map(len, held)) == sum(length for _, _, length in pieces)
+    if MAPS.exists():
+        library = Path(_multiarray_umath.__file__).resolve()
+        assert library in [path.resolve() for path, _, _ in pieces]
+    else:
+        assert not held
 
 
 def test_arrays_in_no_form_of_the_library_are_a_reason():

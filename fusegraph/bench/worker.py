@@ -24,6 +24,7 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TextIO
 
+from fusegraph.bench.code_pages import mapped_code
 from fusegraph.bench.results import COPY
 from fusegraph.bench.runners import RUNNERS
 from fusegraph.bench.runners.base import Call, Runner, UnsupportedError
@@ -184,9 +185,11 @@ def serve(runner: Runner, requests: TextIO, answers: TextIO) -> None:
     runner.load()
     worker.start(WARM_UP)
     worker.end()
+    code = mapped_code()  # held until the process ends
     say({"versions": versions(runner.packages), "ways": list(runner.ways)})
     for line in requests:
         say(worker.answer(json.loads(line)))
+    del code
 
 
 def main(name: str) -> None:
