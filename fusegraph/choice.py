@@ -38,7 +38,7 @@ def _single_call(name: str, unit: Unit, first_touch: int, setting: Setting) -> K
     node = region.nodes[0]
     machine, options = setting.machine, setting.options
     if node.kind == "matmul":
-        call = plan_product(node, setting.orders, machine, options.thread_count, options.bits)
+        call = plan_product(node, setting.orders, machine, setting.threads, options.bits)
     else:
         call = library_call(node, setting.orders, node_seconds(node, machine))
     cost = kernel_cost(region.nodes, region.inputs, region.outputs, call.bytes_reread, first_touch)
@@ -58,7 +58,7 @@ def _single_call(name: str, unit: Unit, first_touch: int, setting: Setting) -> K
         stored=stored_orders(region, setting),
         block=call.tile,
         threads=call.threads,
-        scratch_bytes=call.scratch_bytes,
+        scratch=lambda: call.scratch_bytes,
         body=call.body,
     )
     return _with_compiled_reduction(kernel, setting)

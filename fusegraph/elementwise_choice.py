@@ -105,9 +105,13 @@ def _flat_kernel(work: Work, trial: Trial, choice: str, setting: Setting) -> Ker
     block = _block_length(region, body.scratch_bytes, engine, setting.machine, threads)
     concurrent = threads if engine.blocked else 0
     streams = body.shares_blocks and trial.streams
-    largest = min(block, region.size)
-    scratch = body.scratch_bytes * largest + body.call_bytes
-    scratch += body.temporary_bytes(largest, work.schedule == "flat")
+
+    def scratch() -> int:
+        largest = min(block, region.size)
+        each: int = body.scratch_bytes * largest + body.call_bytes
+        each += body.temporary_bytes(largest, work.schedule == "flat")
+        return each * concurrent
+
     return Kernel(
         name=work.name,
         region=region,
@@ -123,7 +127,7 @@ def _flat_kernel(work: Work, trial: Trial, choice: str, setting: Setting) -> Ker
         stored=stored_orders(region, setting),
         block=block,
         threads=threads,
-        scratch_bytes=scratch * concurrent,
+        scratch=scratch,
         body=body,
         streams=streams,
     )
@@ -146,7 +150,7 @@ def iteration_order(region: Region, orders: Mapping[Node, Order]) -> tuple[tuple
 
 def _predict(engine: Engine, work: Work, setting: Setting) -> Trial:
     """One thread or all of them, whichever is predicted to take less."""
-    bound, region = setting.options.thread_count, work.region
+    bound, region = setting.threads, work.region
     compute = compute_seconds(engine, work.kinds, region.size, setting.machine)
     if not engine.blocked:  # it wakes its own threads, whatever the work
         return _timed(engine, work, compute, bound, setting.machine)

@@ -17,7 +17,7 @@ from fusegraph.direct_calls import direct_call
 from fusegraph.engines.base import Array, DirectCall
 from fusegraph.graph import Node
 from fusegraph.kernel import Kernel, Prospect
-from fusegraph.orders import is_row_major
+from fusegraph.orders import is_row_major, undone
 from fusegraph.plan import Plan, Step
 from fusegraph.schedules import SCHEDULES
 
@@ -173,7 +173,7 @@ def _block_runner(kernel: Kernel, step: Step) -> Runner:
     """A body whose operands are one block: no loop, no reshaping."""
     body, order = kernel.body, kernel.order
     shape = tuple(kernel.region.shape[a] for a in order)
-    turned, back = not is_row_major(kernel.order), tuple(int(a) for a in np.argsort(order))
+    turned, back = not is_row_major(order), undone(order)
     template = body.registers()
     outputs = [
         (at, slot, POOL.outlet(shape, node.dtype))
@@ -228,5 +228,5 @@ def _outlet(node: Node, order: tuple[int, ...]) -> Callable[[], Array]:
     new = POOL.outlet(tuple(node.shape[a] for a in order), node.dtype)
     if is_row_major(order):
         return new
-    axes = tuple(map(int, np.argsort(order)))
+    axes = undone(order)
     return lambda: new().transpose(axes)

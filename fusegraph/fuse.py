@@ -79,13 +79,12 @@ class _Growing:
 
     def extent_with(self, node: Node, stored: bool) -> Extent:
         """The extent if ``node`` joined. A frontier value may end as an input, so it counts as one."""
-        alive = len(self.frontier) - (node in self.frontier)
+        fresh = {*node.inputs} - self.frontier - self.constants
+        alive = len(self.frontier) - (node in self.frontier) + len(fresh)
         constants = len(self.constants)
-        for operand in dict.fromkeys(node.inputs):
+        for operand in fresh:
             if operand.kind == "const":
-                constants += operand not in self.constants
-            else:
-                alive += operand not in self.frontier
+                alive, constants = alive - 1, constants + 1
         return Extent(alive, constants, self.outputs + stored, max(self.live, alive + 1))
 
 
@@ -106,8 +105,8 @@ def _resolved(region: _Growing) -> _Growing:
 def _latest_last(homes: list[_Growing | None]) -> list[_Growing]:
     """Regions, once each, the latest to run last."""
     regions = [home for home in homes if home is not None]
-    if len(regions) < 2:
-        return regions
+    if len(regions) < 2 or regions.count(regions[0]) == len(regions):
+        return regions[:1]
     return sorted(dict.fromkeys(regions), key=lambda r: -r.level)
 
 
@@ -261,7 +260,7 @@ class _Pass:
     def add(self, node: Node, region: _Growing, stored: bool) -> None:
         self.region_of[node] = region
         region.members.append(node)
-        if not region.feeds_rows:
+        if stored and not region.feeds_rows:
             region.feeds_rows = any(c.kind in ("reduce", "matmul") for c in self.consumers[node])
         region.outputs += stored
         region.frontier.discard(node)
@@ -270,8 +269,9 @@ class _Pass:
         region.live = max(region.live, len(region.frontier) + 1)
 
     def is_stored(self, node: Node, region: _Growing) -> bool:
-        """Is the value of a member needed outside of its region?"""
-        return node in self.outputs or any(r is not region for r in self.homes(node))
+        """Is the value of a member needed outside of its region? Asked when regions are final."""
+        readers = {self.region_of.get(consumer) for consumer in self.consumers[node]}
+        return node in self.outputs or readers != {region}
 
     # --- regions that read one value --------------------------------------------------------------
 
@@ -416,7 +416,8 @@ def value_edges(
 
 
 def _able(engines: frozenset[str], extent: Extent) -> frozenset[str]:
-    return frozenset([e for e in engines if ELEMENTWISE_ENGINES[e].limit(extent) is None])
+    over = [e for e in engines if ELEMENTWISE_ENGINES[e].limit(extent) is not None]
+    return engines.difference(over) if over else engines
 
 
 def _limit(engines: frozenset[str], extent: Extent) -> tuple[Reason, str]:

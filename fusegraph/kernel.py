@@ -54,8 +54,8 @@ class Kernel:
     block : int
         Elements of a block (blocked engines), or the tile of a product.
     threads : int
-    scratch_bytes : int
-        Temporaries of all threads.
+    scratch : callable
+        Gives ``scratch_bytes``. No run needs it: to count it took a twentieth of a first call.
     body : object
         The compiled region.
     panels : Panels or None
@@ -80,7 +80,7 @@ class Kernel:
     stored: tuple[tuple[int, ...], ...]
     block: int
     threads: int
-    scratch_bytes: int
+    scratch: Callable[[], int]
     body: Any
     panels: Panels | None = None
     prospect: Prospect | None = None
@@ -90,6 +90,11 @@ class Kernel:
     def tier(self) -> Tier | None:
         """The compiled form that takes over once that pays."""
         return self.prospect.find() if self.prospect else None
+
+    @property
+    def scratch_bytes(self) -> int:
+        """Temporaries of all threads."""
+        return self.scratch()
 
     @property
     def blocked(self) -> bool:

@@ -17,8 +17,8 @@ from fusegraph.ops import OPS, Op
 from fusegraph.tensor import Tensor, as_node, holds_tensor, wrap
 from fusegraph.views import apply_view, broadcasts
 
-_OPERAND_TYPES = (
-    Tensor, np.ndarray, np.number, np.bool_, bool, int, float, complex, list, tuple,
+_OPERAND_TYPES = (  # the most frequent first
+    Tensor, float, int, np.ndarray, np.number, np.bool_, bool, complex, list, tuple,
 )  # fmt: skip
 
 

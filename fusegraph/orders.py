@@ -28,6 +28,11 @@ def is_row_major(order: Order) -> bool:
     return order is not None and order == tuple(range(len(order)))
 
 
+def undone(order: tuple[int, ...]) -> tuple[int, ...]:
+    """The order that takes axes in ``order`` back to their own."""
+    return tuple(order.index(axis) for axis in range(len(order)))
+
+
 # --- of arrays ------------------------------------------------------------------------------------
 
 

@@ -64,13 +64,17 @@ def panel_kernel(
     setting: Setting,
 ) -> Kernel:
     """Panels whose stages run on ``engine``, or whose every node is a call of NumPy."""
-    body = PanelBody(region, panels, engine, setting.options.thread_count, setting.options.exact)
+    body = PanelBody(region, panels, engine, setting.threads, setting.options.exact)
     threads, prediction = _fastest(body, region, cost, setting)
-    # Where an operand does not lie as a compiled stage reads it, that copies some rows at a time, but
-    # all of a panel where it reduces along them.
-    copied = 0
-    if body.compiled and panels.partial and not _all_row_major(region, setting):
-        copied = sum(body.panel_elements(v) * v.dtype.itemsize for v in region.inputs)
+
+    def scratch() -> int:
+        # Where an operand does not lie as a compiled stage reads it, that copies some rows at a time,
+        # but all of a panel where it reduces along them.
+        copied = 0
+        if body.compiled and panels.partial and not _all_row_major(region, setting):
+            copied = sum(body.panel_elements(v) * v.dtype.itemsize for v in region.inputs)
+        return (body.panel_bytes + copied) * threads + partial_bytes(panels) + body.packed_bytes
+
     return Kernel(
         name=name,
         region=region,
@@ -87,9 +91,7 @@ def panel_kernel(
         block=panels.height,
         # An engine that loops by itself shares each panel among its own threads.
         threads=threads if engine is None or engine.blocked else 1,
-        scratch_bytes=(body.panel_bytes + copied) * threads
-        + partial_bytes(panels)
-        + body.packed_bytes,
+        scratch=scratch,
         body=body,
         panels=panels,
     )
@@ -99,7 +101,7 @@ def _fastest(
     body: PanelBody, region: Region, cost: Cost, setting: Setting
 ) -> tuple[int, Prediction]:
     """One thread or all of them, whichever is predicted to take less, and what it takes."""
-    machine, bound = setting.machine, setting.options.thread_count
+    machine, bound = setting.machine, setting.threads
     compute = _compute_seconds(body, region, machine)
     alone = body.whole_stage is not None  # a panel is no call from Python
     calls = 0 if alone else body.panels.count * len(body.steps)

@@ -143,26 +143,26 @@ class Plan:
         kernel = self.kernels[held.index(most)].name if held else ""
         return most + copied + OVERHEAD, kernel
 
-    @cached_property
+    @property
     def output_slots(self) -> tuple[int, ...]:
         return tuple(self.slots[node] for node in self.outputs)
 
-    @cached_property
+    @property
     def repeated_outputs(self) -> tuple[int, ...]:
         """Places of outputs that are the same computed value as one before them."""
         return repeated(self.outputs)
 
-    @cached_property
+    @property
     def input_count(self) -> int:
         """Arrays that a run reads, counted to the last of them."""
         return 1 + max((s for n, s in self.slots.items() if n.kind == "input"), default=-1)
 
-    @cached_property
+    @property
     def width(self) -> int:
         """Length of a run's value list."""
         return 1 + max(self.slots.values(), default=-1)
 
-    @cached_property
+    @property
     def constants(self) -> tuple[tuple[int, Any], ...]:
         """Slots of the constants that views or library calls read, and their values."""
         return tuple((s, n.data) for n, s in self.slots.items() if n.kind == "const")
@@ -203,7 +203,7 @@ def build_plan(outputs: Sequence[Node], options: Options, machine: Machine) -> P
         verify_units(fused.units)
     names = value_names(order, fused.units)
     buffers = plan_buffers([unit.region for unit in fused.units], rewritten.outputs)
-    setting = Setting(names, orders, options, machine, fused)
+    setting = Setting(names, orders, options, options.thread_count, machine, fused)
     kernels = together(
         [
             make_kernel(f"k{at}", unit, buffer.first_touch, setting)

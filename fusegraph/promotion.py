@@ -35,8 +35,8 @@ def promoted(op: Op, operands: Sequence[Any], params: tuple[Any, ...] = ()) -> N
         A Python integer does not fit the dtype it would take.
     """
     # What promotion looks at: a dtype, or the type of a weak number.
-    kinds = [type(v) if type(v) in WEAK else v.dtype for v in operands]
-    loops, result = resolve(op.name, tuple(kinds))
+    kinds = tuple([type(v) if type(v) in WEAK else v.dtype for v in operands])
+    loops, result = resolve(op.name, kinds)
     nodes = list(operands)
     for at, value in enumerate(operands):
         if type(value) in WEAK:

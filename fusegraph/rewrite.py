@@ -100,19 +100,20 @@ class _Driver:
         return len(self.consumers[node]) + self.returned[node] == 1
 
     def build(self, root: Key) -> None:
-        done, stack = self.done, [root]
+        done = self.done
+        opened: dict[Key, tuple[list[Key], tuple[View, ...]]] = {}
+        stack = [root]
         while stack:
-            key = stack[-1]
+            key = stack.pop()
             if key in done:
-                stack.pop()
                 continue
-            parts, rest = self.parts(key)
-            pending = [part for part in parts if part not in done]
-            if pending:
-                stack.extend(reversed(pending))
+            if key in opened:  # what it is made of is done
+                parts, rest = opened.pop(key)
+                done[key] = self.assemble(key, [done[part] for part in parts], rest)
             else:
-                done[key] = self.assemble(key, [done[p] for p in parts], rest)
-                stack.pop()
+                opened[key] = parts, rest = self.parts(key)
+                stack.append(key)
+                stack += reversed(parts)
 
     def parts(self, key: Key) -> tuple[list[Key], tuple[View, ...]]:
         """What ``key`` is made of, and the views that stay outside of it."""
@@ -131,6 +132,11 @@ class _Driver:
 
     def assemble(self, key: Key, parts: list[Node], rest: tuple[View, ...]) -> Node:
         node, views = key
+        if node.kind == "elementwise" and not views:
+            inputs = tuple(parts)
+            if inputs != node.inputs:
+                node = make(node.op, inputs, node.params, node.shape, node.dtype, node.source)
+            return self.simplify(node)
         if node.kind == "view":
             return parts[0]
         if views and len(rest) == len(views):
@@ -230,9 +236,9 @@ class _Driver:
                 return apply_view(node.op.name, node.params, self.simplify(node.inputs[0]))
             if node.kind != "elementwise":
                 return node
-            names = {"", *[operand.op.name for operand in node.inputs]}
-            for rule in rules_for(node.op.name, self.ulp):
-                better = rule.apply(node) if rule.over in names else None
+            over = frozenset([operand.op.name for operand in node.inputs])
+            for rule in rules_for(node.op.name, over, self.ulp):
+                better = rule.apply(node)
                 if better is not None:
                     self.note(rule.name, node, better)
                     node = _from_line(node.source, better)

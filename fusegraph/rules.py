@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 
@@ -42,7 +42,7 @@ def _unless_complex(node: Node, operand: Node) -> Node | None:
 
 
 def _is_const(node: Node, value: float) -> bool:
-    if node.kind != "const" or node.dtype.kind == "c" or node.data != value:
+    if node.kind != "const" or node.dtype.kind == "c" or node.data.item() != value:
         return False
     # 0.0 == -0.0, but adding the one is an identity and adding the other is not
     return value != 0 or bool(np.signbit(node.data)) == bool(np.signbit(value))
@@ -50,8 +50,9 @@ def _is_const(node: Node, value: float) -> bool:
 
 def _fold(node: Node) -> Node | None:
     # op(c1, c2) -> c3
-    if any(i.kind != "const" for i in node.inputs):
-        return None
+    for operand in node.inputs:
+        if operand.kind != "const":
+            return None
     value = np.empty((), node.dtype)
     with np.errstate(all="ignore"):
         try:
@@ -217,7 +218,13 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-@cache
-def rules_for(name: str, ulp: bool) -> tuple[Rule, ...]:
-    """The rules that look at a row, in order."""
-    return tuple(r for r in RULES if (not r.ops or name in r.ops) and (ulp or r.numeric == "exact"))
+@lru_cache(maxsize=4096)
+def rules_for(name: str, operands: frozenset[str], ulp: bool) -> tuple[Rule, ...]:
+    """The rules that look at nodes of a row over ``operands`` of these rows, in order."""
+    return tuple(
+        rule
+        for rule in RULES
+        if (not rule.ops or name in rule.ops)
+        and (not rule.over or rule.over in operands)
+        and (ulp or rule.numeric == "exact")
+    )

@@ -23,6 +23,7 @@ class Setting:
     names: Mapping[Node, str]
     orders: Mapping[Node, Order]
     options: Options
+    threads: int  # at most, of a kernel
     machine: Machine
     fused: Fused
 

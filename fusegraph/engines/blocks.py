@@ -8,8 +8,8 @@ The register file also serves bodies whose calls are not all NumPy's: see ``pane
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,8 +84,7 @@ class Register(NamedTuple):
     shape: tuple[int | None, ...] | None  # None: the block's own shape; an axis None: its extent
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Call:
+class Call(NamedTuple):
     """One call of a body: a node, or a stage of several that another engine evaluates."""
 
     inputs: tuple[Node, ...]
@@ -106,8 +105,9 @@ class NumpyBody(Body):
         self.first_output = len(region.inputs) + len(constants)
         self.first_scratch = self.first_output + len(region.outputs)
         calls = self.calls(region)
-        self._share_outputs(region, calls, register)
-        self.steps, self.scratch = self._allocate(calls, register)
+        last_use = {i: at for at, call in enumerate(calls) for i in call.inputs}
+        self._share_outputs(region, calls, last_use, register)
+        self.steps, self.scratch = self._allocate(calls, last_use, register)
         # bytes a block keeps for each of its elements
         self.scratch_bytes = sum(r.dtype.itemsize for r in self.scratch)
         self.nodes = region.nodes
@@ -132,14 +132,17 @@ class NumpyBody(Body):
         return tuple((block, r.dtype) for r in self.scratch)
 
     def _share_outputs(
-        self, region: Region, calls: Sequence[Call], register: dict[Node, int]
+        self,
+        region: Region,
+        calls: Sequence[Call],
+        last_use: dict[Node, int],
+        register: dict[Node, int],
     ) -> None:
         """Let a chain of values that die one into the next, and end in an output, live in its memory.
 
         Their lifetimes do not overlap, so the output's register can hold them all; less scratch keeps
         larger blocks in cache.
         """
-        last_use = {i: at for at, call in enumerate(calls) for i in call.inputs}
         maker = {value: at for at, call in enumerate(calls) for value in call.outputs}
         for output in region.outputs:
             kind = self.register_of(output)
@@ -159,38 +162,37 @@ class NumpyBody(Body):
                     register[node] = register[output]
 
     def _allocate(
-        self, calls: Sequence[Call], register: dict[Node, int]
+        self, calls: Sequence[Call], last_use: dict[Node, int], register: dict[Node, int]
     ) -> tuple[list[Step], tuple[Register, ...]]:
-        last_use = {i: at for at, call in enumerate(calls) for i in call.inputs}
+        first = self.first_scratch
         scratch: list[Register] = []
-        free: dict[Register, list[int]] = {}
+        free: defaultdict[Register, list[int]] = defaultdict(list)
         steps: list[Step] = []
+
+        def release(registers: list[int]) -> None:
+            for number in registers:
+                free[scratch[number - first]].append(number)
+
         for at, call in enumerate(calls):
             dying = [
                 register[i]
                 for i in dict.fromkeys(call.inputs)
-                if last_use[i] == at and register[i] >= self.first_scratch
+                if last_use[i] == at and register[i] >= first
             ]
             if call.in_place:
-                self._release(dying, scratch, free)
+                release(dying)
             for value in call.outputs:
                 if value not in register:
                     kind = self.register_of(value)
-                    if free.get(kind):
+                    if free[kind]:
                         register[value] = free[kind].pop()
                     else:
-                        register[value] = self.first_scratch + len(scratch)
+                        register[value] = first + len(scratch)
                         scratch.append(kind)
             if not call.in_place:  # it may read its operands after it began to write
-                self._release(dying, scratch, free)
+                release(dying)
             steps.append(_step(call, register))
         return steps, tuple(scratch)
-
-    def _release(
-        self, registers: list[int], scratch: list[Register], free: dict[Register, list[int]]
-    ) -> None:
-        for number in registers:
-            free.setdefault(scratch[number - self.first_scratch], []).append(number)
 
     def registers(self) -> list[Array]:
         """A fresh register file with the constants in place."""
@@ -234,7 +236,7 @@ def _step(call: Call, register: dict[Node, int]) -> Step:
     operands = [register[i] for i in call.inputs]
     if isinstance(call.function, Stage):
         return call.function.over([*operands, *(register[o] for o in call.outputs)]), 0, 0, 0, 0, 0
-    a, b, c = (*operands, *([0] * (3 - len(operands))))
+    a, b, c = (*operands, 0, 0)[:3]
     return call.function, len(operands), a, b, c, register[call.outputs[0]]
 
 
