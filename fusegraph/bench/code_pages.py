@@ -4,7 +4,7 @@ In: this process, with its libraries loaded. Out: their code, mapped a second ti
 
 A library's code comes from its file page by page, as it is first run. Where the system has dropped such
 pages from memory meanwhile, that reads the disk: the mean of 1,000 columns, 2.3 ms the first time it is
-called, took 260 and 370 ms half an hour into a run, for one page of NumPy's.
+called, took 260 and 370 ms a quarter of an hour into a run, for one page of NumPy's.
 """
 
 from __future__ import annotations
