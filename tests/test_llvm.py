@@ -111,14 +111,14 @@ def test_float16_rounds_after_every_operation(assert_same):
 @pytest.fixture
 def texts_without_f16c(monkeypatch):
     """IR as for a processor that does not convert float16: the texts of the kernels compiled since."""
-    texts, address_of = [], elementwise_body.compiler.address_of
+    texts, code_of = [], elementwise_body.compiler.code_of
 
-    def noted(text, symbol, sizes=()):
+    def noted(text, sizes=()):
         texts.append(text)
-        return address_of(text, symbol, sizes)
+        return code_of(text, sizes)
 
     monkeypatch.setattr(elementwise_body, "converts_halves", lambda: False)
-    monkeypatch.setattr(elementwise_body.compiler, "address_of", noted)
+    monkeypatch.setattr(elementwise_body.compiler, "code_of", noted)
     return texts
 
 

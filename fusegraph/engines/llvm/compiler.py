@@ -1,8 +1,8 @@
 """Machine code from IR: the one module that knows llvmlite.
 
-In: IR text. Out: the address of a function, from this process's memory, from the disk cache, or
-compiled for this processor (O3 with loop vectorisation). What was compiled stays for the life of the
-process. ``llvmlite`` is imported when the first kernel is compiled, and takes 40 ms once.
+In: IR text. Out: the addresses of its functions, from this process's memory, from the disk cache, or
+compiled for this processor (O3 with loop vectorisation). Code stays in memory while somebody holds it or
+little was made since. ``llvmlite`` is imported when the first kernel is compiled, and takes 40 ms once.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import ctypes
 import importlib.util
 import re
 import threading
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
+from weakref import WeakValueDictionary
 
 from fusegraph.engines.llvm import objects
 
@@ -39,8 +41,22 @@ def installed() -> bool:
     return found is None or tuple(map(int, found.groups())) >= OLDEST  # one of no number is new
 
 
-def address_of(text: str, symbol: str, sizes: tuple[int, ...] = ()) -> int:
-    """The address of function ``symbol`` of the IR ``text``, compiled if it was not yet.
+class MachineCode:
+    """Machine code in memory. Its addresses hold for as long as somebody holds this object."""
+
+    __slots__ = ("__weakref__", "_addresses", "_kept")
+
+    def __init__(self, addresses: Mapping[str, int], kept: object) -> None:
+        self._addresses = addresses
+        self._kept = kept
+
+    def __getitem__(self, symbol: str) -> int:
+        """The address of an exported symbol."""
+        return self._addresses[symbol]
+
+
+def code_of(text: str, sizes: tuple[int, ...] = ()) -> MachineCode:
+    """The machine code of the IR ``text``, compiled if it was not yet.
 
     ``sizes`` are the words at ``@fg_sizes`` that it reads: other sizes are other copies of one machine
     code, which are linked and not compiled.
@@ -50,30 +66,39 @@ def address_of(text: str, symbol: str, sizes: tuple[int, ...] = ()) -> int:
     ImportError
         llvmlite is missing; the message says how to install it.
     """
-    found = _addresses.get((text, sizes))
+    found = _held.get((text, sizes))
     if found is None:
         with _compiling:
-            found = _addresses.get((text, sizes))
+            found = _held.get((text, sizes))
             if found is None:
-                code, names = _compiler().machine_code(text), _EXPORTED.findall(text)
-                found = _compiler().link(code, names)
-                if sizes:
-                    words = (ctypes.c_int64 * len(sizes))(*sizes)
-                    ctypes.memmove(found[SIZES], words, ctypes.sizeof(words))
-                _addresses[text, sizes] = found
-    return found[symbol]
+                found = _held[text, sizes] = _compiler().code(text, sizes)
+                _recent.append(found)
+    return found
+
+
+def address_of(text: str, symbol: str) -> int:
+    """The address of function ``symbol`` of the IR ``text``, which stays to the end of the process."""
+    code = _permanent.get(text)
+    if code is None:
+        code = _permanent[text] = code_of(text)
+    return code[symbol]
 
 
 SIZES = "fg_sizes"
 PIPELINE = "O3, loops vectorised and interleaved"  # part of the key of what is kept on disk
-_addresses: dict[tuple[str, tuple[int, ...]], dict[str, int]] = {}
+RECENT = (
+    256  # pieces of code that are kept whoever holds them, for plans that come back: 65 kB each
+)
+_held: WeakValueDictionary[tuple[str, tuple[int, ...]], MachineCode] = WeakValueDictionary()
+_recent: deque[MachineCode] = deque(maxlen=RECENT)
+_permanent: dict[str, MachineCode] = {}
 _EXPORTED = re.compile(rf"^(?:define (?!internal).*?@(?=\w+\()|@(?={SIZES} ))(\w+)", re.MULTILINE)
 
 
 def forget(text: str) -> None:
     """Let the next call ask the disk again. Machine code that is in use stays where it is."""
-    for key in [key for key in _addresses if key[0] == text]:
-        del _addresses[key]
+    for key in [key for key in _held if key[0] == text]:
+        del _held[key]
 
 
 def optimised(text: str) -> str:
@@ -107,7 +132,7 @@ class Compiler:
         self.flags = self._flags()
         self.machine = self._machine()
         self.linker = self.binding.create_lljit_compiler(self._machine())
-        self.linked: list[Any] = []  # what keeps the machine code in memory
+        self.count = 0  # of libraries: a name is never used again
 
     def _machine(self) -> Any:
         target = self.binding.Target.from_default_triple()
@@ -150,14 +175,25 @@ class Compiler:
         builder.getModulePassManager().run(module, builder)
         return module
 
-    def link(self, code: bytes, symbols: Sequence[str]) -> dict[str, int]:
-        """Load an object into a library of its own, whose names meet nobody else's: its addresses."""
+    def code(self, text: str, sizes: tuple[int, ...]) -> MachineCode:
+        """Machine code for ``text`` in memory, that reads ``sizes``."""
+        code = self.link(self.machine_code(text), _EXPORTED.findall(text))
+        if sizes:
+            words = (ctypes.c_int64 * len(sizes))(*sizes)
+            ctypes.memmove(code[SIZES], words, ctypes.sizeof(words))
+        return code
+
+    def link(self, code: bytes, symbols: Sequence[str]) -> MachineCode:
+        """Load an object into a library of its own, whose names meet nobody else's."""
         library = self.binding.JITLibraryBuilder().add_object_img(code).add_current_process()
         for symbol in symbols:
             library = library.export_symbol(symbol)
-        tracker = library.link(self.linker, f"k{len(self.linked)}")
-        self.linked.append(tracker)
-        return {symbol: int(tracker[symbol]) for symbol in symbols}
+        self.count += 1
+        tracker = library.link(self.linker, f"k{self.count}")
+        # The tracker unloads the library when it goes, which needs the linker.
+        return MachineCode(
+            {symbol: int(tracker[symbol]) for symbol in symbols}, (tracker, self.linker)
+        )
 
 
 @cache
@@ -180,4 +216,7 @@ FLAT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
 
 def function(prototype: Any, text: str, symbol: str) -> Any:
     """A function of the IR ``text``, to be called from Python; calls let go of the GIL."""
-    return prototype(address_of(text, symbol))
+    code = code_of(text)
+    found = prototype(code[symbol])
+    found.code = code  # which it needs
+    return found

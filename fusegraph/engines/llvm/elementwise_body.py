@@ -17,6 +17,7 @@ import numpy as np
 
 from fusegraph.engines.base import Array, Body, Region
 from fusegraph.engines.llvm import codegen, compiler
+from fusegraph.engines.llvm.compiler import MachineCode
 from fusegraph.engines.llvm.flat import FLAT, JOB_SCRATCH, STREAMED_BYTES
 from fusegraph.engines.llvm.halves import converts_halves
 from fusegraph.engines.llvm.headers import imitation
@@ -60,12 +61,14 @@ class ElementwiseBody(Body):
         self.flat: Any = None  # the flat loop, once there is something to run
         self.plan = 0  # address of the words that it reads
         self.words: Array = np.empty(0, np.int64)
-        self.kernels: dict[tuple[tuple[bool, ...], bool], int] = {}
+        self.kernels: dict[tuple[tuple[bool, ...], bool], MachineCode] = {}
         self.works: dict[tuple[int, int, int, bool], Work] = {}  # a plan meets one
         self.layouts = {
             streams: Remembered(partial(self.lay_out, streams=streams)) for streams in (False, True)
         }
-        self.divisions = {streams: Division(known) for streams, known in self.layouts.items()}
+        self.divisions = {
+            streams: Division(known, self.kernels) for streams, known in self.layouts.items()
+        }
 
     def registers(self) -> list[Array]:
         """An empty file."""
@@ -107,7 +110,8 @@ class ElementwiseBody(Body):
             scratch = tile * each
         task = jobs.streamed if streams else jobs.task
         words = (size, block, self.plan, tile, 0, scratch)  # from JOB_SIZE on
-        return Work(task, -(-size // block), words, JOB_SCRATCH, scratch * threads, self.words)
+        held = (self.words, self.kernels)
+        return Work(task, -(-size // block), words, JOB_SCRATCH, scratch * threads, held)
 
     def share_parts(
         self, file: list[Array], keys: Sequence[Sequence[Any]], threads: int, streams: bool = False
@@ -148,10 +152,10 @@ class ElementwiseBody(Body):
         """The address of the kernel to which ``fixed`` operands are one element a call, or a row."""
         found = self.kernels.get((fixed, by_rows))
         if found is None:
-            code = codegen.generate(self.region, fixed[: self.first_output], by_rows)
-            found = compiler.address_of(code.text(converts_halves()), codegen.SYMBOL, code.sizes)
-            self.kernels[fixed, by_rows] = found
-        return found
+            written = codegen.generate(self.region, fixed[: self.first_output], by_rows)
+            found = compiler.code_of(written.text(converts_halves()), written.sizes)
+            found = self.kernels.setdefault((fixed, by_rows), found)  # another thread's, maybe
+        return found[codegen.SYMBOL]
 
     def lay_out(self, file: list[Array], streams: bool) -> Layout:
         """The loop over arrays of these shapes and strides."""

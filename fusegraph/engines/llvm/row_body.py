@@ -15,6 +15,7 @@ import numpy as np
 from fusegraph.engines.base import Array, Region
 from fusegraph.engines.llvm import compiler, row_code, row_phases, short_code
 from fusegraph.engines.llvm.columns import is_column
+from fusegraph.engines.llvm.compiler import MachineCode
 from fusegraph.engines.llvm.halves import converts_halves
 from fusegraph.engines.llvm.headers import arrays_lie_as_expected
 from fusegraph.engines.llvm.jobs import Work
@@ -59,8 +60,9 @@ class RowBody:
         # A reduction over the rows is one for all of them.
         self.splits = not any(is_column(n) or row_phases.is_carried(n) for n in region.nodes)
         self.layout_of = Remembered(self.layout)
-        self.division = Division(self.layout_of)
-        self.function = 0  # its address, once there is something to run
+        self.code: list[MachineCode] = []  # once there is something to run
+        self.division = Division(self.layout_of, self.code)
+        self.function = 0  # its address
 
     @cached_property
     def made(self) -> RowCode:
@@ -71,8 +73,10 @@ class RowBody:
     def load(self) -> int:
         """Make the machine code, or find it."""
         if not self.function:
-            code = self.made.code
-            self.function = compiler.address_of(code.text(converts_halves()), SYMBOL, code.sizes)
+            written = self.made.code
+            code = compiler.code_of(written.text(converts_halves()), written.sizes)
+            self.code.append(code)
+            self.function = code[SYMBOL]
         return self.function
 
     def run(self, inputs: Sequence[Array], outputs: Sequence[Array], threads: int) -> None:

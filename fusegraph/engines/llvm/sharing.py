@@ -169,11 +169,13 @@ class Parts(NamedTuple):
 class Division:
     """Divides a function's arrays into parts, once for each shapes and strides.
 
-    ``layout_of`` says how the arrays of a part lie, or None where the function cannot take them.
+    ``layout_of`` says how the arrays of a part lie, or None where the function cannot take them;
+    ``code`` is what keeps the function, and whatever layouts name, in memory.
     """
 
-    def __init__(self, layout_of: Callable[[list[Array]], Layout | None]) -> None:
+    def __init__(self, layout_of: Callable[[list[Array]], Layout | None], code: object) -> None:
         self.layout_of = layout_of
+        self.code = code
         self.parts_of = Remembered(self.divide)
 
     def share(
@@ -206,8 +208,8 @@ class Division:
         if parts is None:
             return None
         words = (function, len(file), parts.address, 0, parts.scratch_bytes)
-        scratch = parts.scratch_bytes * threads
-        return Work(_calls().task, len(parts.records), words, PARTS_SCRATCH, scratch, parts)
+        scratch, held = parts.scratch_bytes * threads, (parts, self.code)
+        return Work(_calls().task, len(parts.records), words, PARTS_SCRATCH, scratch, held)
 
     def divide(self, file: list[Array], keys: Sequence[Sequence[Any]]) -> Parts | None:
         """Records of the parts; None where the function cannot take one of them."""
