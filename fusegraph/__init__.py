@@ -6,9 +6,14 @@ BLAS or tiles, and the plan says what fused, what did not and why.
 
 from __future__ import annotations
 
+import sys as _sys
 from typing import TYPE_CHECKING, Any
 
+import numpy as _np
+
 from fusegraph import acceleration as acceleration
+from fusegraph import standard as _standard
+from fusegraph.arrays import checked_device as _checked_device
 from fusegraph.arrays import checked_dtype as _checked_dtype
 from fusegraph.bound import PLANS as _PLANS
 from fusegraph.bound import BoundPlan as BoundPlan
@@ -36,30 +41,61 @@ from fusegraph.units import Decision as Decision
 from fusegraph.units import Reason as Reason
 
 __version__ = "0.1.0"
-globals().update(_FUNCTIONS)
+__array_api_version__ = _standard.VERSION
+_NAMES = _FUNCTIONS | _standard.FUNCTIONS | _standard.CONSTANTS | _standard.NAMED_DTYPES
+globals().update(_NAMES)
 
 if TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any: ...
 
 
-def asarray(value: Any, dtype: Any = None) -> Tensor:
+_standard.attach(_sys.modules[__name__])
+
+
+def asarray(value: Any, dtype: Any = None, device: Any = None, copy: bool | None = None) -> Tensor:
     """A lazy tensor over an array (shared, never written), a scalar or a nested list.
+
+    Parameters
+    ----------
+    value : array_like or Tensor
+    dtype : data-type, optional
+        Cast to this one, lazily.
+    device : {"cpu"}, optional
+    copy : bool, optional
+        True: later writes to the array change nothing that is computed. False: it must be shared.
 
     Raises
     ------
     TypeError
         The dtype is not one of NumPy's bool, integer, float16/32/64 and complex64/128 types.
     ValueError
-        The list is ragged.
+        The list is ragged; the device is another; or ``copy`` is False and there must be one.
     OverflowError
         A Python integer does not fit ``dtype``.
     """
+    _checked_device(device)
+    if isinstance(value, Tensor):
+        return _again(value, dtype, copy)
+    if copy is not None:
+        value = _np.array(value, copy=copy)
     if dtype is None:
-        return value if isinstance(value, Tensor) else Tensor(value)
+        return Tensor(value)
     kind = _checked_dtype(dtype)
     # NumPy says where a Python integer does not fit; a cast would wrap it.
     return _cast(_wrap(_as_node(value, kind)), kind)
+
+
+def _again(tensor: Tensor, dtype: Any, copy: bool | None) -> Tensor:
+    """The tensor itself, or another handle where it is to be cast or copied."""
+    kind = tensor.dtype if dtype is None else _checked_dtype(dtype)
+    if kind == tensor.dtype:
+        return _wrap(tensor.node) if copy else tensor
+    if copy is False:
+        raise ValueError(
+            f"asarray: {tensor.dtype} as {kind} is another array, and copy=False; leave copy out"
+        )
+    return _cast(tensor, kind)
 
 
 def plan(*tensors: Any, **changes: Any) -> BoundPlan:
@@ -95,4 +131,4 @@ __all__ = [
     "Tensor", "Traffic", "acceleration", "asarray", "cached_plans", "clear_caches", "compare",
     "compute", "default_machine", "jit", "machine", "options", "plan",
 ]  # fmt: skip
-__all__.extend(sorted(_FUNCTIONS))
+__all__.extend(sorted(_NAMES))

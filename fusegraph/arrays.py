@@ -1,6 +1,7 @@
-"""A user's arrays and dtypes, checked: what a Tensor can hold, in this machine's byte order.
+"""A user's arrays, dtypes and devices, checked: what a Tensor can hold, in this machine's byte order.
 
-In: arrays and whatever NumPy takes for a dtype. Out: the same, or an error that names what is held.
+In: arrays, whatever NumPy takes for a dtype, the name of a device. Out: the same, or an error that names
+what there is.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from fusegraph.ops import DTYPES
 
 HELD = ", ".join(map(str, DTYPES))
 NATIVE = frozenset(DTYPES)
+CPU = "cpu"
 
 
 def checked_array(array: Array) -> Array:
@@ -43,3 +45,15 @@ def checked_dtype(dtype: Any) -> DType:
     if found not in NATIVE:
         raise TypeError(f"dtype {found} is not supported; choose one of {HELD}")
     return found
+
+
+def checked_device(device: Any) -> None:
+    """Refuse every device but this one; None means it too.
+
+    Raises
+    ------
+    ValueError
+        It is another.
+    """
+    if device is not None and device != CPU:
+        raise ValueError(f"device={device!r}: tensors live on {CPU!r}")

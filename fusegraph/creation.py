@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from fusegraph.arrays import checked_dtype
-from fusegraph.elementwise import as_tensor
+from fusegraph.arrays import checked_device, checked_dtype
+from fusegraph.elementwise import as_integer, as_tensor
 from fusegraph.graph import Array, DType, Shape, const
 from fusegraph.operations import cast
 from fusegraph.ops import DTYPES, OPS
@@ -20,7 +20,7 @@ from fusegraph.tensor import Tensor, wrap
 from fusegraph.views import apply_view
 
 
-def full(shape: Any, fill_value: Any, dtype: Any = None) -> Tensor:
+def full(shape: Any, fill_value: Any, dtype: Any = None, device: Any = None) -> Tensor:
     """``fill_value`` everywhere; a constant seen through a view, so kernels read no bytes for it.
 
     Raises
@@ -32,6 +32,7 @@ def full(shape: Any, fill_value: Any, dtype: Any = None) -> Tensor:
     OverflowError
         A Python integer does not fit ``dtype``.
     """
+    checked_device(device)
     return _filled("full", shape, fill_value, dtype)
 
 
@@ -76,43 +77,56 @@ def _sizes(name: str, shape: Any) -> Shape:
     return sizes
 
 
-def zeros(shape: Any, dtype: Any = float) -> Tensor:
+def _or_float(dtype: Any) -> Any:
+    return np.float64 if dtype is None else dtype
+
+
+def zeros(shape: Any, dtype: Any = None, device: Any = None) -> Tensor:
     """Zeros."""
-    return _filled("zeros", shape, 0, dtype)
+    checked_device(device)
+    return _filled("zeros", shape, 0, _or_float(dtype))
 
 
-def ones(shape: Any, dtype: Any = float) -> Tensor:
+def ones(shape: Any, dtype: Any = None, device: Any = None) -> Tensor:
     """Ones."""
-    return _filled("ones", shape, 1, dtype)
+    checked_device(device)
+    return _filled("ones", shape, 1, _or_float(dtype))
 
 
-def empty(shape: Any, dtype: Any = float) -> Tensor:
+def empty(shape: Any, dtype: Any = None, device: Any = None) -> Tensor:
     """Zeros: a tensor is never written, so there is nothing to leave open."""
-    return _filled("empty", shape, 0, dtype)
+    checked_device(device)
+    return _filled("empty", shape, 0, _or_float(dtype))
 
 
-def full_like(x: Any, fill_value: Any, dtype: Any = None) -> Tensor:
+def full_like(x: Any, fill_value: Any, dtype: Any = None, device: Any = None) -> Tensor:
     """``fill_value`` in the shape and dtype of ``x``."""
+    checked_device(device)
     x = as_tensor(x)
     return _filled("full_like", x.shape, fill_value, x.dtype if dtype is None else dtype)
 
 
-def zeros_like(x: Any, dtype: Any = None) -> Tensor:
+def zeros_like(x: Any, dtype: Any = None, device: Any = None) -> Tensor:
     """Zeros in the shape and dtype of ``x``."""
+    checked_device(device)
     return full_like(x, 0, dtype)
 
 
-def ones_like(x: Any, dtype: Any = None) -> Tensor:
+def ones_like(x: Any, dtype: Any = None, device: Any = None) -> Tensor:
     """Ones in the shape and dtype of ``x``."""
+    checked_device(device)
     return full_like(x, 1, dtype)
 
 
-def empty_like(x: Any, dtype: Any = None) -> Tensor:
+def empty_like(x: Any, dtype: Any = None, device: Any = None) -> Tensor:
     """Zeros in the shape and dtype of ``x``, see :func:`empty`."""
+    checked_device(device)
     return full_like(x, 0, dtype)
 
 
-def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> Tensor:
+def arange(
+    start: Any, stop: Any = None, step: Any = 1, dtype: Any = None, device: Any = None
+) -> Tensor:
     """Evenly spaced values with NumPy's dtype; stored at once, being one axis.
 
     Raises
@@ -122,6 +136,7 @@ def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> Te
     ValueError
         ``step`` is 0, or there would be too many values.
     """
+    checked_device(device)
     first, last = (0, start) if stop is None else (start, stop)
     _check_numbers("arange", start=first, stop=last, step=step)
     if step == 0:
@@ -136,9 +151,15 @@ def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> Te
 
 
 def linspace(
-    start: Any, stop: Any, num: int = 50, endpoint: bool = True, dtype: Any = None
+    start: Any,
+    stop: Any,
+    num: int = 50,
+    endpoint: bool = True,
+    dtype: Any = None,
+    device: Any = None,
 ) -> Tensor:
     """``num`` evenly spaced values from ``start`` to ``stop``; stored at once, being one axis."""
+    checked_device(device)
     _check_numbers("linspace", start=start, stop=stop)
     (count,) = _sizes("linspace", (num,))
     wanted = None if dtype is None else checked_dtype(dtype)
@@ -155,9 +176,12 @@ def _check_numbers(name: str, **given: Any) -> None:
             )
 
 
-def eye(n_rows: int, n_cols: int | None = None, k: int = 0, dtype: Any = float) -> Tensor:
+def eye(
+    n_rows: int, n_cols: int | None = None, k: int = 0, dtype: Any = None, device: Any = None
+) -> Tensor:
     """Ones on the ``k``-th diagonal: a comparison of two axes, so it fuses with what reads it."""
+    checked_device(device)
     rows, columns = _sizes("eye", (n_rows, n_rows if n_cols is None else n_cols))
-    (diagonal,) = as_shape("eye", (k,))
+    diagonal = max(-rows, min(as_integer("eye", "k", k), columns))  # beyond them all is zero
     on_diagonal: Any = arange(rows)[:, None] + diagonal == arange(columns)[None, :]
-    return cast(on_diagonal, dtype)
+    return cast(on_diagonal, _or_float(dtype))

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from fusegraph.arrays import checked_device
 from fusegraph.operations import apply, cast, elementwise
 from fusegraph.ops import ELEMENTWISE, OPS, Op, promote
 from fusegraph.promotion import WEAK
@@ -87,8 +88,9 @@ def copied(x: Any) -> Tensor:
     return elementwise(OPS["astype"], t, dtype=t.dtype)
 
 
-def astype(x: Any, dtype: Any, copy: bool = True) -> Tensor:
+def astype(x: Any, dtype: Any, copy: bool = True, device: Any = None) -> Tensor:
     """``x`` in another dtype, by NumPy's rules; ``copy=False`` gives ``x`` itself where it has it."""
+    checked_device(device)
     t = as_tensor(x)
     result = cast(t, dtype)
     return copied(t) if result is t and copy else result
@@ -132,7 +134,8 @@ def _keeps_equals() -> bool:
     return bool(np.signbit(np.clip(np.full(16, -0.0), 0.0, 1.0)).all())
 
 
-def _as_integer(function: str, name: str, value: Any) -> int:
+def as_integer(function: str, name: str, value: Any) -> int:
+    """A parameter that is a whole number; the error names the function and the parameter."""
     try:
         return operator.index(value)
     except TypeError:
@@ -150,7 +153,7 @@ def round(x: Any, decimals: int = 0) -> Tensor:
     ValueError
         ``decimals`` is beyond what a power of ten in float64 can scale by.
     """
-    t, decimals = as_tensor(x), _as_integer("round", "decimals", decimals)
+    t, decimals = as_tensor(x), as_integer("round", "decimals", decimals)
     if t.dtype.kind in "iu" and decimals >= 0:
         return copied(t)
     if decimals and t.dtype.kind not in "fiu":

@@ -69,7 +69,7 @@ def node_text(node: Node, operands: list[str]) -> str:
         return f"{node.dtype}({_strip(operands[0])})"
     if node.op.text:
         return node.op.text.format(*(_bare(node, o) for o in operands))
-    named = node.params if node.kind in ("reduce", "join") else ()
+    named = node.params if node.kind in ("reduce", "call") else ()
     keywords = [f"{k}={v}" for k, v in named if v is not None]
     return f"{node.op.name}({', '.join([*operands, *keywords])})"
 

@@ -37,8 +37,8 @@ def index_params(key: Any, shape: Shape) -> tuple[tuple[int, ...], tuple[Any, ..
             k is None or k is Ellipsis or isinstance(k, (int, np.integer, slice))
         ) or isinstance(k, bool):
             raise TypeError(
-                f"index of type {type(k).__name__} has no lazy form; index with ints, slices, ... and "
-                "None, or call np.asarray(t)[...]"
+                f"index of type {type(k).__name__} has no lazy form; index with ints, slices, ..., None, "
+                "and arrays of ints or truth values"
             )
     taken = sum(k is not None and k is not Ellipsis for k in keys)
     if taken > len(shape) or sum(k is Ellipsis for k in keys) > 1:

@@ -13,7 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from fusegraph import creation, elementwise, reductions, shaping
+from fusegraph import (
+    arranging,
+    contractions,
+    creation,
+    cumulative,
+    elementwise,
+    reductions,
+    searching,
+    shaping,
+    standard,
+)
 from fusegraph.operations import matmul
 from fusegraph.operators import attach_operators
 from fusegraph.ops import ELEMENTWISE, REDUCTIONS
@@ -21,9 +31,13 @@ from fusegraph.options import current_options
 from fusegraph.protocols import attach_protocols
 from fusegraph.tensor import ARRAY_FUNCTIONS, Tensor, compute_tensors
 
+MODULES = (
+    elementwise, shaping, creation, reductions, searching, arranging, cumulative, contractions,
+)  # fmt: skip
 _HELPERS = {
     "as_tensor",
     "as_float",
+    "as_integer",
     "as_truth",
     "copied",
     "axis_number",
@@ -35,6 +49,8 @@ _HELPERS = {
 _NO_METHOD = {
     "concat", "stack", "broadcast_arrays", "unstack", "full", "zeros", "ones", "empty", "full_like",
     "zeros_like", "ones_like", "empty_like", "arange", "linspace", "eye", "where", "isclose", "around",
+    "meshgrid", "UniqueAll", "UniqueCounts", "UniqueInverse",
+    "sort",  # NumPy's method sorts in place
 }  # fmt: skip
 _NO_ARRAY = {
     "full",
@@ -61,7 +77,7 @@ def _defined_in(module: ModuleType) -> dict[str, Callable[..., Any]]:
 
 def _public() -> dict[str, Callable[..., Any]]:
     found: dict[str, Callable[..., Any]] = dict(elementwise.ROW_FUNCTIONS)
-    for module in (elementwise, shaping, creation, reductions):
+    for module in MODULES:
         found.update(_defined_in(module))
     found["matmul"] = matmul
     for op in (*ELEMENTWISE, *REDUCTIONS):
@@ -97,6 +113,9 @@ def _serve_numpy() -> None:
         served = getattr(np, name, None)
         if callable(served) and not isinstance(served, (np.ufunc, type)) and name not in _NO_ARRAY:
             ARRAY_FUNCTIONS[served] = function
+    ARRAY_FUNCTIONS[np.vecdot] = contractions.vecdot
+    ARRAY_FUNCTIONS[np.can_cast] = standard.can_cast
+    ARRAY_FUNCTIONS[np.result_type] = standard.result_type
     ARRAY_FUNCTIONS[np.shape] = lambda a: a.shape
     ARRAY_FUNCTIONS[np.ndim] = lambda a: a.ndim
     ARRAY_FUNCTIONS[np.size] = lambda a: a.size

@@ -1,4 +1,4 @@
-"""Python's syntax on tensors: operators from the op table, their in-place forms, assignment to items.
+"""Python's syntax on tensors: operators from the op table, their in-place forms, items.
 
 In: a tensor and operands. Out: tensors. In-place syntax points the handle at a new node and leaves the
 array that it was made of alone.
@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fusegraph.gathering import get_item
 from fusegraph.graph import DType, make
 from fusegraph.indexing import index_params, is_mask
 from fusegraph.operations import apply, cast, elementwise, power
@@ -191,6 +192,7 @@ def attach_operators() -> None:
             methods[op.method] = _unary(op) if op.arity == 1 else _binary(op)
             if op.arity == 2 and op.flop_class != "compare":
                 methods[f"r{op.method}"], methods[f"i{op.method}"] = _reflected(op), _in_place(op)
-    methods.update(pow=_pow, ipow=_ipow, divmod=_divmod, rdivmod=_rdivmod, setitem=set_item)
+    methods.update(pow=_pow, ipow=_ipow, divmod=_divmod, rdivmod=_rdivmod)
+    methods.update(getitem=get_item, setitem=set_item)
     for name, method in methods.items():
         setattr(Tensor, f"__{name}__", method)

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from fusegraph import callables
+
 DTYPES: tuple[np.dtype[Any], ...] = tuple(
     np.dtype(code)
     for code in ("?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16")
@@ -36,8 +38,8 @@ NUMEXPR_CODES = {
 class Op:
     """One operation.
 
-    ``kind`` says how it is planned: ``elementwise``, ``view``, ``reduce``, ``matmul``, ``join``,
-    ``const``, ``input``. ``flops`` is floating-point operations per output element and
+    ``kind`` says how it is planned: ``elementwise``, ``view``, ``reduce``, ``matmul``, ``call`` (a
+    library call over stored operands), ``const``, ``input``. ``flops`` is floating-point operations per output element and
     ``flop_class`` names their class (add, multiply, divide, sqrt, compare, select, transcendental,
     move).
     """
@@ -67,58 +69,6 @@ class Op:
     @property
     def transcendental(self) -> bool:
         return self.flop_class == "transcendental"
-
-
-# --- element-wise callables that NumPy has no ufunc for -------------------------------------------
-
-
-def _cast(x: Any, out: Any) -> None:
-    if x.dtype.kind == "c" and out.dtype.kind not in "bc":
-        x = x.real  # what NumPy casts, after a warning
-    with np.errstate(all="ignore"):
-        np.copyto(out, x, casting="unsafe")
-
-
-SELECT_BY_BITS = 1 << 17  # elements of a block whose mask as int32 still fits beside it in cache
-
-
-def _where(condition: Any, x: Any, y: Any, out: Any) -> None:
-    if out.itemsize == 4 and condition.size <= SELECT_BY_BITS and x.dtype == y.dtype == out.dtype:
-        # Branch-free: 0.9 ns an element whatever the mask, where the others take 2 to 6 on a random one.
-        bits = np.negative(condition, dtype=np.int32, casting="unsafe")
-        chosen, other = out.view(np.int32), y.view(np.int32)
-        np.bitwise_xor(x.view(np.int32), other, out=chosen)
-        np.bitwise_and(chosen, bits, out=chosen)
-        np.bitwise_xor(chosen, other, out=chosen)
-        return
-    np.copyto(out, y, casting="unsafe")
-    if condition.shape == out.shape and x.dtype == out.dtype and x.shape in (out.shape, ()):
-        np.putmask(out, condition, x)  # 1.6 ns an element where copyto(where=) takes 6.4
-    else:
-        np.copyto(out, x, casting="unsafe", where=condition)
-
-
-def _real(x: Any, out: Any) -> None:
-    np.copyto(out, x.real)
-
-
-def _imag(x: Any, out: Any) -> None:
-    np.copyto(out, x.imag)
-
-
-def _erf(x: Any, out: Any) -> None:
-    _scipy_erf()(x, out)
-
-
-@lru_cache(maxsize=1)
-def _scipy_erf() -> Any:
-    try:
-        from scipy.special import erf  # noqa: PLC0415  (optional)
-    except ImportError as error:
-        raise ImportError(
-            "erf: needs scipy; install it with: pip install 'fusegraph[scipy]'"
-        ) from error
-    return erf
 
 
 # --- the table ------------------------------------------------------------------------------------
@@ -178,7 +128,7 @@ ELEMENTWISE: tuple[Op, ...] = (
     _row("minimum", 2, np.minimum, "compare", opcode="f:minimum", runs=_FLOAT),
     _row("fmax", 2, np.fmax, "compare"),
     _row("fmin", 2, np.fmin, "compare"),
-    _row("where", 3, _where, "select", opcode="where", runs="bilfd"),
+    _row("where", 3, callables.where, "select", opcode="where", runs="bilfd"),
     # comparing
     _infix("equal", np.equal, "compare", "==", opcode="eq", runs="bilfd", method="eq"),
     _infix("not_equal", np.not_equal, "compare", "!=", opcode="ne", runs="bilfd", method="ne"),
@@ -229,12 +179,12 @@ ELEMENTWISE: tuple[Op, ...] = (
     _libm("atanh", np.arctanh, "arctanh", "arctanh", domain="unit"),
     _libm("hypot", np.hypot, opcode="hypot", arity=2),
     _libm("cbrt", np.cbrt),
-    _libm("erf", _erf),
+    _libm("erf", callables.erf),
     # complex parts and casts
     _row("conj", 1, np.conjugate, "add", aliases=("conjugate",)),
-    _row("real", 1, _real, "move"),
-    _row("imag", 1, _imag, "move"),
-    _row("astype", 1, _cast, "move", opcode="cast"),
+    _row("real", 1, callables.real, "move"),
+    _row("imag", 1, callables.imag, "move"),
+    _row("astype", 1, callables.cast, "move", opcode="cast"),
 )
 # fmt: on
 
@@ -253,30 +203,28 @@ REDUCTIONS: tuple[Op, ...] = (
 )
 
 
-def _slice_view(x: Any, *key: Any) -> Any:
-    # The ellipsis keeps a view where every axis is dropped: without it NumPy returns a scalar.
-    return x[(*(k if isinstance(k, int) else slice(*k) for k in key), ...)]
-
-
 VIEWS: tuple[Op, ...] = (
     Op("permute", "view", 1, lambda x, *axes: x.transpose(axes)),
     Op("reshape", "view", 1, lambda x, *shape: x.reshape(shape)),
     Op("broadcast", "view", 1, lambda x, *shape: np.broadcast_to(x, shape)),
     Op("expand", "view", 1, lambda x, *axes: np.expand_dims(x, axes)),
     Op("squeeze", "view", 1, lambda x, *axes: x.squeeze(axes)),
-    Op("slice", "view", 1, _slice_view),
+    Op("slice", "view", 1, callables.slice_view),
 )
-
-
-def _assign(inputs: Any, out: Any, key: Any, casting: Any) -> None:
-    np.copyto(out, inputs[0])
-    np.copyto(_slice_view(out, *key), inputs[1], casting=casting)
 
 
 OTHERS: tuple[Op, ...] = (
     Op("matmul", "matmul", 2, np.matmul, "multiply", text="({0} @ {1})", method="matmul"),
-    Op("concat", "join", -1, np.concatenate, aliases=("concatenate",)),
-    Op("assign", "join", 2, _assign),
+    Op("concat", "call", -1, np.concatenate, aliases=("concatenate",)),
+    Op("assign", "call", 2, callables.assign),
+    Op("sort", "call", 1, callables.sort, "transcendental"),
+    Op("argsort", "call", 1, callables.argsort, "transcendental"),
+    Op("searchsorted", "call", 2, callables.searchsorted, "transcendental"),
+    Op("take", "call", 2, callables.take),
+    Op("take_along_axis", "call", 2, callables.take_along_axis),
+    Op("index", "call", -1, callables.index),
+    Op("cumulative_sum", "call", 1, callables.cumulative_sum, "add"),
+    Op("cumulative_prod", "call", 1, callables.cumulative_prod, "multiply"),
     Op("input", "input", 0, np.asarray),
     Op("const", "const", 0, np.asarray),
 )
@@ -317,7 +265,7 @@ def resolve(
         dtype = operands[0]
         return (dtype,), np.empty(0, dtype).real.dtype
     if name == "erf":
-        return _resolve_ufunc(op, _scipy_erf(), operands)
+        return _resolve_ufunc(op, callables.scipy_erf(), operands)
     return _resolve_ufunc(op, op.function, operands)
 
 

@@ -32,6 +32,8 @@ def _array_ufunc(self: Tensor, ufunc: Any, method: str, *inputs: Any, **keywords
         keywords.setdefault("axis", 0)
         served = ARRAY_FUNCTIONS[REDUCE_OF[ufunc]]
         result = _served(served, f"{ufunc.__name__}.reduce", inputs, keywords)
+    elif ufunc in ARRAY_FUNCTIONS and method == "__call__" and out is None:  # np.vecdot
+        return _served(ARRAY_FUNCTIONS[ufunc], ufunc.__name__, inputs, keywords)
     elif ufunc is np.divmod and method == "__call__" and not keywords and out is None:
         return tuple(apply(OPS[name], *inputs) for name in ("floor_divide", "remainder"))
     else:

@@ -40,7 +40,7 @@ def _evaluate(node: Node, inputs: list[Any]) -> Any:
     if node.kind == "elementwise" and isinstance(node.op.function, np.ufunc):
         return node.op.function(*inputs)
     out = np.empty(node.shape, node.dtype)
-    if node.kind == "join":
+    if node.kind == "call":
         node.op.function(inputs, out=out, casting="unsafe", **dict(node.params))
     else:
         node.op.function(*inputs, out)

@@ -18,9 +18,7 @@ from fusegraph.bound import BoundPlan, bind
 from fusegraph.computing import as_computed, compute_into
 from fusegraph.cost import Traffic
 from fusegraph.graph import Array, DType, Node, Shape, const, leaf, topological
-from fusegraph.indexing import index_params
 from fusegraph.options import Options, current_options
-from fusegraph.views import apply_view
 
 ARRAY_FUNCTIONS: dict[Any, Callable[..., Any]] = {}
 """NumPy function -> what serves it on Tensors; filled where the functions are defined."""
@@ -186,11 +184,6 @@ class Tensor:
         """Is any element equal to ``value``? It is computed."""
         return bool(np.any((self == value).compute()))
 
-    def __getitem__(self, key: Any) -> Tensor:
-        expanded, kept = index_params(key, self.shape)
-        node = apply_view("slice", kept, self.node)
-        return wrap(apply_view("expand", expanded, node))
-
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))
 
@@ -216,6 +209,7 @@ class Tensor:
         def __le__(self, other: Any) -> Tensor: ...
         def __gt__(self, other: Any) -> Tensor: ...
         def __ge__(self, other: Any) -> Tensor: ...
+        def __getitem__(self, key: Any) -> Tensor: ...
         def __setitem__(self, key: Any, value: Any) -> None: ...
 
         __array_ufunc__: Any

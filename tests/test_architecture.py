@@ -13,6 +13,7 @@ import fusegraph
 PACKAGE = Path(fusegraph.__file__).parent
 # A module may import from layers above it in this list, and from its own layer without cycles.
 LAYERS = (
+    ("callables",),
     ("ops", "workers", "blas_threads"),
     ("graph", "buffers", "arguments"),
     ("report", "report.units", "report.tables", "report.documents"),
@@ -73,11 +74,12 @@ LAYERS = (
     ("computing", "sources"),
     ("promotion",),
     ("tensor",),
-    ("operations",),
+    ("operations", "gathering"),
     ("operators", "elementwise"),
     ("protocols",),
     ("shaping",),
-    ("creation", "reductions"),
+    ("creation", "reductions", "cumulative"),
+    ("searching", "arranging", "contractions", "standard"),
     ("signatures",),
     ("namespace", "jit", "compare"),
     ("acceleration",),
@@ -104,7 +106,7 @@ LAYERS = (
 )
 # Packages that may be missing, and the modules that import them, inside the functions that need them.
 OPTIONAL = {
-    "scipy": {"ops", "vecmath_check.references", "bench.runners.parallel"},
+    "scipy": {"callables", "vecmath_check.references", "bench.runners.parallel"},
     "mpmath": {"vecmath_check.references"},
     "matplotlib": {"report.pictures"},
     "llvmlite": {"engines.llvm.compiler"},

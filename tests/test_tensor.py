@@ -331,9 +331,9 @@ def test_mixing_stays_lazy(name, assert_same):
     ("call", "name"),
     [
         (lambda t: np.linalg.inv(t), "inv"),
-        (lambda t: np.sort(t), "sort"),
+        (lambda t: np.partition(t, 1), "partition"),
         (lambda t: np.einsum("ij->i", t), "einsum"),
-        (lambda t: np.cumsum(t), "cumsum"),
+        (lambda t: np.interp(t, t, t), "interp"),
         (lambda t: np.fft.fft(t), "fft"),
         (lambda t: np.gcd(t, t), "gcd"),
         (lambda t: np.modf(t), "modf"),

@@ -1,6 +1,6 @@
-"""Kernels that are one node over stored operands; reductions and joins are one call of NumPy.
+"""Kernels that are one node over stored operands; reductions, joins and sorting are one call of NumPy.
 
-In: a node. Out: a ``SingleCall``. The parameters of reductions and joins are pairs ``(keyword, value)``
+In: a node. Out: a ``SingleCall``. Its parameters are pairs ``(keyword, value)``
 in the words of the NumPy function.
 """
 
@@ -19,7 +19,7 @@ from fusegraph.orders import is_row_major
 
 @dataclass(frozen=True, slots=True)
 class SingleCall:
-    """How a node that is a kernel by itself runs: a reduction, a join, a product.
+    """How a node that is a kernel by itself runs: a reduction, a library call, a product.
 
     Attributes
     ----------
@@ -53,16 +53,30 @@ class SingleCall:
     scratch_bytes: int = 0
 
 
+# Copies of the larger of operand and result that a call makes at most: a merge sort works in one, lines
+# along other axes are copied, and what has no ``out=`` is copied there.
+CALL_COPIES = {
+    "sort": 3,
+    "argsort": 5,
+    "searchsorted": 2,
+    "take": 1,
+    "take_along_axis": 2,
+    "index": 2,
+}
+
+
 def library_call(node: Node, orders: Mapping[Node, Any], seconds: float) -> SingleCall:
-    """NumPy's call of a ``reduce`` or ``join`` node, whose arithmetic takes ``seconds``."""
+    """NumPy's call of a ``reduce`` or ``call`` node, whose arithmetic takes ``seconds``."""
     why = f"{node.op.name} is one call of NumPy"
     scratch = _scratch_bytes(node, orders)
     return SingleCall("numpy", "whole", why, _body(node), seconds, 1, scratch_bytes=scratch)
 
 
 def _scratch_bytes(node: Node, orders: Mapping[Node, Any]) -> int:
-    """Bytes that NumPy allocates inside: what it casts, and copies for argmax and argmin."""
+    """Bytes that NumPy allocates inside: what it casts, sorts in, and copies for argmax and argmin."""
     source, params = node.inputs[0], dict(node.params)
+    if node.kind == "call":
+        return CALL_COPIES.get(node.op.name, 0) * max(node.nbytes, source.nbytes)
     if node.op.name not in ("argmax", "argmin"):
         return reduction_bytes(node)
     in_order = is_row_major(orders[source])  # else it cannot walk along the axis
@@ -72,7 +86,7 @@ def _scratch_bytes(node: Node, orders: Mapping[Node, Any]) -> int:
 def _body(node: Node) -> Callable[[list[Array], Array], None]:
     """What computes the node into its output."""
     keywords = dict(node.params)
-    if node.kind == "join":
+    if node.kind == "call":
         function = node.op.function
         return lambda inputs, out: function(inputs, out=out, casting="unsafe", **keywords)
 

@@ -1,0 +1,163 @@
+"""Indexing by arrays: elements gathered by their places.
+
+In: a tensor and a key. Out: a tensor. Places are values like others, so gathering is lazy; a mask of
+truth values decides on a shape, so its own value is computed when the expression is built.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from fusegraph.graph import Node, Shape, common_shape, make
+from fusegraph.indexing import index_params
+from fusegraph.ops import OPS
+from fusegraph.sources import traced_line
+from fusegraph.tensor import Tensor, as_node, shown, wrap
+from fusegraph.views import apply_view
+
+
+def get_item(t: Tensor, key: Any) -> Tensor:
+    """``t[key]``: views for ints, slices, ``...`` and None; arrays of ints or truth values gather.
+
+    Raises
+    ------
+    TypeError
+        A part of the key is none of these.
+    IndexError
+        Too many indices, or one out of range, or a mask of another shape.
+    """
+    keys = key if isinstance(key, tuple) else (key,)
+    if not any(map(_is_array, keys)):
+        expanded, kept = index_params(key, t.shape)
+        return wrap(apply_view("expand", expanded, apply_view("slice", kept, t.node)))
+    if len(keys) == 1 and _dtype(keys[0]).kind == "b" and np.shape(keys[0]) == ():
+        whole = t[None]
+        return whole if bool(keys[0]) else whole[:0]
+    places = _without_ellipsis(_without_masks(t, keys), t)
+    # An int beside an array is an array of one place: it takes part in where the new axes stand.
+    views = tuple(k if k is None or isinstance(k, slice) else slice(None) for k in places)
+    seen = t[views]
+    arrays = [
+        (axis, as_node(k))
+        for axis, k in enumerate(places)
+        if k is not None and not isinstance(k, slice)
+    ]
+    return gather(seen, [axis for axis, _ in arrays], [node for _, node in arrays])
+
+
+def gather(t: Tensor, axes: list[int], places: list[Node]) -> Tensor:
+    """Elements at ``places`` along ``axes``, which stand together or else come first."""
+    for axis, node in zip(axes, places, strict=True):
+        check_places("index", t, axis, node)
+    if len(axes) == 1:
+        return take_along("take", t, places[0], axes[0])
+    shape = t.node.shape
+    try:
+        found = common_shape(*(node.shape for node in places))
+    except ValueError as error:
+        shapes = " and ".join(str(list(node.shape)) for node in places)
+        raise IndexError(f"index: arrays of {shapes} do not broadcast: {error}") from None
+    together = all(b == a + 1 for a, b in pairwise(axes))
+    first = axes[0] if together else 0
+    rest = tuple(n for axis, n in enumerate(shape) if axis not in axes)
+    params = (("axes", tuple(axes)),)
+    result = (*rest[:first], *found, *rest[first:])
+    return wrap(make(OPS["index"], (t.node, *places), params, result, t.dtype, traced_line()))
+
+
+def take_along(name: str, t: Tensor, places: Node, axis: int) -> Tensor:
+    """Entries of one axis; ``name`` is the row."""
+    shape = t.node.shape
+    result: Shape = (*shape[:axis], *places.shape, *shape[axis + 1 :])
+    params = (("axis", axis),)
+    return wrap(make(OPS[name], (t.node, places), params, result, t.dtype, traced_line()))
+
+
+def check_places(name: str, t: Tensor, axis: int, places: Node) -> None:
+    """Refuse what are no places, or places that the axis has not, as far as they are known.
+
+    Raises
+    ------
+    IndexError
+        They are no integers, or one is out of range.
+    """
+    size = t.node.shape[axis]
+    if places.dtype.kind not in "iu":
+        raise IndexError(
+            f"{name}: places along axis {axis} of {shown(t)} are {places.dtype}; give integers, or a "
+            "mask of its shape"
+        )
+    if places.data is None or not places.size:
+        return
+    least, most = int(places.data.min()), int(places.data.max())
+    if least < -size or most >= size:
+        raise IndexError(
+            f"{name}: place {most if most >= size else least} is out of range for axis {axis} of "
+            f"{shown(t)}; it goes from {-size} to {size - 1}"
+        )
+
+
+# --- keys -----------------------------------------------------------------------------------------
+
+
+def _is_array(key: Any) -> bool:
+    """Does this part of a key gather? An array of one integer without axes is an int."""
+    if isinstance(key, (list, bool, np.bool_)):
+        return True
+    return isinstance(key, (Tensor, np.ndarray)) and (key.ndim > 0 or key.dtype.kind == "b")
+
+
+def _dtype(key: Any) -> np.dtype[Any]:
+    return key.dtype if isinstance(key, Tensor) else np.asarray(key).dtype
+
+
+def _without_masks(t: Tensor, keys: tuple[Any, ...]) -> list[Any]:
+    """The key with the places where a mask is true in place of the mask."""
+    found: list[Any] = []
+    axis = 0  # of ``t``, that the next part is for
+    for at, key in enumerate(keys):
+        if key is Ellipsis:
+            axis = len(t.node.shape) - sum(map(_taken, keys[at + 1 :]))
+        elif _is_array(key) and _dtype(key).kind == "b":
+            mask = np.asarray(key)
+            size = t.node.shape[axis : axis + mask.ndim]
+            fits = len(size) == mask.ndim > 0
+            # An axis of nothing chooses nothing: the standard lets it stand for any.
+            if not fits or any(m not in (n, 0) for m, n in zip(mask.shape, size, strict=True)):
+                raise IndexError(
+                    f"index: a mask of {list(mask.shape)} is for other axes than those from {axis} on "
+                    f"of {shown(t)}, which have {list(size)}"
+                )
+            found += mask.nonzero()
+            axis += mask.ndim
+            continue
+        found.append(_places(key) if isinstance(key, list) else key)
+        axis += key is not Ellipsis and key is not None
+    return found
+
+
+def _places(listed: list[Any]) -> Any:
+    """A list as an array; of an empty one NumPy would make floats."""
+    return np.asarray(listed) if listed else np.empty(0, np.intp)
+
+
+def _taken(key: Any) -> int:
+    """How many axes a part of a key is for."""
+    if key is None:
+        return 0
+    is_mask = _is_array(key) and _dtype(key).kind == "b"
+    return int(np.ndim(key)) if is_mask else 1
+
+
+def _without_ellipsis(keys: list[Any], t: Tensor) -> list[Any]:
+    """The key with a part for each axis, and None for new ones."""
+    taken = sum(k is not None and k is not Ellipsis for k in keys)
+    rank, several = len(t.node.shape), sum(k is Ellipsis for k in keys)
+    if taken > rank or several > 1:
+        raise IndexError(f"index: {taken} indices for {shown(t)}; give at most {rank}, and one ...")
+    rest = [slice(None)] * (rank - taken)
+    at = next((n for n, k in enumerate(keys) if k is Ellipsis), len(keys))
+    return [*keys[:at], *rest, *keys[at + 1 :]]

@@ -1,0 +1,289 @@
+"""The array API standard: the namespace, what can be asked of it, its functions."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import numpy as np
+import pytest
+
+import fusegraph as fg
+
+RNG = np.random.default_rng(21)
+DTYPES = ["i1", "u2", "i8", "f4", "f8", "c16"]
+
+
+def numbers(shape, dtype, low=-9, high=9):
+    """Small whole numbers, equal ones among them."""
+    kind = np.dtype(dtype).kind
+    found = RNG.integers(0 if kind == "u" else low, high, shape)
+    return (found + 1j * RNG.integers(low, high, shape) if kind == "c" else found).astype(dtype)
+
+
+def pairs(function, *arrays):
+    """What a function gives in fusegraph and in NumPy, as arrays."""
+    found, expected = function(fg, *map(fg.asarray, arrays)), function(np, *arrays)
+    if not isinstance(expected, tuple):
+        found, expected = (found,), (expected,)
+    assert len(found) == len(expected)
+    assert all(isinstance(f, fg.Tensor) for f in found)
+    return [(np.asarray(f), np.asarray(e)) for f, e in zip(found, expected, strict=True)]
+
+
+# --- functions beside NumPy's ---------------------------------------------------------------------
+
+FUNCTIONS = {
+    "sort": lambda xp, x: xp.sort(x, axis=0),
+    "sort-flat": lambda xp, x: xp.sort(x, axis=None),
+    "argsort": lambda xp, x: xp.argsort(x, axis=1, stable=True),
+    "argsort-flat": lambda xp, x: xp.argsort(x, axis=None, stable=True),
+    "searchsorted": lambda xp, x: xp.searchsorted(xp.sort(xp.reshape(x, (-1,))), x, side="right"),
+    "searchsorted-sorter": lambda xp, x: xp.searchsorted(
+        x[0], x[1], sorter=xp.argsort(x[0], stable=True)
+    ),
+    "take": lambda xp, x: xp.take(x, xp.asarray([2, 0, -1]), axis=1),
+    "take-flat": lambda xp, x: xp.take(x, xp.asarray([[7, 0], [-1, 3]])),
+    "take_along_axis": lambda xp, x: xp.take_along_axis(x, xp.argsort(x, axis=1, stable=True), 1),
+    "take_along_axis-broadcast": lambda xp, x: xp.take_along_axis(x, xp.asarray([[1, 0]]), 1),
+    "count_nonzero": lambda xp, x: xp.count_nonzero(x, axis=0),
+    "nonzero": lambda xp, x: xp.nonzero(x),
+    "unique_all": lambda xp, x: tuple(xp.unique_all(x)),
+    "unique_counts": lambda xp, x: tuple(xp.unique_counts(x)),
+    "unique_inverse": lambda xp, x: tuple(xp.unique_inverse(x)),
+    "unique_values": lambda xp, x: xp.sort(xp.unique_values(x)),
+    "roll": lambda xp, x: xp.roll(x, (1, -2), axis=(0, 1)),
+    "roll-flat": lambda xp, x: xp.roll(x, 30),
+    "tile": lambda xp, x: xp.tile(x, (2, 1, 3)),
+    "repeat": lambda xp, x: xp.repeat(x, 3, axis=1),
+    "repeat-each": lambda xp, x: xp.repeat(x, np.array([0, 2, 1, 3]), axis=0),
+    "repeat-flat": lambda xp, x: xp.repeat(x, 2),
+    "meshgrid": lambda xp, x: tuple(xp.meshgrid(x[0], x[:, 0], x[1, :2])),
+    "meshgrid-ij": lambda xp, x: tuple(xp.meshgrid(x[0], x[:, 0], indexing="ij")),
+    "tril": lambda xp, x: xp.tril(x, k=-1),
+    "triu": lambda xp, x: xp.triu(x, k=1),
+    "diff": lambda xp, x: xp.diff(x, n=2, axis=1),
+    "diff-beside": lambda xp, x: xp.diff(x, axis=0, prepend=x[:1], append=x[1:3]),
+    "cumulative_sum": lambda xp, x: xp.cumulative_sum(x, axis=1),
+    "cumulative_sum-initial": lambda xp, x: xp.cumulative_sum(x, axis=0, include_initial=True),
+    "cumulative_prod": lambda xp, x: xp.cumulative_prod(x, axis=0),
+    "cumsum": lambda xp, x: xp.cumsum(x),
+    "cumprod": lambda xp, x: xp.cumprod(x, axis=1),
+    "tensordot": lambda xp, x: xp.tensordot(x, xp.matrix_transpose(x), axes=1),
+    "tensordot-axes": lambda xp, x: xp.tensordot(x, x, axes=((1, 0), (1, 0))),
+    "tensordot-outer": lambda xp, x: xp.tensordot(x, x, axes=0),
+    "vecdot": lambda xp, x: xp.vecdot(x, x[0]),
+    "vecdot-axis": lambda xp, x: xp.vecdot(x, x, axis=0),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_give_what_numpys_give(name, dtype, assert_same):
+    for found, expected in pairs(FUNCTIONS[name], numbers((4, 7), dtype)):
+        assert_same(found, expected)
+
+
+@pytest.mark.parametrize("name", [n for n in FUNCTIONS if not n.startswith(("unique", "nonzero"))])
+def test_functions_are_lazy_and_can_be_traced(name, assert_same):
+    x = numbers((4, 7), "f8")
+    function = functools.partial(FUNCTIONS[name], fg)
+    found = fg.jit(function)(x)
+    expected = FUNCTIONS[name](np, x)
+    if not isinstance(expected, tuple):
+        found, expected = (found,), (expected,)
+    for f, e in zip(found, expected, strict=True):
+        assert_same(f, np.asarray(e))
+
+
+@pytest.mark.parametrize("name", ["unique_values", "nonzero"])
+def test_what_depends_on_values_cannot_be_traced(name):
+    with pytest.raises(TypeError, match=r"while jit traces"):
+        fg.jit(functools.partial(FUNCTIONS[name], fg))(numbers((4, 7), "f8"))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_descending_order_keeps_the_first_of_equals_first(dtype, assert_same):
+    x = numbers((5, 40), dtype)
+    order = np.asarray(fg.argsort(x, axis=1, descending=True))
+    assert_same(np.take_along_axis(x, order, 1), np.flip(np.sort(x, axis=1), 1))
+    assert_same(np.asarray(fg.sort(x, axis=1, descending=True)), np.flip(np.sort(x, axis=1), 1))
+    for row, places in zip(x, order, strict=True):
+        equal = row[places][1:] == row[places][:-1]
+        assert (places[1:][equal] > places[:-1][equal]).all()
+
+
+def test_differences_and_triangles_fuse():
+    x = fg.asarray(numbers((50, 60), "f8"))
+    assert len(fg.exp(fg.diff(x, axis=1)).plan().kernels) == 1
+    assert len((fg.tril(x) + 1).plan().kernels) == 1
+    assert len(fg.vecdot(x, x).plan().kernels) == 1
+
+
+# --- indexing by arrays ---------------------------------------------------------------------------
+
+X = numbers((4, 5, 6), "f4")
+ROWS, COLUMNS = np.array([3, 0, -1]), np.array([[1], [3]])
+MASK = X[..., 0] > 0
+KEYS = {
+    "array": (ROWS,),
+    "list": ([1, 2],),
+    "empty": ([],),
+    "axis": (slice(None), ROWS),
+    "matrix": (COLUMNS,),
+    "two": (ROWS, COLUMNS),
+    "apart": (ROWS, slice(1, 3), COLUMNS),
+    "int beside": (0, slice(None), ROWS),
+    "int apart": (ROWS, slice(None), 2),
+    "new axis": (None, ROWS, None, COLUMNS),
+    "ellipsis": (..., ROWS),
+    "ellipsis inside": (ROWS, ..., [0, 1, 2]),
+    "reversed": (slice(None, None, -1), ROWS),
+    "mask": (MASK,),
+    "mask of all": (X > 0,),
+    "mask behind": (slice(1, 3), X[0, :, 0] > -5),
+    "mask and array": (MASK[:, 0], ..., [0]),
+    "mask behind ellipsis": (..., X[0] > 0),
+    "empty mask": (X[:0, :, 0] > 0,),
+    "true": (True,),
+    "false": (np.bool_(False),),
+}
+
+
+@pytest.mark.parametrize("key", KEYS.values(), ids=KEYS)
+def test_arrays_index_as_in_numpy(key, assert_same):
+    key = key if len(key) > 1 else key[0]
+    assert_same(np.asarray(fg.asarray(X)[key]), X[key])
+    lazy = (
+        tuple(fg.asarray(k) if isinstance(k, np.ndarray) else k for k in key)
+        if isinstance(key, tuple)
+        else fg.asarray(key)
+        if isinstance(key, np.ndarray)
+        else key
+    )
+    assert_same(np.asarray(fg.asarray(X)[lazy]), X[key])
+
+
+def test_places_that_are_computed_index_lazily(assert_same):
+    f = fg.jit(lambda x, at: x[at % 4] * 2)
+    places = np.array([9, 2, 3, 100])
+    assert_same(f(X, places), X[places % 4] * 2)
+    assert fg.asarray(X)[fg.asarray(places) % 4].pending == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ([4], r"place 4 is out of range for axis 0 of float32\[4, 5, 6\]"),
+        ((slice(None), [-6]), "place -6 is out of range for axis 1"),
+        ([0.5], "places along axis 0 .* are float64"),
+        (np.ones((4, 4), bool), r"a mask of \[4, 4\] is for other axes"),
+        (([0, 1], [0, 1, 2]), r"arrays of \[2\] and \[3\] do not broadcast"),
+        ((0, 0, 0, [0]), "4 indices for"),
+        ((..., [0], ...), "one ..."),
+    ],
+)
+def test_wrong_places_are_refused_when_the_index_is_written(key, message):
+    with pytest.raises(IndexError, match=message):
+        fg.asarray(X)[key]
+
+
+def test_wrong_places_that_are_computed_are_refused_when_they_are():
+    with pytest.raises(IndexError, match="out of bounds"):
+        fg.asarray(X)[fg.asarray(ROWS) + 4].compute()
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+REFUSED = {
+    "searchsorted: x1": lambda x: fg.searchsorted(x, x),
+    "searchsorted: side": lambda x: fg.searchsorted(x[0], x, side="middle"),
+    "take_along_axis: indices": lambda x: fg.take_along_axis(x, np.array([0])),
+    "take_along_axis: .* do not broadcast": lambda x: fg.take_along_axis(x, np.zeros((3, 1), int)),
+    "nonzero: .* no axes": lambda x: fg.nonzero(x[0, 0]),
+    "roll: shift": lambda x: fg.roll(x, (1, 2, 3), axis=(0, 1)),
+    "tile: repetitions": lambda x: fg.tile(x, -1),
+    "repeat: repeats are negative": lambda x: fg.repeat(x, -1),
+    "repeat: .* repeats for 4": lambda x: fg.repeat(x, [1, 2], axis=0),
+    "meshgrid: indexing": lambda x: fg.meshgrid(x[0], indexing="yx"),
+    "meshgrid: .* several axes": fg.meshgrid,
+    "tril: needs two axes": lambda x: fg.tril(x[0]),
+    "diff: n=": lambda x: fg.diff(x, n=-1),
+    "cumulative_sum: axis is left out": fg.cumulative_sum,
+    "vecdot: .* differ in size": lambda x: fg.vecdot(x, x[:, :2]),
+    "tensordot: .* differ in size": lambda x: fg.tensordot(x, x, axes=1),
+    "tensordot: 3 axes": lambda x: fg.tensordot(x, x, axes=3),
+    "device='gpu'": lambda x: fg.zeros(3, device="gpu"),
+    "to_device: stream": lambda x: x.to_device("cpu", stream=1),
+    "api_version": lambda x: x.__array_namespace__(api_version="2199.12"),
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_cannot_be_is_refused_with_the_remedy(message):
+    with pytest.raises(ValueError, match=message):
+        REFUSED[message](fg.asarray(numbers((4, 7), "f8")))
+
+
+def test_repeats_are_integers():
+    with pytest.raises(TypeError, match="repeat: repeats are float64"):
+        fg.repeat(fg.ones(3), 1.5)
+
+
+# --- the namespace --------------------------------------------------------------------------------
+
+
+def test_a_tensor_knows_its_namespace():
+    x = fg.ones((2, 3), dtype=fg.float32)
+    xp = x.__array_namespace__(api_version="2023.12")
+    assert xp is fg
+    assert x.device == "cpu"
+    assert x.to_device("cpu") is x
+    assert xp.zeros(3, device=x.device).dtype == fg.float64
+    assert (xp.pi, xp.e, xp.inf) == (math.pi, math.e, math.inf)
+    assert math.isnan(xp.nan)
+    assert x[xp.newaxis].shape == (1, 2, 3)
+
+
+def test_what_can_be_asked_of_dtypes():
+    x = fg.ones(3, dtype=fg.float32)
+    assert fg.result_type(x, fg.int16, 1.5) == np.float32
+    assert np.result_type(x, np.float64) == np.float64
+    assert fg.can_cast(x, fg.float64)
+    assert not fg.can_cast(fg.float64, fg.float32)
+    assert fg.finfo(x).bits == 32
+    assert fg.iinfo(fg.int8).max == 127
+    assert fg.isdtype(x.dtype, "real floating")
+
+
+def test_what_can_be_asked_of_the_namespace():
+    info = fg.__array_namespace_info__()
+    assert info.default_device() in info.devices()
+    assert info.capabilities()["max dimensions"] == 64
+    assert info.default_dtypes()["real floating"] == fg.asarray(1.0).dtype
+    assert info.default_dtypes()["indexing"] == fg.argmax(fg.ones(3)).dtype
+    assert set(info.dtypes(kind=("bool", "unsigned integer"))) == {
+        "bool", "uint8", "uint16", "uint32", "uint64",
+    }  # fmt: skip
+    assert info.dtypes(kind="complex floating")["complex64"] == fg.complex64
+    with pytest.raises(ValueError, match="choose one of"):
+        info.dtypes(kind="text")
+
+
+def test_arrays_are_exchanged_without_a_copy():
+    x = np.arange(6.0)
+    t = fg.from_dlpack(x)
+    assert np.shares_memory(np.asarray(t), x)
+    assert np.array_equal(np.from_dlpack(t * 2), x * 2)
+    assert fg.from_dlpack(t) is t
+    assert t.__dlpack_device__() == x.__dlpack_device__()
+
+
+def test_a_copy_where_one_is_asked_for():
+    x = np.arange(3.0)
+    copied, shared = fg.asarray(x, copy=True) + 0, fg.asarray(x, copy=False) + 0
+    x[0] = 9
+    assert np.asarray(copied)[0] == 0
+    assert np.asarray(shared)[0] == 9
+    with pytest.raises(ValueError, match="copy"):
+        fg.asarray([1.0, 2.0], copy=False)
