@@ -37,7 +37,7 @@ def index_params(key: Any, shape: Shape) -> tuple[tuple[int, ...], tuple[Any, ..
             k is None or k is Ellipsis or isinstance(k, (int, np.integer, slice))
         ) or isinstance(k, bool):
             raise TypeError(
-                f"index of type {type(k).__name__} has no lazy form; index with ints, slices, ..., None, "
+                f"index of type {type(k).__name__} has no lazy form; give ints, slices, ..., None, "
                 "and arrays of ints or truth values"
             )
     taken = sum(k is not None and k is not Ellipsis for k in keys)

@@ -298,3 +298,73 @@ def test_values_of_one_and_of_many_a_row_do_not_share_a_stage_there(shape, build
     plan = build(fg.asarray(x)).plan(engine="llvm")
     expected = build(x.astype(np.float64))
     np.testing.assert_allclose(plan.run()[0], expected, rtol=2e-5, atol=2e-5)
+
+
+# --- sums of products -----------------------------------------------------------------------------
+
+SUMS_OF_PRODUCTS = {
+    "squares of an input": (lambda x, y: (x * x, None), 0),
+    "np.square": (lambda x, y: (np.square(x), None), 0),
+    "products of two inputs": (lambda x, y: (x * y, None), 0),
+    "squares that wait": (lambda x, y: ((away := x - x.mean(-1, keepdims=True)) * away, away), 1),
+    "products that wait": (
+        lambda x, y: (
+            (a := x - x.max(-1, keepdims=True)) * (b := y - x.max(-1, keepdims=True)),
+            a + b,
+        ),
+        2,
+    ),
+    "squares of what does not wait": (lambda x, y: ((d := x - y) * d, None), 1),
+    "an input and what is computed": (lambda x, y: (x * (a := x - x.max(-1, keepdims=True)), a), 2),
+    "one row for all": (lambda x, y: (x * y[:1], None), 0),
+}
+
+
+def of_sum(name, x, y, product_too=False):
+    """A row's sum of products, what reads it, and the product where it is asked for."""
+    product, waits = SUMS_OF_PRODUCTS[name][0](x, y)
+    total = product.sum(-1, keepdims=True)
+    results = [total if waits is None else waits / (total + 1)]
+    return [*results, product] if product_too else results
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("length", [LONG_ROW - 1, *LENGTHS[4:]])
+@pytest.mark.parametrize("name", SUMS_OF_PRODUCTS)
+def test_products_are_multiplied_as_they_are_summed(name, length, dtype, assert_same):
+    """The bits are those of products that are stored, which they are where they are a result too."""
+    rng = np.random.default_rng(length)
+    x, y = (fg.asarray(rng.standard_normal((7, length)).astype(dtype)) for _ in range(2))
+    (found,) = [np.asarray(t) for t in of_sum(name, x, y)]
+    expected, product = fg.compute(*of_sum(name, x, y, True))
+    assert_same(found, expected)
+    exact = product.astype(np.longdouble).sum(-1, keepdims=True)
+    if SUMS_OF_PRODUCTS[name][0](x, y)[1] is None:
+        bound = 40 * np.finfo(dtype).eps * np.abs(product).sum(-1, keepdims=True)
+        assert (np.abs(found - exact) <= bound).all()
+
+
+@pytest.mark.parametrize("name", SUMS_OF_PRODUCTS)
+def test_products_take_no_memory_of_their_own(name):
+    x, y = (fg.asarray(np.ones((7, 1024), np.float32)) for _ in range(2))
+    (region,) = compiled(fg.plan(*of_sum(name, x, y)))
+    assert len(generate(region).kept) == SUMS_OF_PRODUCTS[name][1]
+
+
+@pytest.mark.parametrize(
+    "name", ["squares that wait", "products that wait", "an input and what is computed"]
+)
+def test_a_result_may_be_written_over_a_factor(name, assert_same):
+    rng = np.random.default_rng(5)
+    arrays = [rng.standard_normal((7, 3000)) for _ in range(2)]
+    product, waits = SUMS_OF_PRODUCTS[name][0](*map(fg.asarray, arrays))
+    result = waits / (product.sum(-1, keepdims=True) + 1)
+    (region,) = compiled(result.plan())
+    body, apart = RowBody(region), np.empty_like(arrays[0])
+    assert body.in_place
+    inputs = arrays[: len(region.inputs)]
+    body.run_block([*inputs, apart])
+    for at in range(len(inputs)):
+        over = [a.copy() for a in inputs]
+        body.run_block([*over, over[at]])
+        assert_same(over[at], apart)

@@ -12,6 +12,7 @@ from fusegraph.engines.llvm.lanes import (
     LANE_BYTES,
     Fold,
     Recipe,
+    elements,
     flags,
     halved,
     masked_tail,
@@ -68,7 +69,7 @@ def _take(recipe: Recipe) -> str:
     lanes = recipe.lanes
     wide = f"<{lanes} x double>"
     lines = [
-        f"define internal void @{recipe.symbol}_take(ptr %state, ptr %p, i64 %count) {{",
+        f"define internal void @{recipe.symbol}_take({recipe.parameters}) {{",
         "entry:",
         f"  %errors = getelementptr i8, ptr %state, i64 {LANE_BYTES}",
         f"  %whole = and i64 %count, {-lanes}",
@@ -85,8 +86,7 @@ def _take(recipe: Recipe) -> str:
         "loop:",
         "  %k = phi i64 [%i, %begin], [%k1, %loop]",
         f"  %acc = phi {wide} [zeroinitializer, %begin], [%acc1, %loop]",
-        "  %at = getelementptr inbounds double, ptr %p, i64 %k",
-        f"  %x = load {wide}, ptr %at, align 8",
+        *elements("%x", recipe, "%k"),
         f"  %acc1 = fadd {wide} %acc, %x",
         f"  %k1 = add nuw nsw i64 %k, {lanes}",
         "  %more = icmp slt i64 %k1, %i.end",

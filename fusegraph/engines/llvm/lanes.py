@@ -37,6 +37,8 @@ class Recipe(NamedTuple):
     combine : callable
     misses_nan : bool
         Does it say nothing of NaN, which has to be looked for beside it?
+    factors : str
+        ``squares``: of the elements; ``products``: of the elements of two runs; else one run as it is.
     """
 
     symbol: str
@@ -46,11 +48,24 @@ class Recipe(NamedTuple):
     identity: str
     combine: Combine
     misses_nan: bool = False
+    factors: str = ""
 
     @property
     def lanes(self) -> int:
         """Accumulators side by side."""
         return LANE_BYTES // size(self.kind)
+
+    def runs(self, out: str) -> dict[str, str]:
+        """Pointers to the runs of which ``out`` is made, by the names of their elements."""
+        if self.factors == "products":
+            return {f"{out}.f": "%p", f"{out}.g": "%q"}
+        return {f"{out}.f" if self.factors else out: "%p"}
+
+    @property
+    def parameters(self) -> str:
+        """Of the function that takes elements."""
+        pointers = ", ".join(f"ptr {pointer}" for pointer in self.runs("").values())
+        return f"ptr %state, {pointers}, i64 %count"
 
 
 @dataclass(frozen=True)
@@ -71,7 +86,10 @@ class Fold:
 
     @property
     def symbol(self) -> str:
-        """Of ``_begin(ptr state)``, ``_take(ptr state, ptr x, i64 count)``, ``_finish(ptr state)``."""
+        """Of ``_begin(ptr state)``, ``_take(ptr state, ptr x, i64 count)``, ``_finish(ptr state)``.
+
+        One that multiplies two runs takes a pointer to each.
+        """
         return self.recipe.symbol
 
     @property
@@ -134,7 +152,7 @@ def _take(recipe: Recipe) -> str:
     lanes = recipe.lanes
     many, wide = f"<{lanes} x {element}>", f"<{lanes} x {kind}>"
     lines = [
-        f"define internal void @{recipe.symbol}_take(ptr %state, ptr %p, i64 %count) {{",
+        f"define internal void @{recipe.symbol}_take({recipe.parameters}) {{",
         "entry:",
         f"  %acc0 = load {wide}, ptr %state",
         f"  %whole = and i64 %count, {-lanes}",
@@ -143,8 +161,7 @@ def _take(recipe: Recipe) -> str:
         "loop:",
         "  %i = phi i64 [0, %entry], [%i1, %loop]",
         f"  %acc = phi {wide} [%acc0, %entry], [%acc1, %loop]",
-        f"  %at = getelementptr inbounds {element}, ptr %p, i64 %i",
-        f"  %x = load {many}, ptr %at, align {size(element)}",
+        *elements("%x", recipe, "%i"),
         *_widened("%w", widen, many, wide, "%x"),
         *combine("%acc1", wide, "%acc", "%w" if widen else "%x"),
         f"  %i1 = add nuw nsw i64 %i, {lanes}",
@@ -172,6 +189,26 @@ def _take(recipe: Recipe) -> str:
     return "\n".join([*lines, "done:", "  ret void", "}"])
 
 
+def elements(out: str, recipe: Recipe, index: str) -> list[str]:
+    """Lines that define ``out``, the vector that is folded next: of a run, or of factors."""
+    many = f"<{recipe.lanes} x {recipe.element}>"
+    lines = []
+    for name, pointer in recipe.runs(out).items():
+        lines += [
+            f"  {name}.at = getelementptr inbounds {recipe.element}, ptr {pointer}, i64 {index}",
+            f"  {name} = load {many}, ptr {name}.at, align {size(recipe.element)}",
+        ]
+    return lines + _product(out, recipe, many)
+
+
+def _product(out: str, recipe: Recipe, many: str) -> list[str]:
+    """The line that defines ``out``, where it is made of factors."""
+    if not recipe.factors:
+        return []
+    first, *other = recipe.runs(out)
+    return [f"  {out} = fmul {many} {first}, {(other or [first])[0]}"]
+
+
 def declared(recipe: Recipe, lanes: int) -> tuple[str, ...]:
     """The declaration of LLVM's masked load, where it is used."""
     many = f"<{lanes} x {recipe.element}>"
@@ -191,12 +228,13 @@ def masked_tail(recipe: Recipe) -> list[str]:
 
     One by one, through the state in memory, the rest of a row of 50 took as long as ten whole vectors.
     """
-    return [
-        f"  %tat = getelementptr inbounds {recipe.element}, ptr %p, i64 %whole",
-        "  %tleft = sub i64 %count, %whole",
-        *first_lanes("%tm", "%tleft", recipe.lanes),
-        masked_load("%tx", recipe, recipe.lanes, "%tat", "%tm"),
-    ]
+    lines = ["  %tleft = sub i64 %count, %whole", *first_lanes("%tm", "%tleft", recipe.lanes)]
+    for name, pointer in recipe.runs("%tx").items():
+        lines += [
+            f"  {name}.at = getelementptr inbounds {recipe.element}, ptr {pointer}, i64 %whole",
+            masked_load(name, recipe, recipe.lanes, f"{name}.at", "%tm"),
+        ]
+    return lines + _product("%tx", recipe, f"<{recipe.lanes} x {recipe.element}>")
 
 
 def first_lanes(out: str, count: str, lanes: int) -> list[str]:

@@ -13,6 +13,7 @@ The text depends on dtypes, on which values are narrow, and on whether a row is 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from fusegraph.engines.base import Region
 from fusegraph.engines.llvm.codegen import loop_metadata
@@ -22,6 +23,7 @@ from fusegraph.engines.llvm.lanes import Fold
 from fusegraph.engines.llvm.row_phases import (
     CHUNK,
     Phase,
+    factors_of_sums,
     fold_for,
     is_carried,
     kept_values,
@@ -54,6 +56,12 @@ class _RowWriter(RowText):
         super().__init__(region)
         self.pointers = 0
         self.folds: dict[str, Fold] = {}
+        self.factors = factors_of_sums(region, self.phases)
+        self.products = {fold.inputs[0] for fold in self.factors}
+        self.phases = [
+            replace(phase, wide=[n for n in phase.wide if n not in self.products])
+            for phase in self.phases
+        ]
         self.phase_of = phase_numbers(self.phases)
         self.kept = kept_values(region, self.phases)
         # Accumulators of columns: memory of the length of a row behind what is kept of rows.
@@ -102,6 +110,7 @@ class _RowWriter(RowText):
                 self.values[node] = self.loaded(f"%n{at}", node.dtype, f"%p{at}", "", "align 1")
         self.flush()
         placed = {n for p in self.phases for n in (*p.wide, *p.folds, *p.columns, *p.narrow)}
+        placed |= self.products
         self.narrow_values([n for n in self.region.nodes if n not in placed])
         for at, phase in enumerate(self.phases):
             self.phase(at, phase)
@@ -119,9 +128,9 @@ class _RowWriter(RowText):
         own = [n for n in phase.folds if not is_carried(n)]
         for node in own:
             self.begin(node)
-        direct = [n for n in phase.folds if n.inputs[0] not in phase.wide]
+        direct = [n for n in phase.folds if not any(s in phase.wide for s in self.sources(n))]
         if len(direct) == 1 and not (phase.wide or phase.columns):
-            self.take(direct[0], self.row_pointer(direct[0].inputs[0]), "%n")
+            self.take(direct[0], self.row_pointer, "%n")
         else:
             self.chunks(at, phase, direct)
         for node in own:
@@ -153,7 +162,7 @@ class _RowWriter(RowText):
             f"%{c}.m = select i1 %{c}.last, i64 %{c}.left, i64 {step}",
         )
         for node in direct:
-            self.take(node, self.chunk_pointer(f"%{c}.d", node.inputs[0], f"%{c}"), f"%{c}.m")
+            self.take(node, lambda s: self.chunk_pointer(f"%{c}.d", s, f"%{c}"), f"%{c}.m")
         places = self.places(at, phase, f"%{c}")
         if phase.wide or phase.columns:
             self.elements(at, phase, places)
@@ -161,7 +170,7 @@ class _RowWriter(RowText):
             self.say(f"br label %{c}.next")
         self.open(f"{c}.next")
         for node in folds:
-            self.take(node, places[node.inputs[0]], f"%{c}.m")
+            self.take(node, places.__getitem__, f"%{c}.m")
         self.say(f"%{c}.1 = add i64 %{c}, {step}", f"br label %{c}.head")
         self.open(f"{c}.done")
 
@@ -306,11 +315,15 @@ class _RowWriter(RowText):
     def begin(self, node: Node) -> None:
         self.say(f"call void @{self.fold(node).symbol}_begin(ptr {self.state(node)})")
 
-    def take(self, node: Node, pointer: str, count: str) -> None:
-        fold = self.fold(node)
-        self.say(
-            f"call void @{fold.symbol}_take(ptr {self.state(node)}, ptr {pointer}, i64 {count})"
-        )
+    def sources(self, node: Node) -> tuple[Node, ...]:
+        """What a reduction reads: its operand, or the factors of that."""
+        return self.factors.get(node, node.inputs)
+
+    def take(self, node: Node, place: Callable[[Node], str], count: str) -> None:
+        """Fold elements of what a reduction reads, from their ``place`` on."""
+        runs = "".join(f", ptr {place(source)}" for source in self.sources(node))
+        state = self.state(node)
+        self.say(f"call void @{self.fold(node).symbol}_take(ptr {state}{runs}, i64 {count})")
 
     def finish(self, node: Node) -> None:
         """The result in the reduction's dtype."""
@@ -320,6 +333,6 @@ class _RowWriter(RowText):
         self.flush()
 
     def fold(self, node: Node) -> Fold:
-        found = fold_for(node)
+        found = fold_for(node, self.factors.get(node, ()))
         assert found is not None
         return found

