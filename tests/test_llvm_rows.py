@@ -300,6 +300,18 @@ def test_values_of_one_and_of_many_a_row_do_not_share_a_stage_there(shape, build
     np.testing.assert_allclose(plan.run()[0], expected, rtol=2e-5, atol=2e-5)
 
 
+# --- sums of float32 ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", [31, 32, 127, 128, 129, 255, 1000, CHUNK, 5 * CHUNK + 77])
+def test_float32_is_rounded_three_times_in_a_sum(length):
+    """Twice where four are added in pairs, and once at the end; between it is added in float64."""
+    x = np.random.default_rng(length).standard_normal((50, length)).astype(np.float32) + 3
+    found = np.asarray((fg.asarray(x) * 1).sum(axis=-1))
+    exact = x.astype(np.longdouble).sum(axis=-1)
+    assert (np.abs(found - exact) <= 3 * np.finfo(np.float32).eps / 2 * np.abs(x).sum(-1)).all()
+
+
 # --- sums of products -----------------------------------------------------------------------------
 
 SUMS_OF_PRODUCTS = {

@@ -2,7 +2,7 @@
 
 In: a row's name, the dtype of the operand and that of the result. Out: a ``Fold``, three functions over
 a state in memory, so that a row can pass by in chunks: begin, take ``count`` elements, finish; and the
-``Recipe`` by which elements are put together. Sums of 32 bits are added up in 64.
+``Recipe`` by which elements are put together. Sums of 32 bits are added up in 64, four at a time.
 """
 
 from __future__ import annotations
