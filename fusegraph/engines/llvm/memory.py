@@ -6,12 +6,7 @@ import threading
 
 import numpy as np
 
-from fusegraph.buffers import LINE
-
-
-def whole_lines(nbytes: int) -> int:
-    """``nbytes`` and the rest of their last cache line."""
-    return -(-nbytes // LINE) * LINE
+from fusegraph.buffers import LINE, whole_lines
 
 
 class Buffer(threading.local):

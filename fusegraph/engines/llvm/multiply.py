@@ -18,10 +18,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fusegraph.buffers import POOL
+from fusegraph.buffers import POOL, whole_lines
 from fusegraph.engines.base import Array
 from fusegraph.engines.llvm import compiler
-from fusegraph.engines.llvm.memory import BUFFER, whole_lines
+from fusegraph.engines.llvm.memory import BUFFER
 from fusegraph.engines.llvm.packing_code import Blocking
 from fusegraph.engines.llvm.product_code import WIDTHS, ProductWriter
 from fusegraph.graph import DType

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from fusegraph.buffers import whole_lines
 from fusegraph.engines.base import Array, Region
 from fusegraph.engines.llvm import compiler, row_code, row_phases, short_code
 from fusegraph.engines.llvm.columns import is_column
@@ -27,7 +28,6 @@ from fusegraph.engines.llvm.layouts import (
     aligned_strides,
     joined,
 )
-from fusegraph.engines.llvm.memory import whole_lines
 from fusegraph.engines.llvm.row_text import SYMBOL, RowCode
 from fusegraph.engines.llvm.sharing import Division, call_on
 from fusegraph.graph import DType, Node, Shape, common_shape

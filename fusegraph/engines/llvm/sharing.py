@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fusegraph.buffers import whole_lines
 from fusegraph.engines.base import Array
 from fusegraph.engines.llvm import compiler
 from fusegraph.engines.llvm.headers import (
@@ -24,7 +25,7 @@ from fusegraph.engines.llvm.headers import (
 )
 from fusegraph.engines.llvm.jobs import JOB_OWN, Work, run_job
 from fusegraph.engines.llvm.layouts import Layout, Remembered
-from fusegraph.engines.llvm.memory import BUFFER, whole_lines
+from fusegraph.engines.llvm.memory import BUFFER
 
 # Words of a job over parts of arrays: the function, how many operands, the records of the tasks, scratch
 # memory and how much of it a thread has. Behind them the operands' addresses. The record of a task: the

@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from fusegraph.buffers import whole_lines
 from fusegraph.engines.llvm.headers import ACCESSORS
 from fusegraph.engines.llvm.layouts import Layout, Operand, joined
-from fusegraph.engines.llvm.memory import whole_lines
 from fusegraph.engines.llvm.streaming import STREAM
 from fusegraph.graph import Shape
 
