@@ -31,7 +31,8 @@ def get_item(t: Tensor, key: Any) -> Tensor:
     """
     keys = key if isinstance(key, tuple) else (key,)
     if not any(map(_is_array, keys)):
-        expanded, kept = index_params(key, t.shape)
+        reads_no_size = all(map(_takes_all, keys))
+        expanded, kept = index_params(key, t.node.shape if reads_no_size else t.shape)
         return wrap(apply_view("expand", expanded, apply_view("slice", kept, t.node)))
     if len(keys) == 1 and _dtype(keys[0]).kind == "b" and np.shape(keys[0]) == ():
         whole = t[None]
@@ -108,6 +109,13 @@ def _is_array(key: Any) -> bool:
     if isinstance(key, (list, bool, np.bool_)):
         return True
     return isinstance(key, (Tensor, np.ndarray)) and (key.ndim > 0 or key.dtype.kind == "b")
+
+
+def _takes_all(key: Any) -> bool:
+    """Is this part of a key the same for every size?"""
+    if isinstance(key, slice):
+        return key.start is None and key.stop is None and key.step is None
+    return key is None or key is Ellipsis
 
 
 def _dtype(key: Any) -> np.dtype[Any]:

@@ -176,7 +176,8 @@ def _make_const(value: Any, dtype: DType, params: tuple[str, ...]) -> Node:
 
 def leaf(array: Array) -> Node:
     """An array of the user's: shared, never written, held for as long as the node lives."""
-    key = ("leaf", id(array))
+    # By its shape too: NumPy lets users change that of an array.
+    key = ("leaf", id(array), array.shape, array.strides, array.dtype.char)
     found = _find(key)
     if found is None:
         node = Node(OPS["input"], (), (), array.shape, array.dtype.newbyteorder("="))

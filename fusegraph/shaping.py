@@ -185,10 +185,10 @@ def squeeze(x: Any, axis: Any = None) -> Tensor:
         axis = tuple(a for a, n in enumerate(x.shape) if n == 1)
     axes = axis_numbers("squeeze", axis, x)
     for a in axes:
-        if x.shape[a] != 1:
+        if x.node.shape[a] != 1:
             raise ValueError(
-                f"squeeze: axis {a} of {shown(x)} has size {x.shape[a]}, not 1; take one entry of it "
-                "with an index, or leave the axis out"
+                f"squeeze: axis {a} of {shown(x)} has size {x.node.shape[a]}, not 1; take one entry of "
+                "it with an index, or leave the axis out"
             )
     return wrap(apply_view("squeeze", tuple(sorted(axes)), x.node))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 
 import numpy as np
 import pytest
@@ -83,6 +84,37 @@ def test_reading_a_size_is_traced_for_each_size(body, assert_close):
         expected = body(fg.asarray(x)).compute()
         assert_close(f(x), expected, 0)
     assert inner.calls == 2
+
+
+def added_in_place(x):
+    x += 1
+    return x
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        added_in_place,
+        lambda x: fg.logsumexp(x, axis=-1),
+        lambda x: fg.squeeze(x.max(axis=1, keepdims=True), 1) * 2,
+        lambda x: x.max(axis=-1)[:, None] - x[...],
+        lambda x: x[None, :] * 2,
+    ],
+)
+def test_what_holds_for_every_size_is_traced_once(body, assert_same):
+    inner, f = counted(body)
+    for size in (4, 6, 5):
+        x = np.linspace(0, 1, 3 * size).reshape(size, 3)
+        assert_same(f(x), body(fg.asarray(x)).compute())
+    assert inner.calls == 1
+
+
+def test_in_place_syntax_refuses_a_larger_result_of_other_sizes_too():
+    f = fg.jit(operator.iadd)
+    f(np.ones(3), np.ones(3))
+    f(np.ones((2, 3)), np.ones(3))
+    with pytest.raises(ValueError, match="in-place: the result has shape"):
+        f(np.ones(1), np.ones(4))
 
 
 def test_python_values_are_static(assert_same):

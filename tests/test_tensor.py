@@ -1008,3 +1008,13 @@ def test_integers_beyond_64_bits(assert_same):
 def test_clip_keeps_the_nan_of_complex_numbers(assert_same):
     x = np.array([1 + 2j, complex(np.nan, 1), complex(1, np.nan), -3j])
     assert_same(fg.clip(x, np.nan, 2).compute(engine="numpy"), np.clip(x, np.nan, 2))
+
+
+def test_an_array_whose_shape_was_changed_is_another(assert_same):
+    x = np.zeros((4, 6))
+    before = fg.asarray(x)
+    x.shape = (6, 4)
+    after = fg.asarray(x)
+    assert after.shape == (6, 4)
+    assert before.shape == (4, 6)
+    assert_same(np.asarray(after + 1), x + 1)
