@@ -4,8 +4,8 @@ In: the nodes of a region, the leading axes they share, the machine. Out: ``Pane
 that are cut, the height of a panel, the order of axes inside it, and which reductions are put together
 from partial results.
 
-Where a partial result begins and ends depends on shapes alone, never on caches or threads: so does the
-order in which a sum is added up.
+Where a partial result begins and ends depends on shapes, and on whether a row fits in cache; not on the
+number of threads. So does the order in which a sum is added up.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def cut_axes(nodes: Collection[Node], rows: Shape, machine: Machine) -> int:
 
 
 def _partial_block(rows: Shape, partial: tuple[Node, ...], elements: int) -> Shape:
-    """The block of one partial result, from shapes alone: long where it is reduced, else narrow."""
+    """The block of one partial result, from shapes: long where it is reduced, else narrow."""
     inner = max(math.prod(i.shape[len(rows) :]) for n in partial for i in n.inputs)
     left = max(1, elements // max(1, inner))
     reduced = {axis for node in partial for axis in reduced_axes(node)}

@@ -1,7 +1,8 @@
 """Reductions, and what is written in terms of them.
 
 In: tensors. Out: tensors. ``mean``, ``var`` and ``std`` take NumPy's own steps, so their values are
-NumPy's; ``max`` and ``min`` propagate NaN; sums are NumPy's pairwise sums.
+NumPy's up to the order of sums; ``max`` and ``min`` propagate NaN. Sums of floats are NumPy's bits where
+bits are kept, and within the bound of pairwise sums elsewhere.
 """
 
 from __future__ import annotations
