@@ -111,7 +111,7 @@ def plan(*tensors: Any, **changes: Any) -> BoundPlan:
 
 
 def machine() -> Machine:
-    """The profile of this machine: measured in about a second on first use, then kept."""
+    """The profile of this machine: measured in one or two seconds on first use, then kept."""
     return current_machine()
 
 

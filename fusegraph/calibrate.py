@@ -1,7 +1,9 @@
-"""Measuring this machine: what the time model needs, in about a second, on first use.
+"""Measuring this machine: what the time model needs, in one or two seconds, on first use.
 
-In: nothing. Out: a ``Machine``, kept under the user's cache directory. Every figure is the least of a
-few runs on operands in cache: what the machine can do, not what it does beside other work.
+In: nothing. Out: a ``Machine``, kept under the user's cache directory. Most figures are the least of a
+few runs on operands in cache: what the machine can do, not what it does beside other work. What other
+work takes part in (L3, memory, waking threads) is a median, and of an engine that compiles a few samples
+scale the shipped figures.
 """
 
 from __future__ import annotations

@@ -112,10 +112,10 @@ class Machine:
     def block_bytes(self) -> int:
         """Bytes that one block or panel of one thread may touch.
 
-        Three quarters of L2, or more where L3 gives each core more than that: between two calls the
-        interpreter's lock changes hands, and L3 is cheaper than that. Layer norm of 4096 x 1024
-        float32 on two threads took 16 ms in panels of 0.4 MB, 8 of 0.8, 4.8 of 3; GELU of 4,000,000
-        15.6 ms in blocks of 0.25 MB, 12.0 of 0.5, 11.0 of 2.
+        Three quarters of L2 or, if that is more, an eighth of each core's share of L3, up to 2 MiB:
+        between two calls the interpreter's lock changes hands, and L3 is cheaper than that. Layer norm
+        of 4096 x 1024 float32 on two threads took 16 ms in panels of 0.4 MB, 8 of 0.8, 4.8 of 3; GELU
+        of 4,000,000 15.6 ms in blocks of 0.25 MB, 12.0 of 0.5, 11.0 of 2.
         """
         return max(self.l2_bytes * 3 // 4, min(2 << 20, self.l3_bytes // (8 * self.cores)))
 

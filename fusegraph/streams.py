@@ -8,13 +8,14 @@ and flops per second in each dtype. The streams are those of STREAM (J. McCalpin
 * ``triad``: ``c = a + b``, two read and one written: the bytes of ``a + s * b``, for which NumPy has no
   call of its own.
 
-The arrays of a level take half of it together, those in memory eight times L3. One call passes over them
-again and again (a leading axis of step zero; ``dot`` is called again and again), so that calls cost
-nothing. L1 is too small for that: there the time of an empty call is subtracted, the median of several
-differences counts, the greater of two medians some time apart, and L1 is as fast as L2 at least, since
-every line of L2 passes through it. Bytes are those that the program asks for: a processor that reads a
-line before it writes one moves more. L3 and memory, which a machine shares with whatever else it runs,
-are the median of some runs; everything else is the best of a few.
+The arrays of a level take half of it together (of L3 at most 24 MiB), those in memory eight times L3
+(at most 192 MiB, whatever a machine says of its L3). One call passes over them again and again (a
+leading axis of step zero; ``dot`` is called again and again), so that calls cost nothing. L1 is too
+small for that: there the time of an empty call is subtracted, the median of several differences counts,
+the greater of two medians some time apart, and L1 is as fast as L2 at least, since every line of L2
+passes through it. Bytes are those that the program asks for: a processor that reads a line before it
+writes one moves more. L3 and memory, which a machine shares with whatever else it runs, are the median
+of some runs; everything else is the best of a few.
 
 Peak speed is that of a matrix product of 256 x 256 (128 x 128 for complex numbers), counting ``2 n**3``
 operations, on one thread and on every thread at once.

@@ -42,7 +42,7 @@ def add_bench(commands: Any) -> None:
         "--plot",
         type=Path,
         metavar="FILE",
-        help="draw the medians (extra viz); its ending says how",
+        help="draw the ratios to each peer (extra viz); its ending says how",
     )
 
 
