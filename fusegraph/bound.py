@@ -104,7 +104,6 @@ class PlanCache:
     """Plans by graph key and options, least recently used out first; thread-safe."""
 
     def __init__(self) -> None:
-        self.hits = self.misses = 0
         self._programs: OrderedDict[tuple[Any, ...], Program] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -114,10 +113,8 @@ class PlanCache:
         with self._lock:
             program = self._programs.get(key) if small else None
             if program is not None:
-                self.hits += 1
                 self._programs.move_to_end(key)
                 return program
-            self.misses += 1
         image = over_placeholders(graph)
         outputs = [image[root] for root in graph.roots]
         program = Program(build_plan(outputs, options, options.machine or current_machine()))
@@ -136,7 +133,6 @@ class PlanCache:
     def clear(self) -> None:
         with self._lock:
             self._programs.clear()
-            self.hits = self.misses = 0
 
 
 PLANS = PlanCache()

@@ -73,7 +73,7 @@ class Op:
 
 # --- the table ------------------------------------------------------------------------------------
 
-_INT, _FLOAT, _NUM = "il", "fd", "ilfd"
+_FLOAT, _NUM = "fd", "ilfd"
 
 
 def _row(name: str, arity: int, function: Any, flop_class: str, **facts: Any) -> Op:

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from fusegraph.elementwise import MOST_DECIMALS
 from fusegraph.namespace import FUNCTIONS
 from fusegraph.ops import DTYPES
 from fusegraph.tensor import Tensor
@@ -22,7 +23,6 @@ from fusegraph.tensor import Tensor
 MAX_TEXT = 8192  # characters
 MAX_DEPTH = 100  # of nesting; a chain a + b + c + ... is one level
 MAX_BITS = 1024  # of an integer: what float64 can hold
-MAX_DECIMALS = 308  # of round: powers of ten that float64 can hold
 
 PREFIXES = ("np", "numpy", "fg", "fusegraph")
 CONSTANTS = {"pi": math.pi, "e": math.e, "inf": math.inf, "nan": math.nan}
@@ -332,8 +332,8 @@ class _Reader:
             raise self.error(node, what, "give a list of arrays, as in [x, y]")
         if parameter not in ARRAY_PARAMETERS and _holds_tensor(value):
             raise self.error(node, what, f"{parameter} takes numbers, not an array")
-        if parameter == "decimals" and not (isinstance(value, int) and abs(value) <= MAX_DECIMALS):
-            raise self.error(node, what, f"decimals is an integer of at most {MAX_DECIMALS}")
+        if parameter == "decimals" and not (isinstance(value, int) and abs(value) <= MOST_DECIMALS):
+            raise self.error(node, what, f"decimals is an integer of at most {MOST_DECIMALS}")
 
 
 def _symbol(op: ast.AST) -> str:

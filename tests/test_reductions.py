@@ -15,7 +15,6 @@ pytestmark = pytest.mark.usefixtures("on_numpy")
 
 AXES = (None, 0, 1, 2, -1, (0, 1), (0, 2), (-1, 0), (2, 1, 0), ())
 ARG = ("argmax", "argmin")
-NO_IDENTITY = ("max", "min", *ARG)
 STATISTICS = ("mean", "var", "std")
 
 

@@ -120,12 +120,12 @@ class NumexprBody(Body):
 
     def __init__(self, region: Region) -> None:
         _checked_once()
-        self.program, constants, temporaries = _Assembler(region).assemble()
+        program, constants, temporaries = _Assembler(region).assemble()
         signature = "".join(NUMEXPR_CODES[i.dtype] for i in region.inputs)
         self.call = interpreter.NumExpr(
             signature.encode(),
             temporaries.encode(),
-            self.program,
+            program,
             constants,
             tuple(f"v{n}" for n in range(len(region.inputs))),
         )

@@ -2,7 +2,7 @@
 
 In: a matmul node and the memory orders of its operands. Out: a ``SingleCall``: the path, why,
 and what computes it. The path and the way the work is divided follow from shapes, dtypes, layouts
-and the machine, never from the thread count: neither do results.
+and the machine, never from the thread count: neither do results, but those of NumPy's whole product.
 """
 
 from __future__ import annotations
