@@ -8,7 +8,6 @@ recurses: a chain of a million nodes builds, is walked and is freed.
 from __future__ import annotations
 
 import math
-import threading
 import weakref
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -96,13 +95,15 @@ class _Entry(weakref.ref[Node]):
 
 
 _interned: dict[tuple[Any, ...], _Entry] = {}
-_interning = threading.Lock()
+# Removes a key whose reference is dead in one step, as weakref's own dictionaries do. To look first and
+# then delete loses what another thread entered in between; a lock would have to be waited for wherever
+# a node is freed: within a garbage collection, or when the process ends beside a thread that holds it.
+_remove_dead = weakref._remove_dead_weakref  # type: ignore[attr-defined]
 
 
 def _forget(entry: weakref.ref[Node]) -> None:
     assert isinstance(entry, _Entry)
-    if _interned.get(entry.key) is entry:
-        del _interned[entry.key]
+    _remove_dead(_interned, entry.key)
 
 
 def _find(key: tuple[Any, ...]) -> Node | None:
@@ -112,14 +113,14 @@ def _find(key: tuple[Any, ...]) -> Node | None:
 
 def _intern(key: tuple[Any, ...], node: Node) -> Node:
     """``node``, or the equal one that another thread entered first."""
-    with _interning:
-        found = _find(key)
-        if found is None:
-            entry = _Entry(node, _forget)
-            entry.key = key
-            _interned[key] = entry
-            return node
-    return found
+    entry = _Entry(node, _forget)
+    entry.key = key
+    while (known := _interned.setdefault(key, entry)) is not entry:
+        found = known()
+        if found is not None:
+            return found
+        _remove_dead(_interned, key)  # it died just now
+    return node
 
 
 def make(

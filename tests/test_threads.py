@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import fusegraph as fg
-from fusegraph import elementwise_choice, workers
+from fusegraph import elementwise_choice, graph, workers
 
 X = np.linspace(-3, 3, 300_001)
 
@@ -76,6 +76,42 @@ def test_one_jit_function_from_many_threads():
     with ThreadPoolExecutor(8) as pool:
         for future in [pool.submit(work, seed) for seed in range(16)]:
             future.result(timeout=120)
+
+
+def test_a_node_that_dies_takes_no_equal_one_along(after_instructions):
+    """Another thread made it while the old one's entry was looked at: the next was a second object."""
+    x = fg.asarray(X)
+
+    def dies_beside_another(count):
+        node, made = (x * 2.0).node, []
+        with after_instructions(count, lambda: made.append((x * 2.0).node), graph) as ended:
+            del node
+        if made:
+            assert (x * 2.0).node is made.pop(), count
+        return ended()
+
+    assert next(n for n in itertools.count(1) if dies_beside_another(n)) > 3
+
+
+def test_threads_that_make_equal_nodes_share_one():
+    x, turns = fg.asarray(X), 300
+    nodes, unequal = [None] * 6, []
+
+    def compare():
+        unequal.extend(node for node in nodes if node is not nodes[0])
+        nodes[:] = [None] * 6  # so that the next turn's are new
+
+    barrier = threading.Barrier(6, compare)
+
+    def work(thread):
+        for _ in range(turns):
+            nodes[thread] = (x * 2.0).node
+            barrier.wait(60)
+
+    with ThreadPoolExecutor(6) as pool:
+        for future in [pool.submit(work, thread) for thread in range(6)]:
+            future.result(timeout=120)
+    assert unequal == []
 
 
 @pytest.mark.parametrize("engine", ["numpy", "numexpr"], indirect=True)
