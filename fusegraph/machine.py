@@ -304,17 +304,20 @@ def with_caches(machine: Machine) -> Machine:
         try:
             level = int((index / "level").read_text())
             kind = (index / "type").read_text().strip()
-            text = (index / "size").read_text().strip()
+            size = _bytes_in((index / "size").read_text().strip())
         except (OSError, ValueError):
             continue
-        if kind != "Instruction":
-            unit = {"K": 1024, "M": 1024**2}.get(text[-1], 1)
-            size = int(text.rstrip("KM")) * unit
-            if size > 0:  # some virtual machines say 0
-                sizes[level] = size
+        if kind != "Instruction" and size > 0:  # some virtual machines say 0
+            sizes[level] = size
     return replace(
         machine,
         l1_bytes=sizes.get(1, machine.l1_bytes),
         l2_bytes=sizes.get(2, machine.l2_bytes),
         l3_bytes=sizes.get(3, machine.l3_bytes),
     )
+
+
+def _bytes_in(text: str) -> int:
+    """Bytes in a size as the system writes it: ``32K``; a ValueError where it is written otherwise."""
+    unit = {"K": 1024, "M": 1024**2}.get(text[-1:], 1)
+    return int(text if unit == 1 else text[:-1]) * unit

@@ -288,13 +288,35 @@ def test_a_profile_without_an_engine_that_is_installed_is_refused():
         fg.plan(fg.Tensor(np.zeros(4)) + 1, machine=machine)
 
 
-def test_a_cache_of_no_bytes_is_not_taken_from_the_system(tmp_path, monkeypatch):
-    folder = tmp_path / "index0"
-    folder.mkdir()
-    for name, text in (("level", "1"), ("type", "Data"), ("size", "0K")):
-        (folder / name).write_text(text)
+@pytest.fixture
+def system_caches(tmp_path, monkeypatch):
+    """Write what the system says of a cache."""
     monkeypatch.setattr(profiles, "Path", lambda _: tmp_path)
+
+    def write(number, level, size, kind="Data"):
+        folder = tmp_path / f"index{number}"
+        folder.mkdir()
+        for name, text in (("level", level), ("type", kind), ("size", size)):
+            (folder / name).write_text(text)
+
+    return write
+
+
+def test_a_cache_of_no_bytes_is_not_taken_from_the_system(system_caches):
+    system_caches(0, "1", "0K")
     assert profiles.with_caches(default_machine()).l1_bytes == default_machine().l1_bytes
+
+
+@pytest.mark.parametrize("size", ["", "\n", "K", "many", "32 KiB", "1.5M", "3K2K", "\0"])
+def test_a_cache_whose_size_cannot_be_read_is_passed_over(size, system_caches):
+    """Measuring the machine, and so the first plan of all, failed with an IndexError."""
+    system_caches(0, "1", size)
+    system_caches(1, "1", "16K\n", "Instruction\n")
+    system_caches(2, "2", "3M\n", "Unified\n")
+    system_caches(3, "3", "5000000")
+    found = profiles.with_caches(default_machine())
+    assert found.l1_bytes == default_machine().l1_bytes
+    assert (found.l2_bytes, found.l3_bytes) == (3 << 20, 5_000_000)
 
 
 # --- the cache file -------------------------------------------------------------------------------
