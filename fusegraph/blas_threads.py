@@ -6,6 +6,7 @@ In: a number of threads. Out: ``BLAS_THREADS``, and ``with`` blocks in which no 
 from __future__ import annotations
 
 import threading
+import weakref
 from typing import Any
 
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
@@ -19,49 +20,70 @@ class BlasThreads:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a garbage collection may end a bound while another is set
         self._controller: ThreadpoolController | None = None
-        self._active: list[int] = []
-        self._outer: list[tuple[Any, int]] = []
+        self._active: list[tuple[weakref.ref[_Bound], int]] = []
+        self._outer: list[tuple[Any, int]] = []  # what the user has set, while something is active
 
     def at_most(self, bound: int) -> _Bound:
         """A ``with`` block in which no product runs on more threads."""
         return _Bound(self, bound)
 
-    def enter(self, bound: int) -> None:
+    def enter(self, entry: weakref.ref[_Bound], bound: int) -> None:
         with self._lock:
             if self._controller is None:
                 self._controller = ThreadpoolController().select(user_api="blas")
-            if not self._active:
+            if not self._outer:
                 self._outer = [(lib, lib.num_threads) for lib in self._controller.lib_controllers]
-            self._active.append(bound)
-            self._apply()
+            self._active.append((entry, bound))
+            self._apply(self._active)
 
-    def leave(self, bound: int) -> None:
+    def leave(self, entry: weakref.ref[_Bound]) -> None:
+        """End a bound; broken off anywhere, it can be done again."""
         with self._lock:
-            self._active.remove(bound)
-            self._apply()
+            active = [at for at in self._active if at[0] is not entry and at[0]() is not None]
+            self._apply(active)
+            self._active[:] = active
+            if not active:
+                self._outer = []
 
-    def _apply(self) -> None:
+    def _apply(self, active: list[tuple[weakref.ref[_Bound], int]]) -> None:
         for library, outer in self._outer:
-            wanted = min([outer, *self._active])
+            wanted = min([outer, *[bound for _, bound in active]])
             if library.num_threads != wanted:
                 library.set_num_threads(wanted)
 
 
 class _Bound:
-    """A bound while it holds; a generator would take 1 us of a product's 20."""
+    """A bound while it holds; a generator would take 1 us of a product's 20.
 
-    __slots__ = ("blas", "bound")
+    An interrupt comes between any two steps: ``with`` does not call ``__exit__`` where ``__enter__`` was
+    broken off, nor again where ``__exit__`` was. So both end the bound then, before a traceback is kept,
+    by a notebook for one, with all that its frames hold; and what they miss ends with this object.
+    """
+
+    __slots__ = ("__weakref__", "blas", "bound", "entry")
 
     def __init__(self, blas: BlasThreads, bound: int) -> None:
         self.blas, self.bound = blas, bound
+        self.entry: weakref.ref[_Bound] | None = None
 
     def __enter__(self) -> None:
-        self.blas.enter(self.bound)
+        entry = self.entry = weakref.ref(self, self.blas.leave)
+        try:
+            self.blas.enter(entry, self.bound)
+        except BaseException:
+            self.blas.leave(entry)
+            raise
 
     def __exit__(self, *raised: object) -> None:
-        self.blas.leave(self.bound)
+        assert self.entry is not None
+        try:
+            self.blas.leave(self.entry)
+        except BaseException:
+            self.blas.leave(self.entry)
+            raise
+        self.entry = None  # nothing is left to end with this object
 
 
 BLAS_THREADS = BlasThreads()

@@ -12,13 +12,14 @@ import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from types import SimpleNamespace
 
 import numexpr
 import numpy as np
 import pytest
 
 import fusegraph as fg
-from fusegraph import elementwise_choice, graph, workers
+from fusegraph import blas_threads, elementwise_choice, graph, workers
 
 X = np.linspace(-3, 3, 300_001)
 
@@ -324,3 +325,92 @@ def test_an_interrupt_at_any_instruction_leaves_workers_that_work(after_instruct
         if ended():
             break
     assert count > 100
+
+
+class Library:
+    """A BLAS, as threadpoolctl shows one."""
+
+    def __init__(self, num_threads):
+        self.num_threads = num_threads
+
+    def set_num_threads(self, number):
+        self.num_threads = number
+
+
+@pytest.fixture
+def blas():
+    """Bounds over two libraries that the user lets have 4 and 3 threads."""
+    found = blas_threads.BlasThreads()
+    found._controller = SimpleNamespace(lib_controllers=[Library(4), Library(3)])
+    return found
+
+
+def threads_of(blas):
+    return [library.num_threads for library in blas._controller.lib_controllers]
+
+
+def test_products_share_the_smallest_bound_and_the_last_one_restores(blas):
+    first, second = blas.at_most(2), blas.at_most(1)
+    first.__enter__()
+    assert threads_of(blas) == [2, 2]
+    second.__enter__()
+    assert threads_of(blas) == [1, 1]
+    first.__exit__()
+    assert threads_of(blas) == [1, 1]
+    second.__exit__()
+    assert threads_of(blas) == [4, 3]
+    blas._controller.lib_controllers[0].num_threads = 2  # by the user
+    with blas.at_most(3):
+        assert threads_of(blas) == [2, 3]
+    assert threads_of(blas) == [2, 3]
+
+
+@pytest.mark.parametrize("others", [[], [3]])
+def test_an_interrupt_at_any_instruction_ends_the_bound_of_a_product(
+    others, blas, after_instructions
+):
+    """Every product of the process ran on one thread from then on."""
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    contexts = [blas.at_most(bound) for bound in others]
+    for context in contexts:
+        context.__enter__()
+    before = threads_of(blas)
+    for count in itertools.count(1):
+        with (
+            after_instructions(count, interrupt, blas_threads) as ended,
+            suppress(KeyboardInterrupt),
+            blas.at_most(1),
+        ):
+            assert threads_of(blas) == [1, 1]
+        assert threads_of(blas) == before, count
+        if ended():
+            break
+    assert count > 100
+    for context in contexts:
+        context.__exit__()
+    assert threads_of(blas) == [4, 3]
+
+
+def test_an_interrupt_that_is_kept_keeps_no_bound(blas, monkeypatch):
+    """A notebook keeps the last traceback, and with it what the frames hold."""
+
+    def interrupted(self, number):
+        self.num_threads = number
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Library, "set_num_threads", interrupted)
+    with pytest.raises(KeyboardInterrupt) as kept, blas.at_most(1):
+        pass
+    assert threads_of(blas) == [4, 3]
+    context = blas.at_most(1)
+    context.__enter__()
+    monkeypatch.setattr(Library, "set_num_threads", interrupted)
+    with pytest.raises(KeyboardInterrupt) as kept_too:
+        context.__exit__()
+    assert threads_of(blas) == [4, 3]
+    assert kept.traceback
+    assert kept_too.traceback
