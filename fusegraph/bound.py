@@ -11,7 +11,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import networkx as nx
@@ -25,6 +24,7 @@ from fusegraph.options import Options
 from fusegraph.orders import layout_key, stand_in
 from fusegraph.plan import Plan, build_plan
 from fusegraph.profile import Profile, profile_plan
+from fusegraph.properties import lazy_property
 from fusegraph.replay import replay
 from fusegraph.report import graphs, records, text
 from fusegraph.roofline import Roofline, roofline
@@ -214,7 +214,7 @@ class BoundPlan:
         if limit is not None and self.peak_bytes > limit:
             raise MemoryLimitError(self)
 
-    @cached_property
+    @lazy_property
     def _image(self) -> dict[Node, Node]:
         """Node of the user's graph to node of the plan, where it still exists."""
         placed = over_placeholders(self.graph)

@@ -10,7 +10,6 @@ import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from fusegraph.buffers import Pool
@@ -24,6 +23,7 @@ from fusegraph.machine import Machine
 from fusegraph.ops import OPS
 from fusegraph.options import Options
 from fusegraph.orders import COPY, Order, is_row_major, value_orders
+from fusegraph.properties import lazy_property
 from fusegraph.recompute import recompute
 from fusegraph.report.units import plural
 from fusegraph.rewrite import Rewritten, rewrite, unchanged
@@ -104,7 +104,7 @@ class Plan:
         """Every edge between two operations: fused, or stored and why."""
         return self.fused.decisions
 
-    @cached_property
+    @lazy_property
     def cuts(self) -> dict[str, list[Decision]]:
         """The edges into each kernel that stayed cut, by the kernel's name."""
         found: dict[str, list[Decision]] = {kernel.name: [] for kernel in self.kernels}
@@ -132,7 +132,7 @@ class Plan:
         """The kernel that holds the most, or nothing where there is none."""
         return self._peak[1]
 
-    @cached_property
+    @lazy_property
     def _peak(self) -> tuple[int, str]:
         buffers = plan_buffers([kernel.region for kernel in self.kernels], self.outputs)
         # A thread keeps its scratch from kernel to kernel.
@@ -167,17 +167,17 @@ class Plan:
         """Slots of the constants that views or library calls read, and their values."""
         return tuple((s, n.data) for n, s in self.slots.items() if n.kind == "const")
 
-    @cached_property
+    @lazy_property
     def op_count(self) -> int:
         """Operations of the graph as written; inputs, constants and views are none."""
         return sum(n.kind not in ("input", "const", "view") for n in topological(self.graph))
 
-    @cached_property
+    @lazy_property
     def traffic(self) -> Traffic:
         """Cost with fusion off (the graph as written, an op a kernel) and of this plan."""
         return Traffic(unfused_cost(self.graph), total(k.cost for k in self.kernels))
 
-    @cached_property
+    @lazy_property
     def kernel_of(self) -> dict[Node, str]:
         """The first kernel that computes each node of the rewritten graph."""
         return {node: k.name for k in reversed(self.kernels) for node in k.region.nodes}

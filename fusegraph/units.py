@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property
 
 from fusegraph.engines.base import Region
 from fusegraph.graph import GraphError, Node
 from fusegraph.panels import Panels
+from fusegraph.properties import lazy_property
 from fusegraph.views import base
 
 ALONE = ("alone",)  # parameters of an element-wise node that must be a kernel of its own
@@ -72,7 +72,7 @@ class Fused:
     refusals: dict[Node, str]  # nodes that the named engine refused, and its reason
     decide: Callable[[], Iterable[Decision]]
 
-    @cached_property
+    @lazy_property
     def decisions(self) -> tuple[Decision, ...]:
         """Every edge between two operations: fused, or stored and why."""
         return tuple(self.decide())

@@ -20,6 +20,7 @@ import pytest
 
 import fusegraph as fg
 from fusegraph import blas_threads, elementwise_choice, graph, workers
+from fusegraph.properties import lazy_property
 
 X = np.linspace(-3, 3, 300_001)
 
@@ -230,6 +231,34 @@ def test_a_forked_child_can_compute(engine):
         """
     )
     assert out == "0\n"
+
+
+def test_properties_of_two_objects_are_made_side_by_side():
+    """Python 3.11's have one lock for all objects: a child forked meanwhile found it taken, and hung."""
+    making, made = threading.Event(), threading.Event()
+
+    class Value:
+        def __init__(self, first):
+            self.first = first
+
+        @lazy_property
+        def twice(self):
+            if self.first:
+                making.set()
+                assert made.wait(10)
+            return object()
+
+    one, other = Value(True), Value(False)
+    with ThreadPoolExecutor(1) as pool:
+        begun = pool.submit(lambda: one.twice)
+        assert making.wait(10)
+        with ThreadPoolExecutor(1) as second:
+            try:
+                found = second.submit(lambda: other.twice).result(timeout=10)
+            finally:
+                made.set()
+        assert begun.result(timeout=10) is one.twice
+    assert other.twice is found
 
 
 def test_an_error_in_a_block_is_raised_in_the_caller():

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
+
+from fusegraph.properties import lazy_property
 
 # Of a vector of accumulators: eight registers of 256 bits or four of 512, so that additions overlap.
 LANE_BYTES = 256
@@ -102,7 +103,7 @@ class Fold:
         """The IR type of what ``finish`` returns."""
         return self.recipe.kind
 
-    @cached_property
+    @lazy_property
     def text(self) -> str:
         """The definitions of the three functions."""
         return self.writes(self.recipe)

@@ -7,7 +7,6 @@ axes are joined to two loops; what a compiled function cannot read in place is c
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,7 @@ from fusegraph.engines.llvm.layouts import (
 from fusegraph.engines.llvm.row_text import SYMBOL, RowCode
 from fusegraph.engines.llvm.sharing import Division, call_on
 from fusegraph.graph import DType, Node, Shape, common_shape
+from fusegraph.properties import lazy_property
 
 COPIED_BYTES = 128 << 10  # of rows that are copied at a time, where one of them needs no more
 
@@ -64,7 +64,7 @@ class RowBody:
         self.division = Division(self.layout_of, self.code)
         self.function = 0  # its address
 
-    @cached_property
+    @lazy_property
     def made(self) -> RowCode:
         """The IR, written when it is first needed: most plans never compile it."""
         generate = short_code.generate if self.short else row_code.generate
