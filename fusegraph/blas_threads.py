@@ -5,11 +5,12 @@ In: a number of threads. Out: ``BLAS_THREADS``, and ``with`` blocks in which no 
 
 from __future__ import annotations
 
-import threading
 import weakref
 from typing import Any
 
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+from fusegraph import forks
 
 
 class BlasThreads:
@@ -20,7 +21,7 @@ class BlasThreads:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # a garbage collection may end a bound while another is set
+        self._lock = forks.lock()  # a garbage collection may end a bound while another is set
         self._controller: ThreadpoolController | None = None
         self._active: list[tuple[weakref.ref[_Bound], int]] = []
         self._outer: list[tuple[Any, int]] = []  # what the user has set, while something is active
@@ -46,6 +47,12 @@ class BlasThreads:
             self._active[:] = active
             if not active:
                 self._outer = []
+
+    def forget(self) -> None:
+        """A forked child runs none of the products of its parent's threads."""
+        self._active.clear()
+        self._apply(self._active)
+        self._outer = []
 
     def _apply(self, active: list[tuple[weakref.ref[_Bound], int]]) -> None:
         for library, outer in self._outer:
@@ -87,3 +94,4 @@ class _Bound:
 
 
 BLAS_THREADS = BlasThreads()
+forks.in_child(BLAS_THREADS.forget)

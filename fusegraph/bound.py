@@ -7,7 +7,6 @@ results, text, JSON and answers. This is where execution and reports meet.
 from __future__ import annotations
 
 import json
-import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from typing import Any
 
 import networkx as nx
 
+from fusegraph import forks
 from fusegraph.calibrate import current_machine
 from fusegraph.cost import Cost, Traffic
 from fusegraph.execute import Program
@@ -105,7 +105,7 @@ class PlanCache:
 
     def __init__(self) -> None:
         self._programs: OrderedDict[tuple[Any, ...], Program] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = forks.lock()
 
     def get(self, graph: Graph, options: Options) -> Program:
         small = len(graph.nodes) <= CACHED_NODES

@@ -9,11 +9,11 @@ scale the shipped figures.
 from __future__ import annotations
 
 import statistics
-import threading
 from typing import Any
 
 import numpy as np
 
+from fusegraph import forks
 from fusegraph import machine as profiles
 from fusegraph.engines import ELEMENTWISE_ENGINES, FALLBACK
 from fusegraph.engines.base import Engine, Region
@@ -31,7 +31,8 @@ VECTOR_LOOPS = ("add", "multiply", "divide", "sqrt", "negative")  # NumPy has ve
 # Rows of a compiled engine that are measured, each for its group: to compile every row takes seconds.
 COMPILED_SAMPLES = ("exp", "divide")
 ALSO_INTEGERS = ("add", "multiply", "astype", "less", "where", "sum")
-_measuring = threading.Lock()
+# A child forked meanwhile would measure too, and find numexpr held to one thread.
+_measuring = forks.lock()
 _current: list[Machine] = []
 
 

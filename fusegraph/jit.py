@@ -10,7 +10,6 @@ each size it meets.
 from __future__ import annotations
 
 import functools
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from fusegraph import forks
 from fusegraph.arrays import checked_array
 from fusegraph.bound import BoundPlan, Graph
 from fusegraph.calibrate import current_machine
@@ -128,7 +128,7 @@ class JitFunction:
         functools.update_wrapper(self, function)
         self.function = function
         self.changes = changes
-        self._lock = threading.Lock()
+        self._lock = forks.lock()
         self._ready: dict[Key, Ready] = {}
         self._traces: OrderedDict[Key, Trace] = OrderedDict()
         self._hits = self._misses = self._traced = 0

@@ -18,6 +18,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
+from fusegraph.forks import in_child
+
 Task = Callable[[int], None]
 # Seconds in which the caller asks again and again whether the others are done, before it sleeps: to wake
 # up took 80 us, and GELU of 400,000 float32 266 us on two threads where one takes 209.
@@ -84,8 +86,7 @@ class _Threads:
 
     def __init__(self) -> None:
         self.forget()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self.forget)
+        in_child(self.forget)
 
     def forget(self) -> None:
         """A forked child has none of its parent's threads."""

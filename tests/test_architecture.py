@@ -13,7 +13,7 @@ import fusegraph
 PACKAGE = Path(fusegraph.__file__).parent
 # A module may import from layers above it in this list, and from its own layer without cycles.
 LAYERS = (
-    ("callables", "properties"),
+    ("callables", "forks", "properties"),
     ("ops", "workers", "blas_threads"),
     ("graph", "buffers", "arguments"),
     ("report", "report.units", "report.tables", "report.documents"),

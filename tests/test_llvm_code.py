@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from collections import deque
 
 import numpy as np
@@ -14,6 +15,8 @@ import fusegraph as fg
 from fusegraph.engines.llvm import compiler
 
 RNG = np.random.default_rng(8)
+
+EMPTY = "define void @fg_empty() {\n  ret void\n}\n"
 
 
 def centred(x):
@@ -82,3 +85,19 @@ def test_equal_plans_share_code():
     before = held()
     g(array(4000))
     assert held() == before
+
+
+def test_code_is_unloaded_by_the_next_that_is_compiled():
+    """A collection in any thread unloaded it, and a child forked meanwhile found LLVM's lock taken."""
+
+    class Library:
+        pass
+
+    library = Library()
+    known = weakref.ref(library)
+    code = compiler.MachineCode({}, library)
+    del library, code
+    assert known() is not None
+    compiler.forget(EMPTY)
+    compiler.code_of(EMPTY)
+    assert known() is None

@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 
 import fusegraph as fg
-from fusegraph import blas_threads, elementwise_choice, graph, workers
+from fusegraph import blas_threads, elementwise_choice, forks, graph, workers
+from fusegraph.engines import ELEMENTWISE_ENGINES
 from fusegraph.properties import lazy_property
 
 X = np.linspace(-3, 3, 300_001)
@@ -231,6 +232,156 @@ def test_a_forked_child_can_compute(engine):
         """
     )
     assert out == "0\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.parametrize("engine", ["auto", *ELEMENTWISE_ENGINES])
+def test_a_child_computes_that_was_forked_beside_a_thread_that_does(engine):
+    """All children of 20 hung: the thread was compiling, whose lock they found taken."""
+    out = run_script(
+        f"""
+        import itertools, os, signal, threading, time, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)  # fork beside threads
+        import numpy as np, fusegraph as fg
+        x = np.linspace(0, 1, 1000)
+        def compute(number):
+            t = fg.asarray(x) * (number + 0.5)
+            for _ in range(number % 5):
+                t = fg.sqrt(t) - number * t
+            return t.sum().compute(engine={engine!r}) + fg.jit(lambda t: t * number)(x)[-1]
+        def compute_others():
+            for number in itertools.count(1):
+                compute(number)
+        compute(0)
+        for _ in range(2):
+            threading.Thread(target=compute_others, daemon=True).start()
+        children = []
+        for number in range(12):
+            time.sleep(0.01)
+            children.append(os.fork())
+            if not children[-1]:
+                signal.alarm(20)  # ends it
+                compute(1_000_000 + number)
+                os._exit(0)
+        print({{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children}})
+        """
+    )
+    assert out == "{0}\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_child_is_not_bound_by_products_of_threads_that_it_does_not_have():
+    out = run_script(
+        """
+        import os, threading, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)  # fork beside threads
+        from types import SimpleNamespace
+        import fusegraph
+        from fusegraph.blas_threads import BLAS_THREADS
+        library = SimpleNamespace(num_threads=4)
+        library.set_num_threads = lambda n: setattr(library, "num_threads", n)
+        BLAS_THREADS._controller = SimpleNamespace(lib_controllers=[library])
+        begun, done = threading.Event(), threading.Event()
+        def multiply():
+            with BLAS_THREADS.at_most(1):
+                begun.set()
+                done.wait()
+        thread = threading.Thread(target=multiply)
+        thread.start()
+        begun.wait()
+        child = os.fork()
+        if not child:
+            os._exit(library.num_threads)
+        print(library.num_threads, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        done.set()
+        thread.join()
+        print(library.num_threads)
+        """
+    )
+    assert out == "1 4\n4\n"
+
+
+def free(lock):
+    """May another thread take it?"""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(lambda: lock.acquire(blocking=False) and not lock.release()).result()
+
+
+@pytest.fixture
+def two_locks():
+    known, made = forks.Locks(), [threading.RLock(), threading.RLock()]
+    for lock in made:
+        known.add(lock)
+    return known, made
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_who_forks_waits_for_locks_in_whatever_order_they_are_nested(order, two_locks):
+    known, made = two_locks
+    outer, inner = made[::order]
+    begun, entered, left = threading.Event(), threading.Event(), threading.Event()
+
+    def nest():
+        with outer:
+            begun.set()
+            entered.wait(0.1)  # the other thread waits for this lock by then
+            with inner:
+                pass
+        left.set()
+
+    thread = threading.Thread(target=nest, daemon=True)
+    thread.start()
+    assert begun.wait(10)
+    with ThreadPoolExecutor(1) as pool:
+        taking = pool.submit(lambda: known.take() or [left.is_set(), known.give_back()])
+        assert taking.result(timeout=10) == [True, None]
+    thread.join(10)
+    assert all(map(free, made))
+
+
+def test_an_interrupt_at_any_instruction_leaves_no_lock_taken(two_locks, after_instructions):
+    known, made = two_locks
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    for count in itertools.count(1):
+        with after_instructions(count, interrupt, forks) as ended:
+            with suppress(KeyboardInterrupt):
+                known.take()
+            if not ended():
+                known.give_back()
+        if ended():
+            break
+        assert all(map(free, made)), count
+    assert count > 50
+
+
+def test_an_interrupted_fork_still_waits_for_the_locks(two_locks, monkeypatch):
+    known, made = two_locks
+    interrupts = [KeyboardInterrupt()]
+    take_all = forks._take_all
+
+    def interrupted(locks):
+        at = take_all(locks)
+        if interrupts:
+            raise interrupts.pop()
+        return at
+
+    monkeypatch.setattr(forks, "_take_all", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        known.take()
+    assert not any(map(free, made))
+    known.give_back()
+    assert all(map(free, made))
+
+
+def test_a_lock_that_is_gone_is_taken_no_more(two_locks):
+    known, made = two_locks
+    made.pop()
+    known.take()
+    assert known._taken[threading.get_ident()] == made
+    known.give_back()
 
 
 def test_properties_of_two_objects_are_made_side_by_side():

@@ -8,7 +8,6 @@ libm functions, within the stated ulps) are used: the rows say which, ``refuses`
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -18,6 +17,7 @@ import numexpr
 import numpy as np
 from numexpr import interpreter
 
+from fusegraph import forks
 from fusegraph.engines.base import Array, Body, Engine, Extent, Region
 from fusegraph.graph import Node
 from fusegraph.machine import Machine
@@ -33,7 +33,7 @@ SWITCH_SECONDS = 190e-6  # of setting the number of threads, there and back
 _NONE = 255
 # One compiled program called from two threads corrupts the heap (numexpr issue 569), and programs
 # share one thread pool: calls take turns.
-_running = threading.Lock()
+_running = forks.lock()
 
 
 class NumexprEngine(Engine):

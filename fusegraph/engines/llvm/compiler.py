@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import re
-import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -18,10 +17,12 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 from weakref import WeakValueDictionary
 
+from fusegraph import forks
 from fusegraph.engines.llvm import objects
 
-_compiling = threading.Lock()
-
+# Whatever calls LLVM holds this: it has locks of its own, which a forked child would find taken.
+_compiling = forks.lock()
+_unloading: list[object] = []  # let go of by the next one who compiles
 
 OLDEST = (0, 45)
 """Of llvmlite: LLVM 15, which earlier ones have, does not read pointers without types."""
@@ -50,6 +51,10 @@ class MachineCode:
         self._addresses = addresses
         self._kept = kept
 
+    def __del__(self, unloading: list[object] = _unloading) -> None:
+        # To unload is a call of LLVM, and this may be a garbage collection in any thread.
+        unloading.append(self._kept)
+
     def __getitem__(self, symbol: str) -> int:
         """The address of an exported symbol."""
         return self._addresses[symbol]
@@ -71,6 +76,7 @@ def code_of(text: str, sizes: tuple[int, ...] = ()) -> MachineCode:
         with _compiling:
             found = _held.get((text, sizes))
             if found is None:
+                _unloading.clear()
                 found = _held[text, sizes] = _compiler().code(text, sizes)
                 _recent.append(found)
     return found

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import ctypes
 import math
-import threading
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from fusegraph import forks
 from fusegraph.engines.base import Array, Body, Region
 from fusegraph.engines.llvm import codegen, compiler
 from fusegraph.engines.llvm.compiler import MachineCode
@@ -33,7 +33,7 @@ from fusegraph.engines.llvm.strided import (
 )
 from fusegraph.graph import Shape
 
-_LOADING = threading.Lock()
+_LOADING = forks.lock()
 
 
 class ElementwiseBody(Body):

@@ -15,7 +15,6 @@ GELU of 400,000 float32 took 266 us on two threads that took turns with the lock
 from __future__ import annotations
 
 import ctypes
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from fusegraph.engines.llvm import compiler
+from fusegraph.forks import in_child
 from fusegraph.workers import Places
 
 # Words of every job: the address of the threads' ranges and how many threads there are, whether the
@@ -328,8 +328,7 @@ class _Helpers:
     def __init__(self) -> None:
         self.epoch = ctypes.c_int64(0)  # another one in a forked child
         self.forget()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self.forget)
+        in_child(self.forget)
 
     def forget(self) -> None:
         """A forked child has none of its parent's threads."""
