@@ -308,6 +308,39 @@ def test_why_answers_for_tensors_and_for_names() -> None:
         plan.why(np.ones(3), out)
 
 
+def test_why_sees_through_views() -> None:
+    """The plan said ``t0 -> k1: view``, and ``why`` that the two do not depend on each other."""
+    x = fg.asarray(np.ones(100))
+    a = fg.exp(x)
+    b = fg.sin(a[1:])
+    plan = fg.plan(a, b, engine="numpy")
+    for pair in ((a, b), (b, a), (a[1:], b), ("t0", "t1")):
+        answer = plan.why(*pair)
+        assert [(d.producer, d.kernel, d.reason) for d in answer.decisions] == [
+            ("t0", "k1", "view")
+        ]
+        assert str(answer).startswith("t0 is stored before k1 reads it: view: ")
+    assert plan.why(a, a[1:]).fused
+    for pair in ((x, a), (a, x)):
+        assert str(plan.why(*pair)) == "v0 is an input: it is stored already"
+    apart = fg.plan(a, b, fg.cos(fg.asarray(np.ones(7))), engine="numpy").why("t0", "t2")
+    assert "do not depend on each other" in str(apart)
+
+
+def test_why_says_what_is_made_again() -> None:
+    """An edge whose value two kernels make is no path without cuts."""
+    x = fg.asarray(np.ones((1000, 1000)))
+    mean = x.mean()
+    d = x - mean
+    out = d / (d * d).mean()
+    plan = out.plan(engine="numpy")
+    answer = plan.why(d, out)
+    assert [d.reason for d in answer.decisions] == ["recomputed"]
+    assert f"made again where {answer.kernels[1]} reads it: recomputed: 1 operation" in str(answer)
+    assert str(plan.why(mean, d)).startswith("t1 is stored before k2 reads it: shape: ")
+    assert "t1.squeeze and t1.squeeze are both" in str(plan.why(mean, mean))
+
+
 @pytest.mark.slow
 def test_a_quarter_million_operations_build_plan_print_and_are_freed() -> None:
     """Recursion would end at a thousand, and a quadratic pass take hours."""

@@ -5,6 +5,7 @@ Everything that is printed is built from these records.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -34,8 +35,8 @@ class Answer:
     """Why two values are, or are not, in one kernel."""
 
     fused: bool
-    kernels: tuple[str, str]  # where each is computed; "" for inputs and views
-    decisions: tuple[DecisionRecord, ...]  # the cut edges on the way from one to the other
+    kernels: tuple[str, str]  # where each is computed; "" for inputs
+    decisions: tuple[DecisionRecord, ...]  # edges between kernels on the way
     text: str
 
     def __str__(self) -> str:
@@ -45,6 +46,8 @@ class Answer:
 def value_name(plan: Plan, node: Node) -> str:
     """The name of a stored value, or ``kernel:op`` of one that stays inside a kernel."""
     found = plan.names.get(node)
+    if not found and node.kind == "view":
+        return f"{value_name(plan, node.inputs[0])}.{node.op.name}"
     return found or f"{plan.kernel_of.get(node, '')}:{node.op.name}"
 
 
@@ -212,20 +215,29 @@ def why(plan: Plan, a: Node, b: Node) -> Answer:
         return Answer(
             True, (first, second), (), f"{names[0]} and {names[1]} are both computed in {first}"
         )
-    cut = _cut_between(plan, a, b) or _cut_between(plan, b, a)
+    cut = _cut_between(plan, base(a), base(b))
+    if cut is None:  # an empty one is a path too: its value was stored before the plan ran
+        cut = _cut_between(plan, base(b), base(a))
     if cut is None:
-        return Answer(False, (first, second), (), _unrelated(plan, names, first, second))
+        return Answer(False, (first, second), (), _unrelated(names, first, second))
     found = tuple(decision_record(plan, d) for d in cut)
-    lines = [
-        f"{d.producer} is stored before {d.kernel or d.consumer} reads it: {d.reason}: {d.detail}"
-        for d in found
-    ] or [f"{names[0]} or {names[1]} is an input: it is stored already"]
+    lines = [_cut_text(d) for d in found] or [
+        f"{names[1] if first else names[0]} is an input: it is stored already"
+    ]
     return Answer(False, (first, second), found, "\n".join(lines))
 
 
-def _unrelated(plan: Plan, names: tuple[str, str], first: str, second: str) -> str:
+def _cut_text(d: DecisionRecord) -> str:
+    if d.fused:
+        return f"{d.producer} is made again where {d.kernel} reads it: {d.reason}: {d.detail}"
+    return (
+        f"{d.producer} is stored before {d.kernel or d.consumer} reads it: {d.reason}: {d.detail}"
+    )
+
+
+def _unrelated(names: tuple[str, str], first: str, second: str) -> str:
     if not first or not second:
-        return f"{names[0] if not first else names[1]} is an input or a view: no kernel computes it"
+        return f"{names[1] if first else names[0]} is an input or a view: no kernel computes it"
     return (
         f"{names[0]} ({first}) and {names[1]} ({second}) do not depend on each other, "
         "and read no value of one shape in common"
@@ -233,7 +245,7 @@ def _unrelated(plan: Plan, names: tuple[str, str], first: str, second: str) -> s
 
 
 def _cut_between(plan: Plan, a: Node, b: Node) -> list[Decision] | None:
-    """The cut edges on a path from ``a`` down to ``b``; None where there is no path."""
+    """The edges between kernels on a path from ``a`` down to ``b``; None where there is no path."""
     came_from: dict[Node, Node | None] = {b: None}
     stack = [b]
     while stack and a not in came_from:
@@ -244,10 +256,15 @@ def _cut_between(plan: Plan, a: Node, b: Node) -> list[Decision] | None:
                 stack.append(operand)
     if a not in came_from:
         return None
-    cuts = {(d.producer, d.consumer): d for d in plan.decisions if not d.fused}
-    found, node = [], a
+    path, node = [a], a
     while (consumer := came_from[node]) is not None:
-        if (node, consumer) in cuts:
-            found.append(cuts[node, consumer])
         node = consumer
-    return found
+        if node.kind != "view":  # a decision is about two operations, whatever views lie between
+            path.append(node)
+    cuts = {(d.producer, d.consumer): d for d in plan.decisions if _apart(d)}
+    return [cuts[edge] for edge in itertools.pairwise(path) if edge in cuts]
+
+
+def _apart(decision: Decision) -> bool:
+    """Are the two operations in two kernels? So they are where one makes the value again."""
+    return not decision.fused or decision.reason is Reason.RECOMPUTED
