@@ -2,7 +2,7 @@
 
 In: the nodes of a region, the leading axes they share, the machine. Out: ``Panels``. Decides the axes
 that are cut, the height of a panel, the order of axes inside it, and which reductions are put together
-from partial results.
+from partial results of which dtype.
 
 Where a partial result begins and ends depends on shapes, and on whether a row fits in cache; not on the
 number of threads. So does the order in which a sum is added up.
@@ -15,7 +15,9 @@ import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
-from fusegraph.graph import Node, Shape, reduced_axes
+import numpy as np
+
+from fusegraph.graph import DType, Node, Shape, reduced_axes
 from fusegraph.machine import Machine
 
 # A product of fewer rows packs its right side more often than it pays: 2048 x 768 x 3072 float32 on one
@@ -29,6 +31,7 @@ PARTIAL = 1 << 17  # elements reduced to one partial result: 512 kB of float32
 FEWEST_PARTIALS = 4
 LEAST_PARTIAL = 1 << 14
 PARTIAL_WIDTH = 2048  # of them side by side in a column reduction: each partial is of many rows
+WIDER = {np.dtype(a): np.dtype(b) for a, b in (("f2", "f8"), ("f4", "f8"), ("c8", "c16"))}
 # A reduced last axis this narrow comes first in a panel, so that calls run along the rows: softmax of
 # 400,000 x 10 float32 took 33 ms with it last and 14 with it first, copies included; 47 in NumPy.
 NARROW = 32
@@ -171,10 +174,17 @@ def partial_cells(panels: Panels, node: Node) -> Shape:
     )
 
 
+def partial_dtype(node: Node) -> DType:
+    """What partial results are kept in: wider than the result, where its precision is low."""
+    if node.op.name in ("sum", "prod"):
+        return WIDER.get(node.dtype, node.dtype)
+    return node.dtype
+
+
 def partial_bytes(panels: Panels) -> int:
-    """Bytes of all partial results, kept in up to 64 bits a part."""
+    """Bytes of all partial results."""
     return sum(
-        math.prod(partial_cells(panels, node)) * node.size * max(8, node.dtype.itemsize)
+        math.prod(partial_cells(panels, node)) * node.size * partial_dtype(node).itemsize
         for node in panels.partial
     )
 

@@ -16,11 +16,11 @@ import numpy as np
 from fusegraph.blas_threads import BLAS_THREADS
 from fusegraph.buffers import POOL, SCRATCH
 from fusegraph.engines.base import Array, Multiply
-from fusegraph.engines.reductions import combine, partial_dtype
+from fusegraph.engines.reductions import combine
 from fusegraph.graph import DType, Node, Shape, reduced_axes
 from fusegraph.kernel import Kernel
 from fusegraph.orders import is_row_major
-from fusegraph.panels import Panels, block_keys, blocked_shape, partial_cells
+from fusegraph.panels import Panels, block_keys, blocked_shape, partial_cells, partial_dtype
 from fusegraph.workers import Task, run_tasks
 
 Keys = list[tuple[Any, ...]]

@@ -260,6 +260,11 @@ def outputs_of(x):
     return [fg.exp(x), x * 2, (x + 1).sum(axis=0), fg.sqrt(x) @ x.T]
 
 
+def column_sums_of(x):
+    t = fg.Tensor(x)
+    return [(t * t).sum(0)]
+
+
 def statistics_of(x):
     x = fg.Tensor(x)
     return [(x - x.mean()) / (x.std() + 1), x.var(axis=1)]
@@ -357,6 +362,8 @@ MEMORY = {
     ),
     "bool product": (product_of, [floats(400, 400) > 1, floats(400, 400) > 1]),
     "several outputs": (outputs_of, [floats(600, 600)]),
+    "complex sums of columns": (column_sums_of, [doubles(4, 300_000).astype("c8")]),
+    "many partial sums of columns": (column_sums_of, [np.ones((20_000, 2000), "i1")]),
     "statistics": (statistics_of, [floats(1000, 800)]),
     "transposed": (transposed_of, [floats(900, 900)]),
     "joined": (joined_of, [floats(700, 700)]),

@@ -11,11 +11,11 @@ from dataclasses import replace
 
 from fusegraph.engines.base import Engine, Extent, Multiply, Region
 from fusegraph.engines.blocks import Call, NumpyBody, Register, Stage
-from fusegraph.engines.reductions import partial_dtype, reorders, to_partial, whole_axes
+from fusegraph.engines.reductions import reorders, to_partial, whole_axes
 from fusegraph.engines.temporaries import temporary_bytes
 from fusegraph.graph import DType, Node, Shape, iteration_space, make, reduced_axes
 from fusegraph.ops import OPS
-from fusegraph.panels import Panels
+from fusegraph.panels import Panels, partial_dtype
 
 
 class PanelBody(NumpyBody):
@@ -91,7 +91,8 @@ class PanelBody(NumpyBody):
         """Bytes of temporaries of one panel, and of what reductions to partial results hold."""
         scratch = self.scratch_shapes(self.panels.block)
         partial = sum(
-            self.panel_elements(n.inputs[0]) * max(8, n.dtype.itemsize) for n in self.panels.partial
+            self.panel_elements(n.inputs[0]) * partial_dtype(n).itemsize
+            for n in self.panels.partial
         )
         products = (p.scratch_bytes(self.panels.height) for p in self.products.values())
         stages = (stage.body.call_bytes for stage in self.engine_stages)

@@ -21,7 +21,6 @@ from fusegraph.ops import OPS
 
 LONG_ROW = 256  # elements of a row along which one call of NumPy runs well
 SEQUENTIAL = 16  # additions one after the other before the tree begins
-WIDER = {np.dtype(a): np.dtype(b) for a, b in (("f2", "f8"), ("f4", "f8"), ("c8", "c16"))}
 
 
 def reorders(node: Node) -> bool:
@@ -82,13 +81,6 @@ def _working_dtype(node: Node) -> DType | None:
     return np.dtype("f4") if node.dtype == np.float16 else node.dtype
 
 
-def partial_dtype(node: Node) -> DType:
-    """What partial results are kept in: wider than the result, where its precision is low."""
-    if node.op.name in ("sum", "prod"):
-        return WIDER.get(node.dtype, node.dtype)
-    return node.dtype
-
-
 def _tree(ufunc: np.ufunc, x: Array, dtype: DType | None, exact: bool) -> Array:
     """Reduce the first axis: slabs of a sixteenth of the rows, then by halves.
 
@@ -120,11 +112,12 @@ def _cast(x: Array, dtype: DType | None) -> Array:
 
 
 def combine(node: Node, cells: Array, out: Array) -> None:
-    """Put the partial results, along the first axis of ``cells``, together by halves."""
+    """Put the partial results, along the first axis of ``cells``, together by halves, in place."""
     ufunc = ufunc_of(node)
     while len(cells) > 1:
         half = len(cells) // 2
-        odd, cells = cells[2 * half :], ufunc(cells[:half], cells[half : 2 * half])
+        odd = cells[2 * half :]
+        cells = ufunc(cells[:half], cells[half : 2 * half], out=cells[:half])
         if len(odd):
             ufunc(cells[: len(odd)], odd, out=cells[: len(odd)])
     out[...] = cells[0]
