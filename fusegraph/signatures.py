@@ -25,9 +25,11 @@ def name_of(function: Any) -> str:
 
 
 def _holds_arrays(value: Any) -> bool:
-    """Is it a list or tuple with arrays in it? A list of numbers is an array itself."""
+    """Is it a list or tuple with arrays somewhere in it? A list of numbers is an array itself."""
     return isinstance(value, (list, tuple)) and any(
-        isinstance(v, (np.ndarray, Tensor, dict)) for v in value
+        isinstance(v, (np.ndarray, Tensor, dict, list, tuple))  # one look at each of many numbers
+        and (not isinstance(v, (list, tuple)) or _holds_arrays(v))
+        for v in value
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 import fusegraph as fg
 
 X = np.linspace(0, 1, 12).reshape(3, 4)
+T = fg.asarray(X)
 
 
 class Counted:
@@ -205,6 +206,9 @@ def test_lists_and_scalars_are_arrays(assert_same):
         (([X, X],), "argument 0 of f is a list of arrays; pass each array"),
         (([X, X[0]],), "argument 0 of f is a list of arrays"),
         (((X, X),), "argument 0 of f is a tuple of arrays"),
+        (([[T, T]],), "argument 0 of f is a list of arrays"),
+        (([1.0, [X]],), "argument 0 of f is a list of arrays"),
+        (((0, [(T,)]),), "argument 0 of f is a tuple of arrays"),
         ((X, {1}), "argument 1 of f is a set"),
     ],
 )
