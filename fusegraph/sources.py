@@ -5,12 +5,13 @@ In: the options in force. Out: ``file:line``, or nothing where sources are not t
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 from fusegraph.options import current_options
 
-PACKAGE = str(Path(__file__).parent)
+PACKAGE = str(Path(__file__).parent) + os.sep  # a file beside it may have a name that goes on
 
 
 def traced_line() -> str:

@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import pickle
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -216,6 +217,15 @@ def test_trace_source_names_the_users_line():
         t = fg.asarray(X[:7]) * 11.25 - 3.75
         assert all("test_options.py:" in line for k in t.plan().kernels for line in k.sources)
         assert t.plan().kernels[0].sources
+
+
+def test_trace_source_names_a_file_whose_name_begins_like_the_package():
+    beside = Path(fg.__file__).parent.with_name("fusegraph_extra.py")
+    built = {"fg": fg, "X": X}
+    with fg.options(trace_source=True):
+        exec(compile("t = fg.asarray(X[:5]) * 7.75 - 1.25", str(beside), "exec"), built)
+    sources = [line for k in built["t"].plan().kernels for line in k.sources]
+    assert sources == ["fusegraph_extra.py:1"]
 
 
 def test_a_machine_can_be_given():
