@@ -32,6 +32,7 @@ class Options:
         True keeps to kernels whose results are NumPy's bits.
     threads : int or None
         Upper bound of threads, BLAS included; None: the cores this process may use.
+        A kernel has no more than the machine has cores.
     verify : bool
         Check every stage's output against its invariants.
     memory_limit : int or None

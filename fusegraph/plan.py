@@ -203,7 +203,8 @@ def build_plan(outputs: Sequence[Node], options: Options, machine: Machine) -> P
         verify_units(fused.units)
     names = value_names(order, fused.units)
     buffers = plan_buffers([unit.region for unit in fused.units], rewritten.outputs)
-    setting = Setting(names, orders, options, options.thread_count, machine, fused)
+    threads = min(options.thread_count, machine.cores)  # more of them only take turns
+    setting = Setting(names, orders, options, threads, machine, fused)
     kernels = together(
         [
             make_kernel(f"k{at}", unit, buffer.first_touch, setting)

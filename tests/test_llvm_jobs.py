@@ -21,7 +21,14 @@ from fusegraph.machine import default_machine
 pytest.importorskip("llvmlite")
 
 from fusegraph.engines.llvm import compiler, jobs
-from fusegraph.engines.llvm.jobs import JOB_DONE, JOB_LEFT, JOB_OWN, JOB_TAKEN, run_job
+from fusegraph.engines.llvm.jobs import (
+    JOB_DONE,
+    JOB_LEFT,
+    JOB_OWN,
+    JOB_TAKEN,
+    JOB_THREADS,
+    run_job,
+)
 
 # A task that counts itself: word JOB_OWN of the job is the address of its counters.
 COUNTER = f"""
@@ -61,6 +68,23 @@ def test_helpers_that_fell_asleep_wake_up_or_are_not_waited_for():
         time.sleep(pause)
         run_job(job, 3)
         assert (counters == 1).all()
+
+
+def test_there_are_no_more_helpers_than_processors():
+    """199 threads looked for work where there were two processors."""
+    processors = max(2, os.cpu_count() or 1)
+    job, counters = counting_job(1000)
+    run_job(job, 200)
+    assert (counters == 1).all()
+    assert 2 <= job[JOB_THREADS] <= processors
+    x = np.arange(1 << 20, dtype=np.float32)
+    f = fg.jit(
+        lambda a: a * 2.5 + 1, engine="llvm", threads=200, machine=replace(MACHINE, cores=200)
+    )
+    for _ in range(3):
+        np.testing.assert_array_equal(f(x), x * 2.5 + 1)
+    assert f.plan(x).kernels[0].threads == 200
+    assert len(jobs.HELPERS.started) < processors
 
 
 def test_many_callers_share_the_helpers():
@@ -123,7 +147,7 @@ def test_a_thread_takes_its_own_range_first(tasks, threads):
     run_job(job, threads)
     assert sorted(index for _, index in taken) == list(range(tasks))
     for slot in {slot for slot, _ in taken}:
-        start, end = (tasks * k // threads for k in (slot, slot + 1))
+        start, end = (tasks * k // job[JOB_THREADS] for k in (slot, slot + 1))
         own = [index for number, index in taken if number == slot and start <= index < end]
         assert own == sorted(own)
         first = next(index for number, index in taken if number == slot)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import signal
@@ -21,6 +22,7 @@ import pytest
 import fusegraph as fg
 from fusegraph import blas_threads, elementwise_choice, forks, graph, workers
 from fusegraph.engines import ELEMENTWISE_ENGINES
+from fusegraph.machine import default_machine
 from fusegraph.properties import lazy_property
 
 X = np.linspace(-3, 3, 300_001)
@@ -137,6 +139,19 @@ def test_results_do_not_depend_on_blocks(block, monkeypatch):
         for name, tensor in bodies(fg.asarray(X)).items():
             np.testing.assert_array_equal(tensor.compute(), expected[name], strict=True)
     fg.clear_caches()
+
+
+@pytest.mark.parametrize("name", ["flat", "reduction"])
+@pytest.mark.parametrize("engine", ["numpy", "numexpr", "llvm"])
+def test_more_threads_than_cores_do_no_more(engine, name):
+    """They divided the arithmetic by 200 where two cores do it."""
+    machine = dataclasses.replace(default_machine(), cores=2)
+    t = fg.asarray(np.ones((1000, 1000)))
+    t = fg.tanh(t) * fg.sin(t) if name == "flat" else (fg.exp(t) * t).sum(-1)
+    two, many = (t.plan(engine=engine, threads=n, machine=machine) for n in (2, 200))
+    assert [k.threads for k in many.kernels] == [k.threads for k in two.kernels]
+    assert many.seconds == two.seconds
+    assert many.peak_bytes == two.peak_bytes
 
 
 def test_one_thread_is_the_calling_one(on_numpy, monkeypatch):

@@ -129,7 +129,8 @@ def direct_call(
     helpers = jobs.HELPERS
     move, epoch = helpers.places.avoid_caller, helpers.epoch
     crews = [helpers.crew(threads - 1) for _, _, threads in work]
-    records = [_record(*one, crew) for one, crew in zip(work, crews, strict=True)]
+    pairs = zip(work, crews, strict=True)
+    records = [_record(job, places, crew) for (job, places, _), crew in pairs]
     tables = [
         np.array(table, np.int64)
         for table in (
@@ -146,7 +147,7 @@ def direct_call(
         word.RESULTS: results, word.SEVERAL: several, word.MADE: len(outlets), word.OUTLETS_AT: made,
         word.JOBS: len(work), word.RECORDS_AT: described,
         word.MOST_WORDS: max(len(record.template) for record in records),
-        word.MOST_THREADS: max(threads for _, _, threads in work),
+        word.MOST_THREADS: max(crew.threads for crew in crews),
         word.SCRATCH_PLACE: place, word.SCRATCH_BYTES: 0 if place >= 0 else scratch,
         word.AVOIDED_AT: helpers.places.avoided_at, word.MOVE: id(move),
         word.EPOCH: epoch.value, word.EPOCH_AT: ctypes.addressof(epoch),
@@ -171,12 +172,12 @@ class _Record(NamedTuple):
     wake: Callable[[], None]
 
 
-def _record(work: Work, places: Sequence[int], threads: int, crew: jobs.Crew) -> _Record:
+def _record(work: Work, places: Sequence[int], crew: jobs.Crew) -> _Record:
     template = work.job(len(places))
-    template[JOB_THREADS] = threads
+    template[JOB_THREADS] = crew.threads
     at, wake = np.array(places, np.int64), crew.wake
     words = (
         ctypes.addressof(template), len(template), work.scratch_word, len(at), at.ctypes.data,
-        threads, crew.address, id(wake),
+        crew.threads, crew.address, id(wake),
     )  # fmt: skip
     return _Record(words, template, at, wake)

@@ -15,6 +15,7 @@ GELU of 400,000 float32 took 266 us on two threads that took turns with the lock
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -316,6 +317,11 @@ class Crew(NamedTuple):
     boxes: Any
     address: int
 
+    @property
+    def threads(self) -> int:
+        """Of a job, the caller's included."""
+        return len(self.helpers) + 1
+
     def wake(self) -> None:
         """Ring for those that sleep."""
         for helper in self.helpers:
@@ -339,7 +345,12 @@ class _Helpers:
         self.places = Places()
 
     def crew(self, count: int) -> Crew:
-        """As many helpers; every caller gets the same ones, and finds some of them busy."""
+        """Up to ``count`` helpers; every caller gets the same ones, and finds some of them busy.
+
+        There are no more than processors beside the caller's, but for one: they would take turns with
+        each other, looking for work, and the job needs none of them.
+        """
+        count = min(count, max(1, (os.cpu_count() or 1) - 1))
         found = self.crews.get(count)
         if found is None:
             with self.lock:
@@ -374,10 +385,10 @@ def run_job(job: Any, threads: int, held: Any = None) -> None:
         What keeps the memory that the tasks touch.
     """
     known, address = calls(), ctypes.addressof(job)
-    ranges = (ctypes.c_int64 * (RANGE * threads))()
-    job[JOB_RANGES], job[JOB_THREADS] = ctypes.addressof(ranges), threads
     crew = HELPERS.crew(threads - 1)
     count = len(crew.helpers)
+    ranges = (ctypes.c_int64 * (RANGE * crew.threads))()
+    job[JOB_RANGES], job[JOB_THREADS] = ctypes.addressof(ranges), crew.threads
     done = False
     interrupted: BaseException | None = None
     try:
