@@ -283,25 +283,17 @@ class _Pass:
         regions = [r for r in found if r.shape == node.shape and not r.feeds_rows]
         for before, region in itertools.pairwise(regions):
             home = _resolved(before)
-            if self.merge_refusal(home, region) is None:
+            if self.may_merge(home, region):
                 self.merge(home, region)
 
-    def merge_refusal(self, home: _Growing, other: _Growing) -> tuple[Reason, str] | None:
-        """The ladder for two regions; ``home`` has the higher level."""
-        if home is other:
-            return None
+    def may_merge(self, home: _Growing, other: _Growing) -> bool:
+        """May two regions of one shape be one? ``home`` has the higher level."""
         if any(r.members[0].params == ALONE for r in (home, other)):
-            return Reason.FUSION_OFF, "fusion is off for these operations"
-        if home.shape != other.shape:
-            return Reason.SHAPE, f"{list(other.shape)} beside {list(home.shape)}"
-        if not home.engines & other.engines:
-            return Reason.ENGINE, "the two kernels need different engines"
+            return False
         top = max(home.level, other.level)
         if any(r.level < top and r.floor <= top for r in (home, other)):
-            return Reason.CONVEX, "another kernel between them needs the value first"
-        extent = _merge_extent(home, other)
-        both = home.engines & other.engines
-        return None if _able(both, extent) else _limit(both, extent)
+            return False  # another kernel between them needs the value first
+        return bool(_able(home.engines & other.engines, _merge_extent(home, other)))
 
     def merge(self, home: _Growing, other: _Growing) -> None:
         extent = _merge_extent(home, other)

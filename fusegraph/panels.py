@@ -10,9 +10,10 @@ number of threads. So does the order in which a sum is added up.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -138,10 +139,18 @@ def first_reduced(node: Node) -> int:
 def cut_axes(nodes: Collection[Node], rows: Shape, machine: Machine) -> int:
     """How many leading axes to cut: none that is reduced, if enough panels that fit remain."""
     whole = min((first_reduced(n) for n in nodes if n.kind == "reduce"), default=len(rows))
+    return axes_to_cut(rows, whole, functools.partial(row_bytes, nodes), machine)
+
+
+def axes_to_cut(
+    rows: Shape, whole: float, bytes_of_row: Callable[[int], int], machine: Machine
+) -> int:
+    """How many of ``rows`` to cut, where a reduction runs along the axis ``whole`` and none before."""
     if whole >= len(rows):
         return len(rows)
+    whole = int(whole)
     enough = math.prod(rows[:whole]) >= LEAST_PANELS
-    fits = row_bytes(nodes, whole) <= machine.block_bytes
+    fits = bytes_of_row(whole) <= machine.block_bytes
     return whole if whole and enough and fits else len(rows)
 
 
@@ -213,20 +222,16 @@ def row_bytes(nodes: Collection[Node], cut: int) -> int:
     stream through beside them.
     """
     members = set(nodes)
-    widths = sorted((_row_width(node, cut) for node in members), reverse=True)
+    widths = sorted((row_width(node, cut) for node in members), reverse=True)
     streams = {i for n in members for i in n.inputs if i not in members and i.kind != "const"}
+    streams -= {n.inputs[1] for n in members if n.kind == "matmul"}
     rank = max(len(node.shape) for node in members)
-    return sum(widths[:2]) + sum(
-        _row_width(i, cut) for i in streams if len(i.shape) == rank and not _is_right(i, members)
-    )
+    return sum(widths[:2]) + sum(row_width(i, cut) for i in streams if len(i.shape) == rank)
 
 
-def _row_width(node: Node, cut: int) -> int:
+def row_width(node: Node, cut: int) -> int:
+    """Bytes of a value in one row, where the axes before ``cut`` are cut."""
     return math.prod(node.shape[cut:]) * node.dtype.itemsize
-
-
-def _is_right(value: Node, nodes: set[Node]) -> bool:
-    return any(n.kind == "matmul" and n.inputs[1] is value for n in nodes)
 
 
 def product_cache(machine: Machine) -> int:

@@ -40,15 +40,19 @@ def recompute(fused: Fused, outputs: Sequence[Node], order: Sequence[Node]) -> F
     units = list(fused.units)
     kept = {base(node) for node in outputs}
     made: dict[Node, str] = {}  # values that are made again, and what that saves
+    readers: dict[Node, dict[int, None]] = {}  # places of the units that read a value, or did
+    for at, unit in enumerate(units):
+        _read(unit, at, readers)
     for at in range(len(units)):
         for value in units[at].region.outputs:
             nodes = None if value in kept else _made_of(value, units[at].region)
-            changed = _without(value, nodes, units, at, position) if nodes else {}
+            changed = _without(value, nodes, units, at, readers, position) if nodes else {}
             saved = sum(_bytes_moved(units[k]) - _bytes_moved(unit) for k, unit in changed.items())
             if nodes and saved > 0:
                 made[value] = f"{plural(len(nodes), 'operation')} and {saved:,} bytes less"
                 for place, unit in changed.items():
                     units[place] = unit
+                    _read(unit, place, readers)
     if not made:
         return fused
     return replace(
@@ -56,6 +60,12 @@ def recompute(fused: Fused, outputs: Sequence[Node], order: Sequence[Node]) -> F
         units=tuple(unit for unit in units if unit.region.outputs),
         decide=lambda: (_revised(decision, made) for decision in fused.decisions),
     )
+
+
+def _read(unit: Unit, place: int, readers: dict[Node, dict[int, None]]) -> None:
+    """Note what the unit at a place reads."""
+    for value in unit.region.inputs:
+        readers.setdefault(base(value), {})[place] = None
 
 
 def _made_of(value: Node, region: Region) -> list[Node] | None:
@@ -80,11 +90,17 @@ def _made_of(value: Node, region: Region) -> list[Node] | None:
 
 
 def _without(
-    value: Node, nodes: list[Node], units: Sequence[Unit], at: int, position: dict[Node, int]
+    value: Node,
+    nodes: list[Node],
+    units: Sequence[Unit],
+    at: int,
+    readers: dict[Node, dict[int, None]],
+    position: dict[Node, int],
 ) -> dict[int, Unit]:
     """The units that change where ``value`` is made again, by place; none where one cannot make it."""
     changed = {at: _storing_less(units[at], value)}
-    for place, reader in enumerate(units):
+    for place in sorted(readers.get(value, ())):
+        reader = units[place]
         if place != at and any(base(i) is value for i in reader.region.inputs):
             unit = _making(reader, value, nodes, units[at], position)
             if unit is None:

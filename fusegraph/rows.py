@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from fusegraph.cost import kernel_cost
 from fusegraph.engines import FALLBACK
@@ -26,17 +27,17 @@ from fusegraph.engines.base import Region
 from fusegraph.engines.reductions import has_partials, reorders
 from fusegraph.graph import Node, Shape, iteration_space, reduced_axes
 from fusegraph.machine import Machine
+from fusegraph.members import Members
 from fusegraph.orders import Order, is_row_major
 from fusegraph.panels import (
     FEWEST_FOR_BLAS,
     NARROW,
     Panels,
-    cut_axes,
+    axes_to_cut,
     first_reduced,
     lay_panels,
     partial_bytes,
     product_cache,
-    row_bytes,
 )
 from fusegraph.time_model import WORTH_A_THREAD, node_seconds
 from fusegraph.units import ALONE, Decision, Fused, Reason, Unit, in_running_order
@@ -55,8 +56,39 @@ class _Group:
     rows: Shape | None
     rank: int
     refusal: tuple[Reason, str] | None  # why it has no rows
-    nodes: set[Node]
+    members: Members
+    seconds: float  # of its nodes on one thread
+    # Other groups that read its values and whose values it reads, or what was merged into those.
+    read_by: dict[_Group, None] = field(default_factory=dict)
+    fed_by: dict[_Group, None] = field(default_factory=dict)
     panels: Panels | None = None  # how it is cut, once that was asked
+    merged: _Group | None = None  # the group that took it over
+
+    @property
+    def nodes(self) -> set[Node]:
+        return self.members.nodes
+
+    def readers(self) -> list[_Group]:
+        """Other groups that read its values, once each."""
+        self.read_by = self._others(self.read_by)
+        return list(self.read_by)
+
+    def feeders(self) -> list[_Group]:
+        """Other groups whose values it reads, once each."""
+        self.fed_by = self._others(self.fed_by)
+        return list(self.fed_by)
+
+    def _others(self, groups: dict[_Group, None]) -> dict[_Group, None]:
+        return {group: None for group in map(_resolved, groups) if group is not self}
+
+
+def _resolved(group: _Group) -> _Group:
+    """The group that a group is part of now."""
+    while group.merged is not None:
+        if group.merged.merged is not None:
+            group.merged = group.merged.merged
+        group = group.merged
+    return group
 
 
 def share_rows(
@@ -135,10 +167,16 @@ class _RowPass:
         self.group_of: dict[Node, _Group] = {}
         self.readers: dict[Node, list[Unit]] = {}
         self.direct: dict[Node, list[Unit]] = {}  # readers that see the value through no view
+        self.uses: dict[
+            Node, list[tuple[Node, int]]
+        ] = {}  # operations that read it, at which place
         for unit in fused.units:
             for value in dict.fromkeys(unit.region.inputs):
                 self.readers.setdefault(base(value), []).append(unit)
                 self.direct.setdefault(value, []).append(unit)
+            for node in unit.region.nodes:
+                for at, operand in enumerate(node.inputs):
+                    self.uses.setdefault(base(operand), []).append((node, at))
         self.why: dict[tuple[Node, _Group], tuple[Reason, str]] = {}
         self.groups: dict[_Group, None] = {}
 
@@ -174,28 +212,40 @@ class _RowPass:
         for home in self.reading_groups(unit):
             failed = self.refusal(group, home)
             if failed is None:
+                self.enter(group)
                 self.merge(group, home)
                 return
             for value in unit.region.outputs:
                 self.why[value, home] = failed
-        group = self.single(unit, stored=True)
+        self.enter(self.single(unit, stored=True))
+
+    def enter(self, group: _Group) -> None:
+        """A group of one unit takes its place among the others."""
         self.groups[group] = None
-        self.group_of.update(dict.fromkeys(unit.region.nodes, group))
+        self.group_of.update(dict.fromkeys(group.nodes, group))
+        for reader in group.read_by:
+            reader.fed_by[group] = None
 
     def merge(self, group: _Group, home: _Group) -> None:
         home.units += group.units
-        home.nodes |= group.nodes
+        home.members.absorb(group.members)
+        home.seconds += group.seconds
+        home.read_by |= group.read_by
+        home.fed_by |= group.fed_by
         home.rows, home.panels = _common(home.rows or (), group.rows or ()), None
-        self.groups.pop(group, None)
-        self.group_of.update(dict.fromkeys(group.nodes, home))
+        del self.groups[group]
+        group.merged = home
+
+    def home(self, node: Node) -> _Group:
+        """The group that a node is in now."""
+        return _resolved(self.group_of[node])
 
     def dissolve(self, group: _Group, reason: str) -> None:
         """Give every unit of a group back its own kernel."""
         del self.groups[group]
         for unit in group.units:
             alone = self.single(unit, stored=True)
-            self.groups[alone] = None
-            self.group_of.update(dict.fromkeys(unit.region.nodes, alone))
+            self.enter(alone)
             for value in unit.region.inputs:
                 self.why[base(value), alone] = (Reason.COST, reason)
 
@@ -204,12 +254,16 @@ class _RowPass:
         node = unit.region.nodes[-1]
         rows = own_rows(node, stored, self.bits)
         refusal = self.refusal_of_rows(unit, rows)
-        rank, nodes = len(iteration_space(node)), set(unit.region.nodes)
-        return _Group([unit], None if refusal else rows, rank, refusal, nodes)
+        rank, nodes = len(iteration_space(node)), unit.region.nodes
+        found = _Group(
+            [unit], None if refusal else rows, rank, refusal, Members(nodes), self.seconds(nodes)
+        )
+        found.read_by = dict.fromkeys(self.reading_groups(unit))
+        return found
 
     def reading_groups(self, unit: Unit) -> list[_Group]:
         groups = dict.fromkeys(
-            self.group_of[reader.region.nodes[0]]
+            self.home(reader.region.nodes[0])
             for value in unit.region.outputs
             for reader in self.readers.get(value, ())
         )
@@ -217,12 +271,12 @@ class _RowPass:
 
     def join_siblings(self, value: Node, readers: list[Unit]) -> None:
         """Groups that read one value share the pass, where one of them reduces."""
-        groups = dict.fromkeys(self.group_of[r.region.nodes[0]] for r in readers)
+        groups = dict.fromkeys(self.home(r.region.nodes[0]) for r in readers)
         home: _Group | None = None
         for group in groups:
             if group not in self.groups or group.rows is None or not value.shape:
                 continue
-            if home is not None and self.sibling_refusal(group, home, value) is None:
+            if home is not None and self.may_share(group, home, value):
                 self.merge(group, home)
             else:
                 home = group
@@ -251,21 +305,22 @@ class _RowPass:
         for one in (group, home):
             if one.rows is None:
                 return one.refusal
-        made = set(group.units[0].region.outputs)
-        for node in home.nodes:
-            for at, operand in enumerate(node.inputs):
-                if base(operand) in made and operand not in made:
-                    return Reason.VIEW, f"it is read through {operand.op.name}"
-                if node.kind == "matmul" and at == 1 and operand in made:
+        for value in group.units[0].region.outputs:
+            for node, at in self.uses.get(value, ()):
+                if node not in home.nodes:
+                    continue
+                if node.inputs[at] is not value:
+                    return Reason.VIEW, f"it is read through {node.inputs[at].op.name}"
+                if node.kind == "matmul" and at == 1:
                     return Reason.KIND, "every panel of the product needs all of its right side"
         failed = self.rows_refusal(group, home)
         if failed is not None:
             return failed
-        if _both_sides(group.nodes | home.nodes):
+        if group.members.mixed_with(home.members):
             return Reason.KIND, "a value is needed row by row and, on the right of a product, whole"
         if self.comes_back(group, home):
             return Reason.CONVEX, "another kernel between them needs the value first"
-        return self.too_large(group.nodes | home.nodes, _common(group.rows or (), home.rows or ()))
+        return self.too_large(group, home)
 
     def rows_refusal(self, group: _Group, home: _Group) -> tuple[Reason, str] | None:
         """Why two groups share no rows, or None. One row is enough where there is but one axis."""
@@ -274,66 +329,74 @@ class _RowPass:
         if group.rank != home.rank:
             return Reason.SHAPE, f"{group.rank} axes beside {home.rank}"
         if not common and group.rank > 1:
-            reduced = [n for n in group.nodes | home.nodes if n.kind == "reduce"]
-            if any(first_reduced(n) == 0 for n in reduced):
+            if min(group.members.whole, home.members.whole) == 0:
                 return Reason.KIND, "the reduction is complete after the last row only"
             return Reason.SHAPE, f"rows {list(a)} beside rows {list(b)}"
-        if not common and self.seconds(group.nodes | home.nodes) > 2 * WORTH_A_THREAD:
+        if not common and group.seconds + home.seconds > 2 * WORTH_A_THREAD:
             return Reason.COST, "one row is one panel, which would run on one thread"
         return None
 
-    def sibling_refusal(
-        self, group: _Group, home: _Group, value: Node
-    ) -> tuple[Reason, str] | None:
-        """Why two groups that read ``value`` may not share its pass, or None."""
-        nodes = group.nodes | home.nodes
-        if not any(n.kind == "reduce" for n in nodes):
-            return Reason.KIND, "none of them reduces"
-        if len(value.shape) != home.rank or any(n.kind == "matmul" for n in nodes):
-            return Reason.SHAPE, "it is not read row by row"
-        failed = self.rows_refusal(group, home)
-        if failed is not None:
-            return failed
+    def may_share(self, group: _Group, home: _Group, value: Node) -> bool:
+        """May two groups that read ``value`` share its pass? One of them reduces, none multiplies."""
+        a, b = group.members, home.members
+        if not (a.reduces or b.reduces) or a.multiplies or b.multiplies:
+            return False
+        if len(value.shape) != home.rank or self.rows_refusal(group, home) is not None:
+            return False
+        if home in group.readers() or group in home.readers():  # one needs the other first
+            return False
         if self.reaches(group, home) or self.reaches(home, group):
-            return Reason.CONVEX, "one of them needs the other first"
-        return self.too_large(nodes, _common(group.rows or (), home.rows or ()))
+            return False
+        return self.too_large(group, home) is None
 
     def comes_back(self, group: _Group, home: _Group) -> bool:
         """Does a path leave ``group`` for another group and come to ``home``?"""
-        stack = [g for g in self.reading_groups(group.units[0]) if g is not home]
-        return self._path(stack, home, len(self.groups) + 1)
+        # Looked for from both ends in turns: where a chain goes on below, what lies between is short.
+        down, up = [g for g in group.readers() if g is not home], [home]
+        below, above = set(down), {home}
+        while down and up:
+            fresh = [g for g in down.pop().readers() if g not in below]
+            if not above.isdisjoint(fresh):
+                return True
+            below.update(fresh)
+            down += fresh
+            fresh = [g for g in up.pop().feeders() if g not in above]
+            if not below.isdisjoint(fresh):
+                return True
+            above.update(fresh)
+            up += fresh
+        return False
 
     def reaches(self, start: _Group, home: _Group) -> bool:
         """Is there a path from ``start`` to ``home``? A long search counts as one."""
-        return self._path([start], home, PATH)
-
-    def _path(self, stack: list[_Group], home: _Group, bound: int) -> bool:
-        seen = set(stack)
+        stack, seen = [start], {start}
         while stack:
-            for unit in stack.pop().units:
-                for reader in self.reading_groups(unit):
-                    if reader is home:
-                        return True
-                    if reader not in seen:
-                        seen.add(reader)
-                        stack.append(reader)
-            if len(seen) > bound:
+            for reader in stack.pop().readers():
+                if reader is home:
+                    return True
+                if reader not in seen:
+                    seen.add(reader)
+                    stack.append(reader)
+            if len(seen) > PATH:
                 return True
         return False
 
-    def too_large(self, nodes: set[Node], rows: Shape) -> tuple[Reason, str] | None:
+    def too_large(self, group: _Group, home: _Group) -> tuple[Reason, str] | None:
         """A panel must stay in cache: one row at least, and enough for BLAS where it multiplies."""
-        product = any(node.kind == "matmul" for node in nodes)
+        a, b = group.members, home.members
+        product = a.multiplies or b.multiplies
         bound = product_cache(self.machine) if product else self.machine.block_bytes
-        cut = cut_axes(nodes, rows, self.machine)
-        least = row_bytes(nodes, cut) * (FEWEST_FOR_BLAS if product else 1)
+        rows = _common(group.rows or (), home.rows or ())
+        bytes_of_row = partial(a.row_bytes_with, b)
+        cut = axes_to_cut(rows, min(a.whole, b.whole), bytes_of_row, self.machine)
+        least = bytes_of_row(cut) * (FEWEST_FOR_BLAS if product else 1)
         if least > bound:
             return Reason.CACHE, f"a panel of {least:,} bytes does not stay in {bound:,} of cache"
         return None
 
     # --- what it gains ----------------------------------------------------------------------------
 
-    def seconds(self, nodes: set[Node]) -> float:
+    def seconds(self, nodes: Iterable[Node]) -> float:
         return sum(node_seconds(node, self.machine) for node in nodes)
 
     def no_gain(self, group: _Group) -> str | None:
@@ -411,8 +474,8 @@ class _RowPass:
 
     def revised(self, decision: Decision) -> Decision:
         """A decision after merging: fused, or stored with what this pass knows."""
-        home = self.group_of[decision.consumer]
-        if decision.fused or home is self.group_of[decision.producer]:
+        home = self.home(decision.consumer)
+        if decision.fused or home is self.home(decision.producer):
             return replace(decision, fused=True, reason=Reason.FUSED, detail="", bytes=0)
         if decision.reason is not Reason.KIND:  # the fusion pass knew better
             return decision
@@ -424,12 +487,3 @@ def _laid_out(unit: Unit) -> tuple[Node, ...]:
     """The values of a unit whose order in memory a reduction follows: what it reduces, and results."""
     node = unit.region.nodes[-1]
     return (*unit.region.outputs, *(node.inputs[:1] if node.kind == "reduce" else ()))
-
-
-def _both_sides(nodes: set[Node]) -> bool:
-    """Is a value the right side of a product and read row by row too?"""
-    right = {n.inputs[1] for n in nodes if n.kind == "matmul"}
-    rowwise = {
-        i for n in nodes for at, i in enumerate(n.inputs) if not (n.kind == "matmul" and at == 1)
-    }
-    return bool(right & rowwise)

@@ -20,6 +20,7 @@ LAYERS = (
     ("views", "machine", "cost", "arrays", "indexing"),
     ("streams", "orders"),
     ("panels",),
+    ("members",),
     ("rules", "replay", "reference", "engines.base"),
     ("rewrite",),
     ("engines.reductions", "engines.temporaries"),

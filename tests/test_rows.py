@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import tracemalloc
 from dataclasses import replace
 
@@ -14,7 +15,10 @@ from hypothesis import given, settings
 import fusegraph as fg
 from fusegraph.engines import ELEMENTWISE_ENGINES as ENGINES
 from fusegraph.engines.blocks import Stage
+from fusegraph.graph import topological
 from fusegraph.machine import default_machine
+from fusegraph.members import Members
+from fusegraph.panels import row_bytes
 from fusegraph.reference import evaluate
 
 BOUND = 4  # products of K terms are within BOUND * K * eps of the largest result, at least of 1
@@ -369,3 +373,94 @@ def test_what_panels_store_is_read_as_it_lies(engine_name):
     found = fg.compute(*results(fg, fg.asarray(x)), engine=engine_name)
     for a, b in zip(found, results(np, x), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+def sums_of_one(x, count):
+    return [(x * (step + 2.5)).sum(axis=1) for step in range(count)]
+
+
+def chain_of_kernels(x, count):
+    for _ in range(count):
+        x = x / x.sum()
+    return [x]
+
+
+def chain_in_panels(x, count):
+    for _ in range(count):
+        x = x - x.sum(axis=1, keepdims=True)
+    return [x]
+
+
+def products_in_panels(x, count):
+    w = x
+    for _ in range(count):
+        x = fg.exp(x @ w)
+    return [x]
+
+
+def sums_beside_others(x, count):
+    one = np.ones(x.shape)
+    return [(x * (one + step)).sum(axis=1) for step in range(count)]
+
+
+def sums_read_by_sums(x, count):
+    return [(x * row).sum(axis=0) for row in sums_of_one(x[..., None], count)]
+
+
+GROWING = (
+    sums_of_one,
+    chain_of_kernels,
+    chain_in_panels,
+    products_in_panels,
+    sums_beside_others,
+    sums_read_by_sums,
+)
+
+
+@pytest.mark.parametrize("build", GROWING)
+def test_planning_takes_steps_by_the_size_of_the_graph(build):
+    """800 sums of one value took 1.3 s, of as many values 29 s: every join counted the group again."""
+
+    def steps(count):
+        outputs = build(fg.asarray(np.ones((64, 64))), count)
+        fg.clear_caches()
+        found = [0]
+
+        def count_one(*_):
+            found[0] += 1
+
+        sys.setprofile(count_one)
+        try:
+            fg.plan(*outputs, engine="auto")
+        finally:
+            sys.setprofile(None)
+        return found[0]
+
+    steps(10)
+    assert steps(400) < 2.75 * steps(200)
+
+
+def members_alike(a, b):
+    """Is what was brought up to date what counting afresh gives?"""
+    names = ("nodes", "streams", "rights", "row_by_row", "whole", "rank", "mixed")
+    figures = all(b.figure(cut) == figure for cut, figure in a.figures.items())
+    return figures and all(getattr(a, name) == getattr(b, name) for name in names)
+
+
+def test_totals_of_a_group_are_those_counted_afresh():
+    """Groups of single operations come together in any order, with products among them."""
+    x, w, row = (fg.asarray(np.ones(s)) for s in ((40, 30), (30, 30), (1, 30)))
+    h = fg.exp(x @ w) + row
+    graph = (h - h.max(axis=1, keepdims=True)) @ w + (x * h).sum(axis=1, keepdims=True)
+    nodes = [n for n in topological((graph.node,)) if n.kind not in ("input", "const", "view")]
+    rng = np.random.default_rng(5)
+    for _ in range(200):
+        groups = [Members([node]) for node in nodes]
+        while len(groups) > 1:
+            rng.shuffle(groups)
+            other, home = groups.pop(), groups[-1]
+            for cut in rng.integers(0, 3, 2).tolist():
+                both = other.nodes | home.nodes
+                assert home.row_bytes_with(other, cut) == row_bytes(both, cut)
+            home.absorb(other)
+            assert members_alike(home, Members(home.nodes))

@@ -6,6 +6,7 @@ node is one call of NumPy; with one, the longest runs of nodes that the engine a
 
 from __future__ import annotations
 
+import heapq
 import math
 from dataclasses import replace
 
@@ -223,13 +224,25 @@ def _products_last(region: Region) -> Region:
     """The same, where no product runs before what does not need it: stages become longer."""
     if all(node.kind != "matmul" for node in region.nodes):
         return region
-    waiting, done, nodes = list(region.nodes), set(region.inputs), []
-    while waiting:
-        ready = [n for n in waiting if all(i in done or i.kind == "const" for i in n.inputs)]
-        node = next((n for n in ready if n.kind != "matmul"), ready[0])
-        waiting.remove(node)
-        done.add(node)
+    place = {node: at for at, node in enumerate(region.nodes)}
+    readers: dict[Node, list[Node]] = {}
+    missing = {}
+    for node in region.nodes:
+        operands = {i for i in node.inputs if i in place}
+        missing[node] = len(operands)
+        for operand in operands:
+            readers.setdefault(operand, []).append(node)
+    # What is ready, products behind all others, and otherwise in order.
+    ready = [(n.kind == "matmul", place[n]) for n in region.nodes if not missing[n]]
+    heapq.heapify(ready)
+    nodes = []
+    while ready:
+        node = region.nodes[heapq.heappop(ready)[1]]
         nodes.append(node)
+        for reader in readers.get(node, ()):
+            missing[reader] -= 1
+            if not missing[reader]:
+                heapq.heappush(ready, (reader.kind == "matmul", place[reader]))
     return replace(region, nodes=tuple(nodes))
 
 
