@@ -39,9 +39,9 @@ class Op:
     """One operation.
 
     ``kind`` says how it is planned: ``elementwise``, ``view``, ``reduce``, ``matmul``, ``call`` (a
-    library call over stored operands), ``const``, ``input``. ``flops`` is floating-point operations per output element and
-    ``flop_class`` names their class (add, multiply, divide, sqrt, compare, select, transcendental,
-    move).
+    library call over stored operands), ``const``, ``input``. ``flops`` is floating-point operations
+    per output element and ``flop_class`` names their class (add, multiply, divide, sqrt, compare,
+    select, transcendental, move).
     """
 
     name: str
