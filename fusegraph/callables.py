@@ -127,16 +127,16 @@ def index(inputs: Arrays, out: Any, casting: Any, axes: tuple[int, ...]) -> None
 
 
 def cumulative_sum(
-    inputs: Arrays, out: Any, casting: Any, axis: int, include_initial: bool
+    inputs: Arrays, out: Any, casting: Any, axis: int, include_initial: bool, dtype: Any = None
 ) -> None:
-    """Sums of the first elements, one after the other."""
+    """Sums of the first elements, one after the other, in the dtype of ``out``."""
     _accumulate(np.add, inputs[0], out, axis, include_initial)
 
 
 def cumulative_prod(
-    inputs: Arrays, out: Any, casting: Any, axis: int, include_initial: bool
+    inputs: Arrays, out: Any, casting: Any, axis: int, include_initial: bool, dtype: Any = None
 ) -> None:
-    """Products of the first elements, one after the other."""
+    """Products of the first elements, one after the other, in the dtype of ``out``."""
     _accumulate(np.multiply, inputs[0], out, axis, include_initial)
 
 

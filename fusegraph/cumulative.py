@@ -70,11 +70,12 @@ def _cumulative(
         axis = 0
     at, shape = axis_number(name, axis, x), list(x.node.shape)
     shape[at] += bool(include_initial)
+    params: tuple[tuple[str, Any], ...] = (("axis", at), ("include_initial", bool(include_initial)))
     if dtype is None:  # as the reduction of all of them has it
         result = np.asarray(OPS[reduction].function(np.ones(1, x.dtype))).dtype
     else:
         result = checked_dtype(dtype)
-    params = (("axis", at), ("include_initial", bool(include_initial)))
+        params = (*params, ("dtype", result))  # a plan is found by the parameters
     return wrap(make(OPS[name], (x.node,), params, tuple(shape), result, traced_line()))
 
 

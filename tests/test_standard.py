@@ -120,6 +120,13 @@ def test_differences_and_triangles_fuse():
     assert len(fg.vecdot(x, x).plan().kernels) == 1
 
 
+def test_cumulative_sums_in_several_dtypes_have_plans_of_their_own(assert_same):
+    x = numbers((30,), "f8")
+    for dtype in (None, "i4", "f4", None):
+        assert_same(np.asarray(fg.cumsum(fg.asarray(x), dtype=dtype)), np.cumsum(x, dtype=dtype))
+        assert_same(np.asarray(fg.cumprod(fg.asarray(x), dtype=dtype)), np.cumprod(x, dtype=dtype))
+
+
 # --- indexing by arrays ---------------------------------------------------------------------------
 
 X = numbers((4, 5, 6), "f4")
