@@ -96,6 +96,13 @@ def test_functions_are_lazy_and_can_be_traced(name, assert_same):
         assert_same(f, np.asarray(e))
 
 
+def test_a_roll_by_the_whole_axis_is_traced_for_that_size_alone(assert_same):
+    f = fg.jit(lambda x: fg.roll(x, 4) + fg.roll(x, 4, axis=0))
+    for size in (4, 5, 8):
+        x = numbers(size, "f8")
+        assert_same(f(x), 2 * np.roll(x, 4))
+
+
 @pytest.mark.parametrize("name", ["unique_values", "nonzero"])
 def test_what_depends_on_values_cannot_be_traced(name):
     with pytest.raises(TypeError, match=r"while jit traces"):
