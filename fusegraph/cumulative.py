@@ -89,10 +89,11 @@ def diff(x: Any, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = 
     times = as_integer("diff", "n", n)
     if times < 0:
         raise ValueError(f"diff: n={n} is negative; give 0 or more")
-    beside = [_beside(x, at, end) for end in (prepend, append)]
+    # Where nothing is subtracted NumPy puts nothing beside ``x`` either.
+    beside = [_beside(x, at, end) if times else None for end in (prepend, append)]
     parts: Sequence[Any] = [p for p in (beside[0], x, beside[1]) if p is not None]
     found: Tensor = concat(parts, at) if len(parts) > 1 else x
-    row = OPS["not_equal" if x.dtype.kind == "b" else "subtract"]
+    row = OPS["not_equal" if found.dtype.kind == "b" else "subtract"]
     before = (slice(None),) * at
     for _ in range(times):
         later, earlier = found[(*before, slice(1, None))], found[(*before, slice(None, -1))]

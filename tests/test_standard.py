@@ -64,6 +64,8 @@ FUNCTIONS = {
     "triu": lambda xp, x: xp.triu(x, k=1),
     "diff": lambda xp, x: xp.diff(x, n=2, axis=1),
     "diff-beside": lambda xp, x: xp.diff(x, axis=0, prepend=x[:1], append=x[1:3]),
+    "diff-number": lambda xp, x: xp.diff(x > 0, prepend=2),
+    "diff-none": lambda xp, x: xp.diff(x, n=0, prepend=2),
     "cumulative_sum": lambda xp, x: xp.cumulative_sum(x, axis=1),
     "cumulative_sum-initial": lambda xp, x: xp.cumulative_sum(x, axis=0, include_initial=True),
     "cumulative_prod": lambda xp, x: xp.cumulative_prod(x, axis=0),
