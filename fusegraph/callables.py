@@ -88,9 +88,9 @@ Arrays = Sequence[Any]
 def sort(inputs: Arrays, out: Any, casting: Any, axis: int, descending: bool) -> None:
     """Sorted values; NaN last, or first where they descend."""
     np.copyto(out, inputs[0])
-    out.sort(axis=axis, kind="stable")
-    if descending:
-        out[...] = np.flip(out, axis)
+    # Seen backwards, so that of equal values, as zeros of both signs, the first stays the first.
+    ordered = np.flip(out, axis) if descending else out
+    ordered.sort(axis=axis, kind="stable")
 
 
 def argsort(inputs: Arrays, out: Any, casting: Any, axis: int, descending: bool) -> None:

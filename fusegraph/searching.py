@@ -22,26 +22,45 @@ from fusegraph.tensor import Tensor, shown, wrap
 from fusegraph.views import apply_view
 
 SIDES = ("left", "right")
+KINDS = ("quicksort", "mergesort", "heapsort", "stable")
 
 
 # --- sorting --------------------------------------------------------------------------------------
 
 
 def sort(
-    x: Any, axis: int | None = -1, descending: bool = False, stable: bool | None = True
+    x: Any,
+    axis: int | None = -1,
+    kind: str | None = None,
+    *,
+    descending: bool = False,
+    stable: bool | None = True,
 ) -> Tensor:
-    """Values in order along an axis (None: of all); NaN last. Every sort is stable."""
-    return _ordered("sort", x, axis, descending)
+    """Values in order along an axis (None: of all); NaN last, or first where they descend.
+
+    Every sort is stable, whatever ``stable`` and NumPy's ``kind`` say.
+    """
+    return _ordered("sort", x, axis, kind, descending)
 
 
 def argsort(
-    x: Any, axis: int | None = -1, descending: bool = False, stable: bool | None = True
+    x: Any,
+    axis: int | None = -1,
+    kind: str | None = None,
+    *,
+    descending: bool = False,
+    stable: bool | None = True,
 ) -> Tensor:
-    """Places of values in order along an axis (None: of all); of equals the first stands first."""
-    return _ordered("argsort", x, axis, descending)
+    """Places of values in order along an axis (None: of all); of equals the first stands first.
+
+    See :func:`sort`.
+    """
+    return _ordered("argsort", x, axis, kind, descending)
 
 
-def _ordered(name: str, x: Any, axis: int | None, descending: bool) -> Tensor:
+def _ordered(name: str, x: Any, axis: int | None, kind: str | None, descending: bool) -> Tensor:
+    if kind is not None and kind not in KINDS:
+        raise ValueError(f"{name}: kind={kind!r}: choose one of {', '.join(KINDS)}")
     x = as_tensor(x)
     if axis is None:
         x, axis = reshape(x, -1), 0

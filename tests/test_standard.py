@@ -122,6 +122,25 @@ def test_descending_order_keeps_the_first_of_equals_first(dtype, assert_same):
         assert (places[1:][equal] > places[:-1][equal]).all()
 
 
+def test_descending_order_keeps_zeros_of_both_signs_as_they_stand(assert_same):
+    x = np.array([0.0, -0.0, 1.0, -0.0])
+    found = fg.sort(x, descending=True)
+    assert_same(np.asarray(found), np.take(x, np.asarray(fg.argsort(x, descending=True))))
+
+
+@pytest.mark.parametrize("name", ["sort", "argsort"])
+def test_numpys_name_of_an_algorithm_changes_no_order(name, assert_same):
+    x = numbers((5, 40), "f8")
+    t, function = fg.asarray(x), getattr(np, name)
+    expected = function(x, 0, "stable")
+    assert_same(np.asarray(function(t, 0, "stable")), expected)
+    assert_same(np.asarray(function(t, axis=0, kind="mergesort")), expected)
+    with pytest.raises(ValueError, match=f"{name}: kind='bubble'"):
+        function(t, 0, "bubble")
+    with pytest.raises(TypeError, match="positional"):
+        getattr(fg, name)(t, 0, None, True)
+
+
 def test_differences_and_triangles_fuse():
     x = fg.asarray(numbers((50, 60), "f8"))
     assert len(fg.exp(fg.diff(x, axis=1)).plan().kernels) == 1
