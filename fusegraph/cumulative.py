@@ -60,10 +60,16 @@ def _flattened(x: Any, axis: int | None) -> tuple[Tensor, int]:
     return (reshape(t, -1), 0) if axis is None else (t, axis)
 
 
+def _with_axes(x: Any) -> Tensor:
+    """``x``; one number as an axis of one, as NumPy sums it."""
+    t = as_tensor(x)
+    return t if t.ndim else reshape(t, -1)
+
+
 def _cumulative(
     name: str, reduction: str, x: Any, axis: int | None, dtype: Any, include_initial: bool
 ) -> Tensor:
-    x = as_tensor(x)
+    x = _with_axes(x)
     if axis is None:
         if x.ndim != 1:
             raise ValueError(f"{name}: axis is left out, and {shown(x)} has not one; give an axis")

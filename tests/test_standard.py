@@ -68,6 +68,8 @@ FUNCTIONS = {
     "diff-none": lambda xp, x: xp.diff(x, n=0, prepend=2),
     "cumulative_sum": lambda xp, x: xp.cumulative_sum(x, axis=1),
     "cumulative_sum-initial": lambda xp, x: xp.cumulative_sum(x, axis=0, include_initial=True),
+    "cumulative_sum-number": lambda xp, x: xp.cumulative_sum(x[0, 0], include_initial=True),
+    "cumprod-number": lambda xp, x: xp.cumprod(x[0, 0], axis=-1),
     "cumulative_prod": lambda xp, x: xp.cumulative_prod(x, axis=0),
     "cumsum": lambda xp, x: xp.cumsum(x),
     "cumprod": lambda xp, x: xp.cumprod(x, axis=1),
