@@ -93,18 +93,18 @@ def repeat(x: Any, repeats: Any, axis: int | None = None) -> Tensor:
         x, axis = reshape(x, -1), 0
     at = axis_number("repeat", axis, x)
     counts = np.asarray(repeats)
-    if counts.dtype.kind not in "iu":
+    if counts.dtype.kind not in "biu" and counts.size:  # of an empty list NumPy makes floats
         raise TypeError(f"repeat: repeats are {counts.dtype}; give integers")
     if counts.size and counts.min() < 0:
         raise ValueError("repeat: repeats are negative; give 0 or more")
     size = x.node.shape[at]
-    if counts.size != 1:
+    if counts.size != 1 or counts.ndim > 1:
         if counts.shape != (size,):
             raise ValueError(
                 f"repeat: {list(counts.shape)} repeats for {size} entries along axis {at} of "
                 f"{shown(x)}; give one number, or one for each"
             )
-        return take_along("take", x, as_node(np.repeat(np.arange(size), counts)), at)
+        return take_along("take", x, as_node(np.arange(size).repeat(counts.astype(np.intp))), at)
     times, shape = int(counts.reshape(())), x.node.shape
     wide = broadcast_to(expand_dims(x, at + 1), (*shape[: at + 1], times, *shape[at + 1 :]))
     return reshape(wide, (*shape[:at], size * times, *shape[at + 1 :]))

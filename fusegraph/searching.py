@@ -87,7 +87,13 @@ def searchsorted(x1: Any, x2: Any, side: str = "left", sorter: Any = None) -> Te
     if side not in SIDES:
         raise ValueError(f"searchsorted: side={side!r}: choose one of {', '.join(SIDES)}")
     if sorter is not None:
-        sorted_ = take(sorted_, sorter, 0)
+        order = as_tensor(sorter)
+        if order.node.shape != sorted_.node.shape:
+            raise ValueError(
+                f"searchsorted: sorter {shown(order)} is for other values than {shown(sorted_)}; give "
+                "a place for each"
+            )
+        sorted_ = take(sorted_, order, 0)
     dtype = promote((sorted_.dtype, values.dtype))
     operands = cast(sorted_, dtype).node, cast(values, dtype).node
     shape, params = values.node.shape, (("side", side),)
