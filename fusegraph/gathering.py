@@ -6,6 +6,7 @@ truth values decides on a shape, so its own value is computed when the expressio
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -29,24 +30,41 @@ def get_item(t: Tensor, key: Any) -> Tensor:
     IndexError
         Too many indices, or one out of range, or a mask of another shape.
     """
-    keys = key if isinstance(key, tuple) else (key,)
+    keys = tuple(map(_part, key if isinstance(key, tuple) else (key,)))
     if not any(map(_is_array, keys)):
         reads_no_size = all(map(_takes_all, keys))
         expanded, kept = index_params(key, t.node.shape if reads_no_size else t.shape)
         return wrap(apply_view("expand", expanded, apply_view("slice", kept, t.node)))
-    if len(keys) == 1 and _dtype(keys[0]).kind == "b" and np.shape(keys[0]) == ():
+    if len(keys) == 1 and _is_mask(keys[0]) and not keys[0].ndim:
         whole = t[None]
         return whole if bool(keys[0]) else whole[:0]
-    places = _without_ellipsis(_without_masks(t, keys), t)
+    parts = _without_masks(t, keys)
+    places = _without_ellipsis(parts, t)
     # An int beside an array is an array of one place: it takes part in where the new axes stand.
     views = tuple(k if k is None or isinstance(k, slice) else slice(None) for k in places)
     seen = t[views]
-    arrays = [
-        (axis, as_node(k))
-        for axis, k in enumerate(places)
-        if k is not None and not isinstance(k, slice)
-    ]
-    return gather(seen, [axis for axis, _ in arrays], [node for _, node in arrays])
+    axes = [axis for axis, k in enumerate(places) if _gathers(k)]
+    found = gather(seen, axes, [as_node(places[axis]) for axis in axes])
+    where = [at for at, k in enumerate(parts) if _gathers(k)]
+    if _stand_together(axes) and not _stand_together(where):  # ``...`` for no axes parts them too
+        found = _with_first(found, axes[0], found.ndim - seen.ndim + len(axes))
+    return found
+
+
+def _gathers(part: Any) -> bool:
+    """Does this part of a key name places?"""
+    return part is not None and part is not Ellipsis and not isinstance(part, slice)
+
+
+def _stand_together(axes: Sequence[int]) -> bool:
+    return all(b == a + 1 for a, b in pairwise(axes))
+
+
+def _with_first(t: Tensor, start: int, count: int) -> Tensor:
+    """``t`` with ``count`` axes from ``start`` on before all others."""
+    moved = range(start, start + count)
+    order = (*moved, *(a for a in range(t.ndim) if a not in moved))
+    return wrap(apply_view("permute", order, t.node))
 
 
 def gather(t: Tensor, axes: list[int], places: list[Node]) -> Tensor:
@@ -61,8 +79,7 @@ def gather(t: Tensor, axes: list[int], places: list[Node]) -> Tensor:
     except ValueError as error:
         shapes = " and ".join(str(list(node.shape)) for node in places)
         raise IndexError(f"index: arrays of {shapes} do not broadcast: {error}") from None
-    together = all(b == a + 1 for a, b in pairwise(axes))
-    first = axes[0] if together else 0
+    first = axes[0] if _stand_together(axes) else 0
     rest = tuple(n for axis, n in enumerate(shape) if axis not in axes)
     params = (("axes", tuple(axes)),)
     result = (*rest[:first], *found, *rest[first:])
@@ -104,10 +121,20 @@ def check_places(name: str, t: Tensor, axis: int, places: Node) -> None:
 # --- keys -----------------------------------------------------------------------------------------
 
 
+def _part(key: Any) -> Any:
+    """A part of a key, lists and truth values as arrays."""
+    if isinstance(key, (bool, np.bool_)):
+        return np.asarray(key)
+    if not isinstance(key, list):
+        return key
+    listed = Tensor(key)  # there may be tensors in it
+    return listed if listed.node.size else np.empty(listed.node.shape, np.intp)  # NumPy: floats
+
+
 def _is_array(key: Any) -> bool:
-    """Does this part of a key gather? An array of one integer without axes is an int."""
-    if isinstance(key, (list, bool, np.bool_)):
-        return True
+    """Does this part of a key gather? An integer without axes is an int, if it is known."""
+    if isinstance(key, Tensor) and key.node.data is None:
+        return key.ndim > 0 or key.dtype.kind in "biu"
     return isinstance(key, (Tensor, np.ndarray)) and (key.ndim > 0 or key.dtype.kind == "b")
 
 
@@ -118,8 +145,8 @@ def _takes_all(key: Any) -> bool:
     return key is None or key is Ellipsis
 
 
-def _dtype(key: Any) -> np.dtype[Any]:
-    return key.dtype if isinstance(key, Tensor) else np.asarray(key).dtype
+def _is_mask(key: Any) -> bool:
+    return _is_array(key) and key.dtype.kind == "b"
 
 
 def _without_masks(t: Tensor, keys: tuple[Any, ...]) -> list[Any]:
@@ -129,7 +156,7 @@ def _without_masks(t: Tensor, keys: tuple[Any, ...]) -> list[Any]:
     for at, key in enumerate(keys):
         if key is Ellipsis:
             axis = len(t.node.shape) - sum(map(_taken, keys[at + 1 :]))
-        elif _is_array(key) and _dtype(key).kind == "b":
+        elif _is_mask(key):
             mask = np.asarray(key)
             size = t.node.shape[axis : axis + mask.ndim]
             fits = len(size) == mask.ndim > 0
@@ -142,22 +169,16 @@ def _without_masks(t: Tensor, keys: tuple[Any, ...]) -> list[Any]:
             found += mask.nonzero()
             axis += mask.ndim
             continue
-        found.append(_places(key) if isinstance(key, list) else key)
+        found.append(key)
         axis += key is not Ellipsis and key is not None
     return found
-
-
-def _places(listed: list[Any]) -> Any:
-    """A list as an array; of an empty one NumPy would make floats."""
-    return np.asarray(listed) if listed else np.empty(0, np.intp)
 
 
 def _taken(key: Any) -> int:
     """How many axes a part of a key is for."""
     if key is None:
         return 0
-    is_mask = _is_array(key) and _dtype(key).kind == "b"
-    return int(np.ndim(key)) if is_mask else 1
+    return int(key.ndim) if _is_mask(key) else 1
 
 
 def _without_ellipsis(keys: list[Any], t: Tensor) -> list[Any]:

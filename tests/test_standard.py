@@ -177,6 +177,10 @@ KEYS = {
     "new axis": (None, ROWS, None, COLUMNS),
     "ellipsis": (..., ROWS),
     "ellipsis inside": (ROWS, ..., [0, 1, 2]),
+    "ellipsis of nothing": (slice(1, 3), ROWS, ..., COLUMNS),
+    "ellipsis of nothing behind": (slice(1, 3), ROWS, COLUMNS, ...),
+    "ellipsis of nothing, int": (None, slice(None), 1, ..., ROWS),
+    "empty lists": ([[], []],),
     "reversed": (slice(None, None, -1), ROWS),
     "mask": (MASK,),
     "mask of all": (X > 0,),
@@ -208,6 +212,16 @@ def test_places_that_are_computed_index_lazily(assert_same):
     places = np.array([9, 2, 3, 100])
     assert_same(f(X, places), X[places % 4] * 2)
     assert fg.asarray(X)[fg.asarray(places) % 4].pending == 2
+
+
+def test_one_place_that_is_computed_indexes_lazily(assert_same):
+    f = fg.jit(lambda x, at: (x[at % 4], x[:, at % 4, None], x[[1, at % 4], ..., 2]))
+    for expected, found in zip(
+        (X[3], X[:, 3, None], X[[1, 3], ..., 2]), f(X, np.array(7)), strict=True
+    ):
+        assert_same(found, expected)
+    t = fg.asarray(X)
+    assert_same(np.asarray(t[fg.argmax(t[:, 0, 0])]), X[np.argmax(X[:, 0, 0])])
 
 
 @pytest.mark.parametrize(
