@@ -389,6 +389,26 @@ MEMORY = {
         lambda a, b: [fg.minimum(fg.Tensor(a), b)],
         [doubles(1, 1000).astype("c16"), np.asfortranarray(doubles(300, 1000).astype("c16"))],
     ),
+    "bytes taken by int32 places": (
+        lambda x, at: [fg.take(x, at)],
+        [floats(400_000)[::2].astype("i1"), integers(200_000).astype("i4") % 9],
+    ),
+    "bytes indexed by int32 places": (
+        lambda x, at: [fg.Tensor(x)[at, at]],
+        [floats(500, 400).astype("i1"), integers(200_000).astype("i4") % 9],
+    ),
+    "bytes taken along an axis by int32 places": (
+        lambda x, at: [fg.take_along_axis(x, at, 0)],
+        [floats(500, 400).astype("i1"), integers(500, 400).astype("i4") % 9],
+    ),
+    "searched where nothing lies dense": (
+        lambda x, at: [fg.searchsorted(x, at)],
+        [np.arange(2000.0)[::2], np.asfortranarray(doubles(500, 400).astype("c16"))],
+    ),
+    "cumulative sums in a wider dtype": (
+        lambda x: [fg.cumulative_sum(x, axis=0)],
+        [floats(500, 400).astype("i1")],
+    ),
 }
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from fusegraph.engines.base import Array
 from fusegraph.engines.reductions import reduction_of
 from fusegraph.engines.temporaries import reduction_bytes
@@ -53,18 +55,6 @@ class SingleCall:
     scratch_bytes: int = 0
 
 
-# Copies of the larger of operand and result that a call makes at most: a merge sort works in one, lines
-# along other axes are copied, and what has no ``out=`` is copied there.
-CALL_COPIES = {
-    "sort": 3,
-    "argsort": 5,
-    "searchsorted": 2,
-    "take": 1,
-    "take_along_axis": 2,
-    "index": 2,
-}
-
-
 def library_call(node: Node, orders: Mapping[Node, Any], seconds: float) -> SingleCall:
     """NumPy's call of a ``reduce`` or ``call`` node, whose arithmetic takes ``seconds``."""
     why = f"{node.op.name} is one call of NumPy"
@@ -76,11 +66,30 @@ def _scratch_bytes(node: Node, orders: Mapping[Node, Any]) -> int:
     """Bytes that NumPy allocates inside: what it casts, sorts in, and copies for argmax and argmin."""
     source, params = node.inputs[0], dict(node.params)
     if node.kind == "call":
-        return CALL_COPIES.get(node.op.name, 0) * max(node.nbytes, source.nbytes)
+        return _call_bytes(node, source)
     if node.op.name not in ("argmax", "argmin"):
         return reduction_bytes(node)
     in_order = is_row_major(orders[source])  # else it cannot walk along the axis
     return 0 if in_order and params["axis"] in (None, len(source.shape) - 1) else source.nbytes
+
+
+def _call_bytes(node: Node, source: Node) -> int:
+    """Bytes that a library call allocates at most, whatever the layout of its operands."""
+    as_places = sum(i.size for i in node.inputs[1:]) * np.dtype(np.intp).itemsize
+    match node.op.name:
+        case "sort":  # in a copy, and so is each line along other axes
+            return 3 * node.nbytes
+        case "argsort":  # the same, of values and places, which are copied to ``out``
+            return 5 * max(node.nbytes, source.nbytes)
+        case "searchsorted":  # operands are made contiguous
+            return node.nbytes + sum(i.nbytes for i in node.inputs)
+        case "take":  # so is the source, and ``out`` is written when all places are checked
+            return node.nbytes + source.nbytes + as_places
+        case "take_along_axis" | "index":
+            return node.nbytes + as_places
+        case "cumulative_sum" | "cumulative_prod":  # operands are cast
+            return 0 if source.dtype == node.dtype else source.size * node.dtype.itemsize
+    return 0
 
 
 def _body(node: Node) -> Callable[[list[Array], Array], None]:
