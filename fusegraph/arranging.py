@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fusegraph.creation import arange
-from fusegraph.elementwise import as_integer, as_tensor, where
+from fusegraph.elementwise import as_integer, as_tensor, copied, where
 from fusegraph.gathering import take_along
 from fusegraph.shaping import (
     as_shape,
@@ -44,7 +44,7 @@ def roll(x: Any, shift: Any, axis: Any = None) -> Tensor:
     rolled: Tensor = x
     for by, one in zip(shifts, axes, strict=True):
         rolled = _rolled(rolled, by, axis_number("roll", one, x))
-    return rolled
+    return copied(x) if rolled is x else rolled
 
 
 def _shifts(shift: Any) -> tuple[int, ...]:
@@ -70,6 +70,8 @@ def tile(x: Any, repetitions: Any) -> Tensor:
     times = (1,) * (rank - len(times)) + times
     sizes = (1,) * (rank - x.ndim) + x.node.shape
     shape = tuple(n * times[a] for a, n in enumerate(sizes))
+    if set(times) <= {1}:
+        return copied(reshape(x, shape))
     # Each axis behind one of repetitions; a broadcast stores nothing until the shape is joined.
     apart = reshape(x, tuple(n for size in sizes for n in (1, size)))
     pairs = tuple(n for pair in zip(times, sizes, strict=True) for n in pair)
@@ -106,6 +108,8 @@ def repeat(x: Any, repeats: Any, axis: int | None = None) -> Tensor:
             )
         return take_along("take", x, as_node(np.arange(size).repeat(counts.astype(np.intp))), at)
     times, shape = int(counts.reshape(())), x.node.shape
+    if times == 1:
+        return copied(x)
     wide = broadcast_to(expand_dims(x, at + 1), (*shape[: at + 1], times, *shape[at + 1 :]))
     return reshape(wide, (*shape[:at], size * times, *shape[at + 1 :]))
 

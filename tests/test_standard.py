@@ -145,6 +145,24 @@ def test_numpys_name_of_an_algorithm_changes_no_order(name, assert_same):
         getattr(fg, name)(t, 0, None, True)
 
 
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda t: fg.roll(t, 0),
+        lambda t: fg.roll(t, (4, 7), axis=(0, 1)),
+        lambda t: fg.tile(t, 1),
+        lambda t: fg.tile(t, (1, 1, 1)),
+        lambda t: fg.repeat(t, 1, axis=0),
+        lambda t: fg.repeat(t, [1]),
+    ],
+)
+def test_what_moves_nothing_is_a_copy(function):
+    x = numbers((4, 7), "f8")
+    for found in (np.asarray(function(fg.asarray(x))), fg.jit(function)(x)):
+        assert np.array_equal(found.ravel(), x.ravel())
+        assert not np.shares_memory(found, x)
+
+
 def test_differences_and_triangles_fuse():
     x = fg.asarray(numbers((50, 60), "f8"))
     assert len(fg.exp(fg.diff(x, axis=1)).plan().kernels) == 1
