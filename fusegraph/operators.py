@@ -122,6 +122,7 @@ def set_item(t: Tensor, key: Any, value: Any) -> None:
     if is_mask(key, t.shape):
         t.node = _masked(t, key, part).node
         return
+    _refuse_arrays(key)
     expanded, kept = index_params(key, t.shape)
     target = t[key]
     is_array = target.ndim or _has_ellipsis(key)  # else it is one element, which takes a number
@@ -160,6 +161,16 @@ def _written(value: Any, dtype: DType) -> Any:
     written = np.empty(given.shape, dtype)
     written[...] = value
     return written[()]  # one number is a constant, no operand
+
+
+def _refuse_arrays(key: Any) -> None:
+    """Places that are named one by one have no assignment, though they have values."""
+    for part in key if isinstance(key, tuple) else (key,):
+        if isinstance(part, list) or getattr(part, "shape", ()) != ():
+            raise TypeError(
+                f"setitem: places in a {type(part).__name__} have no lazy form; assign to ints, slices, "
+                "..., None or a mask of the tensor's shape, or choose with fg.where"
+            )
 
 
 def _has_ellipsis(key: Any) -> bool:

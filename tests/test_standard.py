@@ -264,6 +264,12 @@ def test_wrong_places_that_are_computed_are_refused_when_they_are():
         fg.asarray(X)[fg.asarray(ROWS) + 4].compute()
 
 
+@pytest.mark.parametrize("key", [[0, 1], (slice(None), ROWS), (MASK,), ([True] * 4, 0)])
+def test_assignment_to_places_names_the_remedy(key):
+    with pytest.raises(TypeError, match=r"setitem: places in a (list|ndarray) .* fg\.where"):
+        fg.asarray(X)[key] = 5
+
+
 # --- errors ---------------------------------------------------------------------------------------
 
 REFUSED = {
