@@ -35,9 +35,11 @@ def get_item(t: Tensor, key: Any) -> Tensor:
         reads_no_size = all(map(_takes_all, keys))
         expanded, kept = index_params(key, t.node.shape if reads_no_size else t.shape)
         return wrap(apply_view("expand", expanded, apply_view("slice", kept, t.node)))
-    if len(keys) == 1 and _is_mask(keys[0]) and not keys[0].ndim:
-        whole = t[None]
-        return whole if bool(keys[0]) else whole[:0]
+    if any(map(_is_truth, keys)):
+        if len(keys) == 1:
+            whole = t[None]
+            return whole if bool(keys[0]) else whole[:0]
+        t, keys = _without_truths(t, keys)
     parts = _without_masks(t, keys)
     places = _without_ellipsis(parts, t)
     # An int beside an array is an array of one place: it takes part in where the new axes stand.
@@ -149,6 +151,22 @@ def _is_mask(key: Any) -> bool:
     return _is_array(key) and key.dtype.kind == "b"
 
 
+def _is_truth(key: Any) -> bool:
+    """Is it a mask without axes?"""
+    return _is_mask(key) and not key.ndim
+
+
+def _without_truths(t: Tensor, keys: tuple[Any, ...]) -> tuple[Tensor, tuple[Any, ...]]:
+    """``t`` with an axis of one for each truth value in the key, and the places that it takes there."""
+    spread: list[Any] = []
+    for key in keys:
+        if key is Ellipsis or _is_truth(key):
+            spread.append(key if key is Ellipsis else None)
+        else:
+            spread += [slice(None)] * _taken(key)
+    return t[tuple(spread)], tuple(np.arange(int(bool(k))) if _is_truth(k) else k for k in keys)
+
+
 def _without_masks(t: Tensor, keys: tuple[Any, ...]) -> list[Any]:
     """The key with the places where a mask is true in place of the mask."""
     found: list[Any] = []
@@ -159,7 +177,7 @@ def _without_masks(t: Tensor, keys: tuple[Any, ...]) -> list[Any]:
         elif _is_mask(key):
             mask = np.asarray(key)
             size = t.node.shape[axis : axis + mask.ndim]
-            fits = len(size) == mask.ndim > 0
+            fits = len(size) == mask.ndim
             # An axis of nothing chooses nothing: the standard lets it stand for any.
             if not fits or any(m not in (n, 0) for m, n in zip(mask.shape, size, strict=True)):
                 raise IndexError(

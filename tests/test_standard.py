@@ -208,6 +208,8 @@ KEYS = {
     "empty mask": (X[:0, :, 0] > 0,),
     "true": (True,),
     "false": (np.bool_(False),),
+    "true beside": (True, slice(None), ROWS, None, 2),
+    "false beside": (..., ROWS[:1], np.array(False)),
 }
 
 
