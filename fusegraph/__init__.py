@@ -77,11 +77,13 @@ def asarray(value: Any, dtype: Any = None, device: Any = None, copy: bool | None
     _checked_device(device)
     if isinstance(value, Tensor):
         return _again(value, dtype, copy)
-    if copy is not None:
-        value = _np.array(value, copy=copy)
-    if dtype is None:
+    kind = None if dtype is None else _checked_dtype(dtype)
+    if copy is False:
+        value = _np.array(value, kind, copy=False, subok=True)  # or it says that it cannot
+    elif copy and not isinstance(value, (list, tuple, complex, float, int)):  # they are anyway
+        value = _np.array(value, copy=True, subok=True)
+    if kind is None:
         return Tensor(value)
-    kind = _checked_dtype(dtype)
     # NumPy says where a Python integer does not fit; a cast would wrap it.
     return _cast(_wrap(_as_node(value, kind)), kind)
 

@@ -363,8 +363,23 @@ def test_arrays_are_exchanged_without_a_copy():
 def test_a_copy_where_one_is_asked_for():
     x = np.arange(3.0)
     copied, shared = fg.asarray(x, copy=True) + 0, fg.asarray(x, copy=False) + 0
+    of_buffer = fg.asarray(memoryview(x), copy=True) + 0
     x[0] = 9
-    assert np.asarray(copied)[0] == 0
+    assert np.asarray(copied)[0] == np.asarray(of_buffer)[0] == 0
     assert np.asarray(shared)[0] == 9
-    with pytest.raises(ValueError, match="copy"):
-        fg.asarray([1.0, 2.0], copy=False)
+    for value, dtype in (([1.0, 2.0], None), (x, "f4")):
+        with pytest.raises(ValueError, match="copy"):
+            fg.asarray(value, dtype, copy=False)
+
+
+@pytest.mark.parametrize("copy", [None, True, False])
+def test_a_copy_loses_no_mask(copy):
+    with pytest.raises(TypeError, match="would lose its mask"):
+        fg.asarray(np.ma.masked_array([1.0, 2.0], [True, False]), copy=copy)
+
+
+def test_a_list_of_tensors_is_copied_lazily(assert_same):
+    f = fg.jit(lambda x: fg.asarray([x, x + 1], copy=True))
+    assert_same(f(np.arange(3)), np.array([[0, 1, 2], [1, 2, 3]]))
+    with pytest.raises(OverflowError, match="71 bits"):
+        fg.asarray(2**70, copy=True)
