@@ -10,6 +10,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from functools import cache
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,6 +58,10 @@ def _array_function(
     name = f"{function.__module__}.{function.__name__}"
     if served is None:
         raise TypeError(f"{name} has no lazy form; call np.asarray(t) first")
+    required = _required(function)
+    while len(args) < len(required) and required[len(args)] in keywords:
+        given = required[len(args)]  # by NumPy's name, which what serves it may not have
+        args, keywords = (*args, keywords[given]), {k: v for k, v in keywords.items() if k != given}
     named = _from_out_on(function)
     if len(args) > named.start:  # what serves it has no ``out``, and other places from there on
         keywords = dict(zip(named.names, args[named.start :], strict=False)) | keywords
@@ -64,6 +69,19 @@ def _array_function(
     if keywords.get("out", self) is None:  # NumPy's default, written out
         keywords = {k: v for k, v in keywords.items() if k != "out"}
     return _served(served, name, args, keywords)
+
+
+@cache
+def _required(function: Any) -> tuple[str, ...]:
+    """The leading parameters of a NumPy function that have no default."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except ValueError:  # it is not written in Python
+        return ()
+    plain = takewhile(
+        lambda p: p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty, parameters.values()
+    )
+    return tuple(p.name for p in plain)
 
 
 class _Places(NamedTuple):

@@ -177,6 +177,25 @@ def test_cumulative_sums_in_several_dtypes_have_plans_of_their_own(assert_same):
         assert_same(np.asarray(fg.cumprod(fg.asarray(x), dtype=dtype)), np.cumprod(x, dtype=dtype))
 
 
+NAMED = {
+    "sum": lambda x: np.sum(a=x, axis=0),
+    "take": lambda x: np.take(a=x, indices=[1], axis=1),
+    "searchsorted": lambda x: np.searchsorted(np.sort(a=x[0]), v=3.0, side="right"),
+    "tile": lambda x: np.tile(x, reps=2),
+    "take_along_axis": lambda x: np.take_along_axis(arr=x, indices=np.array([[0]]), axis=1),
+    "tril": lambda x: np.tril(m=x, k=1),
+    "cumsum": lambda x: np.cumsum(a=x, axis=1, dtype="f4"),
+}
+
+
+@pytest.mark.parametrize("function", NAMED.values(), ids=NAMED)
+def test_numpys_functions_take_what_they_need_by_their_own_names(function, assert_same):
+    x = numbers((4, 7), "f8")
+    found = function(fg.asarray(x))
+    assert isinstance(found, fg.Tensor)
+    assert_same(np.asarray(found), function(x))
+
+
 # --- indexing by arrays ---------------------------------------------------------------------------
 
 X = numbers((4, 5, 6), "f4")
