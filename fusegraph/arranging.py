@@ -114,7 +114,9 @@ def repeat(x: Any, repeats: Any, axis: int | None = None) -> Tensor:
     return reshape(wide, (*shape[:at], size * times, *shape[at + 1 :]))
 
 
-def meshgrid(*arrays: Any, indexing: str = "xy") -> tuple[Tensor, ...]:
+def meshgrid(
+    *arrays: Any, indexing: str = "xy", sparse: bool = False, copy: bool = True
+) -> tuple[Tensor, ...]:
     """Coordinates of a grid, from those along each axis; views, which store nothing.
 
     Parameters
@@ -123,6 +125,10 @@ def meshgrid(*arrays: Any, indexing: str = "xy") -> tuple[Tensor, ...]:
         Of at most one axis each.
     indexing : {"xy", "ij"}
         ``xy`` exchanges the first two axes, as for a picture.
+    sparse : bool
+        Leave the other axes of each at one element.
+    copy : bool
+        NumPy's; it has no effect.
     """
     if indexing not in ("xy", "ij"):
         raise ValueError(f"meshgrid: indexing={indexing!r}: choose 'xy' or 'ij'")
@@ -137,7 +143,7 @@ def meshgrid(*arrays: Any, indexing: str = "xy") -> tuple[Tensor, ...]:
         reshape(line, tuple(-1 if place == at else 1 for at in range(len(lines))))
         for line, place in zip(lines, order, strict=True)
     ]
-    return broadcast_arrays(*standing)
+    return tuple(standing) if sparse else broadcast_arrays(*standing)
 
 
 def tril(x: Any, k: int = 0) -> Tensor:

@@ -38,9 +38,9 @@ def _dtype_of(value: Any) -> Any:
     return value.dtype if isinstance(value, Tensor) else value
 
 
-def can_cast(from_: Any, to: Any) -> bool:
-    """Does every value of a dtype, or of a tensor's, fit another one?"""
-    return np.can_cast(_dtype_of(from_), to)
+def can_cast(from_: Any, to: Any, casting: Any = "safe") -> bool:
+    """Does every value of a dtype, or of a tensor's, fit another one? See ``numpy.can_cast``."""
+    return np.can_cast(_dtype_of(from_), to, casting)
 
 
 def finfo(type: Any) -> np.finfo[Any]:

@@ -62,6 +62,7 @@ FUNCTIONS = {
     "repeat-flat": lambda xp, x: xp.repeat(x, 2),
     "meshgrid": lambda xp, x: tuple(xp.meshgrid(x[0], x[:, 0], x[1, :2])),
     "meshgrid-ij": lambda xp, x: tuple(xp.meshgrid(x[0], x[:, 0], indexing="ij")),
+    "meshgrid-sparse": lambda xp, x: tuple(xp.meshgrid(x[0], x[:, 0], sparse=True, copy=False)),
     "tril": lambda xp, x: xp.tril(x, k=-1),
     "triu": lambda xp, x: xp.triu(x, k=1),
     "diff": lambda xp, x: xp.diff(x, n=2, axis=1),
@@ -350,6 +351,7 @@ def test_what_can_be_asked_of_dtypes():
     assert fg.result_type(x, fg.int16, 1.5) == np.float32
     assert np.result_type(x, np.float64) == np.float64
     assert fg.can_cast(x, fg.float64)
+    assert np.can_cast(x, "f2", casting="same_kind")
     assert not fg.can_cast(fg.float64, fg.float32)
     assert fg.finfo(x).bits == 32
     assert fg.iinfo(fg.int8).max == 127
