@@ -127,9 +127,9 @@ def take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Tensor:
     Raises
     ------
     ValueError
-        Beside ``axis`` the shapes do not broadcast.
+        They have other axes.
     IndexError
-        As :func:`take`.
+        As :func:`take`; or beside ``axis`` the shapes do not broadcast.
     """
     x, places = as_tensor(x), as_tensor(indices)
     if axis is None:
@@ -145,7 +145,7 @@ def take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Tensor:
     try:
         rest = list(common_shape(tuple(of_x), tuple(of_places)))
     except ValueError as error:
-        raise ValueError(
+        raise IndexError(
             f"take_along_axis: indices {shown(places)} and {shown(x)} do not broadcast: {error}"
         ) from None
     size, rest[at] = x.node.shape[at], count
