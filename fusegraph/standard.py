@@ -16,7 +16,7 @@ import numpy as np
 from fusegraph.arrays import CPU, checked_array, checked_device
 from fusegraph.graph import MOST_AXES
 from fusegraph.ops import DTYPES
-from fusegraph.tensor import Tensor
+from fusegraph.tensor import Tensor, wrap
 
 VERSION = "2024.12"
 
@@ -107,7 +107,7 @@ def from_dlpack(x: Any, device: Any = None, copy: bool | None = None) -> Tensor:
     """
     checked_device(device)
     if isinstance(x, Tensor):
-        return x
+        return wrap(x.node) if copy else x
     return Tensor(checked_array(np.from_dlpack(x, copy=copy)))
 
 

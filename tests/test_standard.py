@@ -382,6 +382,9 @@ def test_arrays_are_exchanged_without_a_copy():
     assert np.shares_memory(np.asarray(t), x)
     assert np.array_equal(np.from_dlpack(t * 2), x * 2)
     assert fg.from_dlpack(t) is t
+    apart = fg.from_dlpack(t, copy=True)
+    apart += 1
+    assert np.array_equal(np.asarray(t), x)
     assert t.__dlpack_device__() == x.__dlpack_device__()
 
 
