@@ -96,6 +96,14 @@ def take_along(name: str, t: Tensor, places: Node, axis: int) -> Tensor:
     return wrap(make(OPS[name], (t.node, places), params, result, t.dtype, traced_line()))
 
 
+def as_places(given: Any) -> Tensor:
+    """Places as a tensor; a list of nothing, of which NumPy makes floats, is of integers."""
+    t = given if isinstance(given, Tensor) else Tensor(given)
+    if isinstance(given, (list, tuple)) and not t.node.size:
+        return Tensor(np.empty(t.node.shape, np.intp))
+    return t
+
+
 def check_places(name: str, t: Tensor, axis: int, places: Node) -> None:
     """Refuse what are no places, or places that the axis has not, as far as they are known.
 
@@ -107,8 +115,8 @@ def check_places(name: str, t: Tensor, axis: int, places: Node) -> None:
     size = t.node.shape[axis]
     if places.dtype.kind not in "iu":
         raise IndexError(
-            f"{name}: places along axis {axis} of {shown(t)} are {places.dtype}; give integers, or a "
-            "mask of its shape"
+            f"{name}: places along axis {axis} of {shown(t)} are {places.dtype}; give integers"
+            + (", or a mask of its shape" if name == "index" else "")
         )
     if places.data is None or not places.size:
         return
@@ -127,10 +135,7 @@ def _part(key: Any) -> Any:
     """A part of a key, lists and truth values as arrays."""
     if isinstance(key, (bool, np.bool_)):
         return np.asarray(key)
-    if not isinstance(key, list):
-        return key
-    listed = Tensor(key)  # there may be tensors in it
-    return listed if listed.node.size else np.empty(listed.node.shape, np.intp)  # NumPy: floats
+    return as_places(key) if isinstance(key, list) else key
 
 
 def _is_array(key: Any) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fusegraph.elementwise import as_tensor
-from fusegraph.gathering import check_places, take_along
+from fusegraph.gathering import as_places, check_places, take_along
 from fusegraph.graph import common_shape, make
 from fusegraph.operations import cast, elementwise
 from fusegraph.ops import OPS, promote
@@ -87,7 +87,7 @@ def searchsorted(x1: Any, x2: Any, side: str = "left", sorter: Any = None) -> Te
     if side not in SIDES:
         raise ValueError(f"searchsorted: side={side!r}: choose one of {', '.join(SIDES)}")
     if sorter is not None:
-        order = as_tensor(sorter)
+        order = as_places(sorter)
         if order.node.shape != sorted_.node.shape:
             raise ValueError(
                 f"searchsorted: sorter {shown(order)} is for other values than {shown(sorted_)}; give "
@@ -116,7 +116,7 @@ def take(x: Any, indices: Any, axis: int | None = None) -> Tensor:
     x = as_tensor(x)
     if axis is None:
         x, axis = reshape(x, -1), 0
-    at, places = axis_number("take", axis, x), as_tensor(indices).node
+    at, places = axis_number("take", axis, x), as_places(indices).node
     check_places("take", x, at, places)
     return take_along("take", x, places, at)
 
@@ -131,7 +131,7 @@ def take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Tensor:
     IndexError
         As :func:`take`; or beside ``axis`` the shapes do not broadcast.
     """
-    x, places = as_tensor(x), as_tensor(indices)
+    x, places = as_tensor(x), as_places(indices)
     if axis is None:
         x, axis = reshape(x, -1), 0
     at = axis_number("take_along_axis", axis, x)

@@ -44,6 +44,10 @@ FUNCTIONS = {
     ),
     "take": lambda xp, x: xp.take(x, xp.asarray([2, 0, -1]), axis=1),
     "take-flat": lambda xp, x: xp.take(x, xp.asarray([[7, 0], [-1, 3]])),
+    "take-none": lambda xp, x: xp.take(x, [], axis=1),
+    "searchsorted-none": lambda xp, x: xp.searchsorted(
+        x[0, :0], x, sorter=xp.asarray([], dtype=int)
+    ),
     "take_along_axis": lambda xp, x: xp.take_along_axis(x, xp.argsort(x, axis=1, stable=True), 1),
     "take_along_axis-broadcast": lambda xp, x: xp.take_along_axis(x, xp.asarray([[1, 0]]), 1),
     "count_nonzero": lambda xp, x: xp.count_nonzero(x, axis=0),
