@@ -19,6 +19,8 @@ from fusegraph.sources import traced_line
 from fusegraph.tensor import Tensor, as_node, shown, wrap
 from fusegraph.views import apply_view
 
+SEQUENCES = (list, tuple, range)  # arrays, where they are parts of a key
+
 
 def get_item(t: Tensor, key: Any) -> Tensor:
     """``t[key]``: views for ints, slices, ``...`` and None; arrays of ints or truth values gather.
@@ -97,9 +99,9 @@ def take_along(name: str, t: Tensor, places: Node, axis: int) -> Tensor:
 
 
 def as_places(given: Any) -> Tensor:
-    """Places as a tensor; a list of nothing, of which NumPy makes floats, is of integers."""
+    """Places as a tensor; a sequence of nothing, of which NumPy makes floats, is of integers."""
     t = given if isinstance(given, Tensor) else Tensor(given)
-    if isinstance(given, (list, tuple)) and not t.node.size:
+    if isinstance(given, SEQUENCES) and not t.node.size:
         return Tensor(np.empty(t.node.shape, np.intp))
     return t
 
@@ -132,10 +134,10 @@ def check_places(name: str, t: Tensor, axis: int, places: Node) -> None:
 
 
 def _part(key: Any) -> Any:
-    """A part of a key, lists and truth values as arrays."""
+    """A part of a key, sequences and truth values as arrays."""
     if isinstance(key, (bool, np.bool_)):
         return np.asarray(key)
-    return as_places(key) if isinstance(key, list) else key
+    return as_places(key) if isinstance(key, SEQUENCES) else key
 
 
 def _is_array(key: Any) -> bool:

@@ -166,7 +166,7 @@ def _written(value: Any, dtype: DType) -> Any:
 def _refuse_arrays(key: Any) -> None:
     """Places that are named one by one have no assignment, though they have values."""
     for part in key if isinstance(key, tuple) else (key,):
-        if isinstance(part, list) or getattr(part, "shape", ()) != ():
+        if isinstance(part, (list, tuple, range)) or getattr(part, "shape", ()) != ():
             raise TypeError(
                 f"setitem: places in a {type(part).__name__} have no lazy form; assign to ints, slices, "
                 "..., None or a mask of the tensor's shape, or choose with fg.where"
