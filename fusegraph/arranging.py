@@ -48,7 +48,7 @@ def roll(x: Any, shift: Any, axis: Any = None) -> Tensor:
 
 
 def _shifts(shift: Any) -> tuple[int, ...]:
-    several = shift if isinstance(shift, (tuple, list)) else (shift,)
+    several = shift if np.ndim(shift) else (shift,)
     return tuple(as_integer("roll", "shift", by) for by in several)
 
 

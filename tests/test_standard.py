@@ -57,6 +57,7 @@ FUNCTIONS = {
     "unique_inverse": lambda xp, x: tuple(xp.unique_inverse(x)),
     "unique_values": lambda xp, x: xp.sort(xp.unique_values(x)),
     "roll": lambda xp, x: xp.roll(x, (1, -2), axis=(0, 1)),
+    "roll-array": lambda xp, x: xp.roll(x, np.array([1, 3]), axis=(1, 0)),
     "roll-flat": lambda xp, x: xp.roll(x, 30),
     "tile": lambda xp, x: xp.tile(x, (2, 1, 3)),
     "repeat": lambda xp, x: xp.repeat(x, 3, axis=1),
