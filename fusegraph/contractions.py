@@ -19,6 +19,8 @@ from fusegraph.tensor import Tensor, shown
 def vecdot(x1: Any, x2: Any, axis: int = -1) -> Tensor:
     """Products of vectors along an axis, summed; of complex ones with ``x1`` conjugated.
 
+    The bits are those of ``sum(x1 * x2)``: NumPy's may come from a BLAS, which adds in another order.
+
     Raises
     ------
     ValueError

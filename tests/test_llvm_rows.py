@@ -15,7 +15,7 @@ from fusegraph.engines.base import Region
 from fusegraph.engines.llvm import row_body
 from fusegraph.engines.llvm.engine import LlvmEngine
 from fusegraph.engines.llvm.row_body import RowBody
-from fusegraph.engines.llvm.row_code import LONG_ROW, generate
+from fusegraph.engines.llvm.row_code import LONG_ROW, MANY_ROWS, generate
 from fusegraph.engines.llvm.row_phases import CHUNK, phases_of
 from fusegraph.graph import make, placeholder
 from fusegraph.ops import OPS
@@ -300,6 +300,30 @@ def test_values_of_one_and_of_many_a_row_do_not_share_a_stage_there(shape, build
     np.testing.assert_allclose(plan.run()[0], expected, rtol=2e-5, atol=2e-5)
 
 
+# --- rows that all rows read ----------------------------------------------------------------------
+
+
+def weighted(x, weight, bias):
+    away = x - x.mean(axis=-1, keepdims=True)
+    return away / np.sqrt((away * away).mean(axis=-1, keepdims=True)) * weight + bias
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i4"])
+@pytest.mark.parametrize("rows", [1, MANY_ROWS, MANY_ROWS + 1, 3 * MANY_ROWS])
+def test_rows_that_all_rows_read_may_lie_anywhere(rows, dtype):
+    """Few rows read them in place, many a copy; a weight of integers is cast as it is read."""
+    rng = np.random.default_rng(rows)
+    x = rng.standard_normal((2, rows, 300)).astype("f8" if dtype == "i4" else dtype)
+    raw = rng.integers(1, 9, 1301 * x.itemsize).astype(np.uint8)
+    weight = raw[16 : 16 + 300 * np.dtype(dtype).itemsize].view(dtype)
+    weight[:] = rng.integers(1, 9, 300)
+    bias = rng.standard_normal((1, 300)).astype(x.dtype)
+    expected = weighted(x, weight, bias)
+    found = np.asarray(weighted(*map(fg.asarray, (x, weight, bias))))
+    assert found.dtype == expected.dtype
+    assert np.abs(found - expected).max() <= 64 * np.finfo(x.dtype).eps * np.abs(expected).max()
+
+
 # --- sums of float32 ------------------------------------------------------------------------------
 
 
@@ -328,7 +352,7 @@ SUMS_OF_PRODUCTS = {
     ),
     "squares of what does not wait": (lambda x, y: ((d := x - y) * d, None), 1),
     "an input and what is computed": (lambda x, y: (x * (a := x - x.max(-1, keepdims=True)), a), 2),
-    "one row for all": (lambda x, y: (x * y[:1], None), 0),
+    "one row for all": (lambda x, y: (x * y[:1], None), 1),  # of which there is a copy
 }
 
 

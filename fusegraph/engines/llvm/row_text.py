@@ -6,6 +6,7 @@ In: lines and values. Out: ``RowText``, whose ``lines`` are the function's body 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from fusegraph.engines.llvm.codegen import Code, Evaluator
 from fusegraph.engines.llvm.ir import Emitter, Value
 from fusegraph.engines.llvm.row_phases import is_wide, phases_of, row_length
 from fusegraph.engines.llvm.values import Parts, from_memory, memory_type, register_type
-from fusegraph.graph import DType, Node
+from fusegraph.graph import DType, Node, Shape
 
 SYMBOL = "fg_rows"
 HEAD = 3  # words before those of the operands: outer rows, rows, elements of a row
@@ -208,6 +209,11 @@ class RowText(Evaluator):
                 f"{name}.{part}.at = getelementptr {kind}, ptr {pointer}, i64 {at}",
                 f"store {kind} {x.name}, ptr {name}.{part}.at, {note}",
             )
+
+
+def is_fixed(value: Node, lead: Shape) -> bool:
+    """Is a wide value one row, the same for all that there are along ``lead``?"""
+    return value.shape[:-1] != lead and math.prod(value.shape[:-1]) == 1
 
 
 def result_of(e: Emitter, found: Value, dtype: DType) -> Parts:

@@ -10,7 +10,6 @@ The text depends on dtypes, on which values are narrow, and on the power of two 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 
 from fusegraph.engines.base import Region
@@ -28,9 +27,9 @@ from fusegraph.engines.llvm.row_phases import (
     read_by,
     row_length,
 )
-from fusegraph.engines.llvm.row_text import Kept, RowCode, RowText, result_of
+from fusegraph.engines.llvm.row_text import Kept, RowCode, RowText, is_fixed, result_of
 from fusegraph.engines.llvm.values import memory_type, to_memory
-from fusegraph.graph import Node, Shape
+from fusegraph.graph import Node
 
 LONGEST = 32  # elements of a row: one vector of what most processors have in four registers
 TILE = 64  # rows that pass together: a few values of each stay in L1
@@ -45,11 +44,6 @@ def fits(nodes: Sequence[Node]) -> bool:
     values = dict.fromkeys(v for node in nodes for v in (node, *node.inputs))
     wide = [v for v in values if is_wide(v, length) and v.shape[:-1] != lead]
     return all(is_fixed(v, lead) and v not in nodes for v in wide) and all(map(_fits, nodes))
-
-
-def is_fixed(value: Node, lead: Shape) -> bool:
-    """Is a wide value one row, the same for all that there are along ``lead``?"""
-    return value.shape[:-1] != lead and math.prod(value.shape[:-1]) == 1
 
 
 def _fits(node: Node) -> bool:
