@@ -18,7 +18,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 
 from fusegraph.cost import kernel_cost
@@ -39,6 +39,7 @@ from fusegraph.panels import (
     partial_bytes,
     product_cache,
 )
+from fusegraph.row_groups import Group, resolved
 from fusegraph.time_model import WORTH_A_THREAD, node_seconds
 from fusegraph.units import ALONE, Decision, Fused, Reason, Unit, in_running_order
 from fusegraph.views import base
@@ -46,49 +47,6 @@ from fusegraph.views import base
 PRODUCT_DTYPES = ("float32", "float64", "complex64", "complex128")  # that BLAS multiplies
 WORTH_PANELS = 4 << 20  # bytes of a reduction's operand that several threads read faster than one
 PATH = 256  # groups looked at between two siblings before they count as connected
-
-
-@dataclass(slots=True, eq=False)
-class _Group:
-    """Units that run together. ``rows`` are the leading axes they share; None: no rows."""
-
-    units: list[Unit]
-    rows: Shape | None
-    rank: int
-    refusal: tuple[Reason, str] | None  # why it has no rows
-    members: Members
-    seconds: float  # of its nodes on one thread
-    # Other groups that read its values and whose values it reads, or what was merged into those.
-    read_by: dict[_Group, None] = field(default_factory=dict)
-    fed_by: dict[_Group, None] = field(default_factory=dict)
-    panels: Panels | None = None  # how it is cut, once that was asked
-    merged: _Group | None = None  # the group that took it over
-
-    @property
-    def nodes(self) -> set[Node]:
-        return self.members.nodes
-
-    def readers(self) -> list[_Group]:
-        """Other groups that read its values, once each."""
-        self.read_by = self._others(self.read_by)
-        return list(self.read_by)
-
-    def feeders(self) -> list[_Group]:
-        """Other groups whose values it reads, once each."""
-        self.fed_by = self._others(self.fed_by)
-        return list(self.fed_by)
-
-    def _others(self, groups: dict[_Group, None]) -> dict[_Group, None]:
-        return {group: None for group in map(_resolved, groups) if group is not self}
-
-
-def _resolved(group: _Group) -> _Group:
-    """The group that a group is part of now."""
-    while group.merged is not None:
-        if group.merged.merged is not None:
-            group.merged = group.merged.merged
-        group = group.merged
-    return group
 
 
 def share_rows(
@@ -164,7 +122,7 @@ class _RowPass:
         self.orders = orders
         self.machine = machine
         self.bits = bits
-        self.group_of: dict[Node, _Group] = {}
+        self.group_of: dict[Node, Group] = {}
         self.readers: dict[Node, list[Unit]] = {}
         self.direct: dict[Node, list[Unit]] = {}  # readers that see the value through no view
         self.uses: dict[
@@ -177,8 +135,8 @@ class _RowPass:
             for node in unit.region.nodes:
                 for at, operand in enumerate(node.inputs):
                     self.uses.setdefault(base(operand), []).append((node, at))
-        self.why: dict[tuple[Node, _Group], tuple[Reason, str]] = {}
-        self.groups: dict[_Group, None] = {}
+        self.why: dict[tuple[Node, Group], tuple[Reason, str]] = {}
+        self.groups: dict[Group, None] = {}
 
     def run(self) -> Fused:
         for unit in reversed(self.fused.units):
@@ -219,14 +177,14 @@ class _RowPass:
                 self.why[value, home] = failed
         self.enter(self.single(unit, stored=True))
 
-    def enter(self, group: _Group) -> None:
+    def enter(self, group: Group) -> None:
         """A group of one unit takes its place among the others."""
         self.groups[group] = None
         self.group_of.update(dict.fromkeys(group.nodes, group))
         for reader in group.read_by:
             reader.fed_by[group] = None
 
-    def merge(self, group: _Group, home: _Group) -> None:
+    def merge(self, group: Group, home: Group) -> None:
         home.units += group.units
         home.members.absorb(group.members)
         home.seconds += group.seconds
@@ -236,11 +194,11 @@ class _RowPass:
         del self.groups[group]
         group.merged = home
 
-    def home(self, node: Node) -> _Group:
+    def home(self, node: Node) -> Group:
         """The group that a node is in now."""
-        return _resolved(self.group_of[node])
+        return resolved(self.group_of[node])
 
-    def dissolve(self, group: _Group, reason: str) -> None:
+    def dissolve(self, group: Group, reason: str) -> None:
         """Give every unit of a group back its own kernel."""
         del self.groups[group]
         for unit in group.units:
@@ -249,19 +207,19 @@ class _RowPass:
             for value in unit.region.inputs:
                 self.why[base(value), alone] = (Reason.COST, reason)
 
-    def single(self, unit: Unit, stored: bool) -> _Group:
+    def single(self, unit: Unit, stored: bool) -> Group:
         """A group of one unit, with its rows or the reason why it has none."""
         node = unit.region.nodes[-1]
         rows = own_rows(node, stored, self.bits)
         refusal = self.refusal_of_rows(unit, rows)
         rank, nodes = len(iteration_space(node)), unit.region.nodes
-        found = _Group(
+        found = Group(
             [unit], None if refusal else rows, rank, refusal, Members(nodes), self.seconds(nodes)
         )
         found.read_by = dict.fromkeys(self.reading_groups(unit))
         return found
 
-    def reading_groups(self, unit: Unit) -> list[_Group]:
+    def reading_groups(self, unit: Unit) -> list[Group]:
         groups = dict.fromkeys(
             self.home(reader.region.nodes[0])
             for value in unit.region.outputs
@@ -272,7 +230,7 @@ class _RowPass:
     def join_siblings(self, value: Node, readers: list[Unit]) -> None:
         """Groups that read one value share the pass, where one of them reduces."""
         groups = dict.fromkeys(self.home(r.region.nodes[0]) for r in readers)
-        home: _Group | None = None
+        home: Group | None = None
         for group in groups:
             if group not in self.groups or group.rows is None or not value.shape:
                 continue
@@ -300,7 +258,7 @@ class _RowPass:
             return Reason.FUSION_OFF, "fusion is off for this operation"
         return None
 
-    def refusal(self, group: _Group, home: _Group) -> tuple[Reason, str] | None:
+    def refusal(self, group: Group, home: Group) -> tuple[Reason, str] | None:
         """Why the unit of ``group`` may not run in the panels of ``home``, or None."""
         for one in (group, home):
             if one.rows is None:
@@ -322,7 +280,7 @@ class _RowPass:
             return Reason.CONVEX, "another kernel between them needs the value first"
         return self.too_large(group, home)
 
-    def rows_refusal(self, group: _Group, home: _Group) -> tuple[Reason, str] | None:
+    def rows_refusal(self, group: Group, home: Group) -> tuple[Reason, str] | None:
         """Why two groups share no rows, or None. One row is enough where there is but one axis."""
         a, b = group.rows or (), home.rows or ()
         common = _common(a, b)
@@ -336,7 +294,7 @@ class _RowPass:
             return Reason.COST, "one row is one panel, which would run on one thread"
         return None
 
-    def may_share(self, group: _Group, home: _Group, value: Node) -> bool:
+    def may_share(self, group: Group, home: Group, value: Node) -> bool:
         """May two groups that read ``value`` share its pass? One of them reduces, none multiplies."""
         a, b = group.members, home.members
         if not (a.reduces or b.reduces) or a.multiplies or b.multiplies:
@@ -349,7 +307,7 @@ class _RowPass:
             return False
         return self.too_large(group, home) is None
 
-    def comes_back(self, group: _Group, home: _Group) -> bool:
+    def comes_back(self, group: Group, home: Group) -> bool:
         """Does a path leave ``group`` for another group and come to ``home``?"""
         # Looked for from both ends in turns: where a chain goes on below, what lies between is short.
         down, up = [g for g in group.readers() if g is not home], [home]
@@ -367,7 +325,7 @@ class _RowPass:
             up += fresh
         return False
 
-    def reaches(self, start: _Group, home: _Group) -> bool:
+    def reaches(self, start: Group, home: Group) -> bool:
         """Is there a path from ``start`` to ``home``? A long search counts as one."""
         stack, seen = [start], {start}
         while stack:
@@ -381,7 +339,7 @@ class _RowPass:
                 return True
         return False
 
-    def too_large(self, group: _Group, home: _Group) -> tuple[Reason, str] | None:
+    def too_large(self, group: Group, home: Group) -> tuple[Reason, str] | None:
         """A panel must stay in cache: one row at least, and enough for BLAS where it multiplies."""
         a, b = group.members, home.members
         product = a.multiplies or b.multiplies
@@ -399,7 +357,7 @@ class _RowPass:
     def seconds(self, nodes: Iterable[Node]) -> float:
         return sum(node_seconds(node, self.machine) for node in nodes)
 
-    def no_gain(self, group: _Group) -> str | None:
+    def no_gain(self, group: Group) -> str | None:
         """Why panels of the whole group do not pay, or None: their calls cost more than bytes save."""
         panels = self.panels(group)
         if panels.partial and not self.in_row_order(group):
@@ -416,7 +374,7 @@ class _RowPass:
             f"{saved:,} bytes less saves {gain * 1e6:.0f} us"
         )
 
-    def in_row_order(self, group: _Group) -> bool:
+    def in_row_order(self, group: Group) -> bool:
         """Do the operands of a group lie in C order, as far as they are dense?"""
         operands = {i for n in group.nodes for i in n.inputs if i not in group.nodes}
         return all(self.orders[i] is None or self.is_row_major(i) for i in operands)
@@ -441,7 +399,7 @@ class _RowPass:
 
     # --- results ----------------------------------------------------------------------------------
 
-    def panels(self, group: _Group) -> Panels:
+    def panels(self, group: Group) -> Panels:
         """How a group is cut."""
         if group.panels is None:
             shared = self.seconds(group.nodes) > WORTH_A_THREAD
@@ -450,7 +408,7 @@ class _RowPass:
             group.panels = lay_panels(members, rows, self.machine, self.bits, shared)
         return group.panels
 
-    def alone_in_panels(self, group: _Group) -> bool:
+    def alone_in_panels(self, group: Group) -> bool:
         """Is one reduction worth panels: narrow rows, or memory that threads read side by side?"""
         (unit,) = group.units
         node = unit.region.nodes[0]
@@ -464,7 +422,7 @@ class _RowPass:
         worth = in_order and self.seconds(group.nodes) > 2 * WORTH_A_THREAD and (narrow or shared)
         return worth and self.panels(group).count > 1
 
-    def finish(self, group: _Group) -> Unit:
+    def finish(self, group: Group) -> Unit:
         if len(group.units) == 1 and not self.alone_in_panels(group):
             return group.units[0]
         members = sorted(group.nodes, key=self.position.__getitem__)

@@ -59,6 +59,7 @@ LAYERS = (
     ("engines.products", "options", "expression", "units"),
     ("fuse",),
     ("time_model",),
+    ("row_groups",),
     ("rows", "recompute"),
     ("calibrate", "kernel"),
     ("setting",),
