@@ -95,8 +95,8 @@ def take_apart(roots: tuple[Node, ...]) -> Graph:
 
 
 def over_placeholders(graph: Graph) -> dict[Node, Node]:
-    """The same graph over placeholders: old node to new node."""
-    leaves = [node for node in graph.nodes if node.kind == "input"]
+    """The same graph over placeholders, as that of a jit function is already: old node to new node."""
+    leaves = [node for node in graph.nodes if node.kind == "input" and node.data is not None]
     return replay(graph.nodes, {node: stand_in(at, node.data) for at, node in enumerate(leaves)})
 
 
@@ -282,7 +282,8 @@ class BoundPlan:
                 f"roofline: the profile is of another plan; this one ({text.summary(self.plan)}) takes "
                 "its own, as in plan.roofline(plan.profile())"
             )
-        unfused = PLANS.get(self.graph, replace(self.options, fuse=False)).plan
+        plain = replace(self.options, fuse=False)
+        unfused = build_plan(self.plan.graph, plain, self.plan.machine)
         measured = {k.name: k.measured for k in profile.kernels} if profile else {}
         return roofline(self.plan, unfused, measured)
 

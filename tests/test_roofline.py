@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 
 import numpy as np
 import pytest
@@ -78,6 +79,19 @@ def test_a_profile_adds_what_was_achieved():
     flops = plan.kernels[0].cost.flops
     assert point.measured == pytest.approx(flops / profile.kernels[0].measured)
     assert point.achieved == point.measured / point.ceiling
+
+
+def test_plans_of_functions_have_rooflines_of_their_own():
+    """They were over arrays that nobody has any more, and the second was that of the first."""
+    x = np.ones(N, np.float32)
+    square = x.reshape(32, 32)
+    chain, product = fg.jit(gelu).plan(x), fg.jit(operator.matmul).plan(square, square + 1)
+    for plan, intensity in ((chain, 9 / 8), (product, 32 / 6)):
+        roof = plan.roofline(plan.profile())
+        (after,) = roof.after
+        assert after.intensity == pytest.approx(intensity)
+        assert after.achieved > 0
+    assert [len(plan.roofline().before) for plan in (chain, product)] == [9, 1]
 
 
 def test_a_profile_of_another_plan_is_refused():
