@@ -167,7 +167,7 @@ def roofline(plan: Plan, unfused: Plan, measured: Mapping[str, float]) -> Roofli
     measured : mapping
         Seconds of kernels of ``plan`` by name, where they were measured.
     """
-    machine, threads = plan.machine, plan.options.thread_count
+    machine, threads = plan.machine, min(plan.options.thread_count, plan.machine.cores)
     before = tuple(_point(kernel, machine, {}) for kernel in unfused.kernels)
     after = tuple(_point(kernel, machine, measured) for kernel in plan.kernels)
     dtypes = dict.fromkeys(point.dtype for point in (*after, *before) if point.intensity)

@@ -54,6 +54,12 @@ def test_ceilings_are_the_machines():
     assert product.ceiling == machine.gigaflops_all["float32"] * 1e9
 
 
+def test_there_are_no_roofs_of_more_threads_than_cores():
+    few, many = (gelu(tensor(N)).plan(threads=n).roofline() for n in (2, 200))
+    assert default_machine().cores == 2
+    assert few.to_dict() == many.to_dict()
+
+
 def test_roofs_are_the_levels_of_memory():
     machine = default_machine()
     roofs = {roof.level: roof.bandwidth for roof in tensor(4).plan().roofline().roofs}
