@@ -5,7 +5,8 @@ its counts at each of them. The simulated last-level cache is 4 MiB, half of the
 what one operation writes has left it before the next one reads: a miss is 64 bytes moved. A line that is
 written without having been read counts as a write miss. Plans are made for 1 MiB: what stays from panel
 to panel (scratch, and the interpreter, whose 40 kB a smaller cache reads again for each partial sum)
-then stays in the simulated cache too.
+then stays in the simulated cache too. Arrays begin with a cache line: a load that touches two of them is
+one miss to the simulator, even where it misses both, as vectors do that are not loaded one by one.
 """
 
 from __future__ import annotations
@@ -118,7 +119,9 @@ def traffic(plan):
 
 
 gc.disable()  # a collection walks every object of the process
-x = np.full(4_000_000, 0.5, np.float32)
+memory = np.empty(16_000_064, np.uint8)
+x = memory[-memory.ctypes.data % 64 :][:16_000_000].view(np.float32)
+x[:] = 0.5
 for plan in ready(16).values():
     plan.run()  # what is loaded or made once
 plans = ready(1)
