@@ -19,6 +19,7 @@ from fusegraph.shaping import (
     broadcast_to,
     concat,
     expand_dims,
+    one_axis,
     reshape,
 )
 from fusegraph.tensor import Tensor, as_node, shown
@@ -90,10 +91,7 @@ def repeat(x: Any, repeats: Any, axis: int | None = None) -> Tensor:
     TypeError
         They are no integers.
     """
-    x = as_tensor(x)
-    if axis is None:
-        x, axis = reshape(x, -1), 0
-    at = axis_number("repeat", axis, x)
+    x, at = one_axis("repeat", as_tensor(x), axis)
     counts = np.asarray(repeats)
     if counts.dtype.kind not in "biu" and counts.size:  # of an empty list NumPy makes floats
         raise TypeError(f"repeat: repeats are {counts.dtype}; give integers")

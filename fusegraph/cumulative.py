@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from fusegraph.arrays import checked_dtype
 from fusegraph.elementwise import as_integer, as_tensor
 from fusegraph.graph import make
 from fusegraph.operations import elementwise
 from fusegraph.ops import OPS
+from fusegraph.reductions import reduced_dtype
 from fusegraph.shaping import axis_number, broadcast_to, concat, reshape
 from fusegraph.sources import traced_line
 from fusegraph.tensor import Tensor, shown, wrap
@@ -78,7 +77,7 @@ def _cumulative(
     shape[at] += bool(include_initial)
     params: tuple[tuple[str, Any], ...] = (("axis", at), ("include_initial", bool(include_initial)))
     if dtype is None:  # as the reduction of all of them has it
-        result = np.asarray(OPS[reduction].function(np.ones(1, x.dtype))).dtype
+        result = reduced_dtype(reduction, x.dtype, None)
     else:
         result = checked_dtype(dtype)
         params = (*params, ("dtype", result))  # a plan is found by the parameters

@@ -38,6 +38,8 @@ _HELPERS = {
     "as_tensor",
     "as_float",
     "as_integer",
+    "reduced_dtype",
+    "one_axis",
     "as_truth",
     "copied",
     "axis_number",

@@ -31,7 +31,8 @@ def _has_identity(name: str) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _result_dtype(name: str, dtype: DType, wanted: DType | None) -> DType:
+def reduced_dtype(name: str, dtype: DType, wanted: DType | None) -> DType:
+    """What a reduction row makes of a dtype, or of the one that is ``wanted``: NumPy is asked."""
     keywords = {} if wanted is None else {"dtype": wanted}
     result = OPS[name].function(np.ones(1, dtype), **keywords)
     return np.asarray(result).dtype
@@ -66,7 +67,7 @@ def reduce(
             "reduce axes that have elements"
         )
     wanted = None if dtype is None else checked_dtype(dtype)
-    result = _result_dtype(name, x.dtype, wanted)
+    result = reduced_dtype(name, x.dtype, wanted)
     params: tuple[Any, ...] = (("axis", axes), ("keepdims", bool(keepdims)))
     if wanted is not None:
         params = (*params, ("dtype", wanted))

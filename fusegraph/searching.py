@@ -16,7 +16,7 @@ from fusegraph.graph import common_shape, make
 from fusegraph.operations import cast, elementwise
 from fusegraph.ops import OPS, promote
 from fusegraph.reductions import sum as total
-from fusegraph.shaping import axis_number, reshape
+from fusegraph.shaping import one_axis
 from fusegraph.sources import traced_line
 from fusegraph.tensor import Tensor, shown, wrap
 from fusegraph.views import apply_view
@@ -61,10 +61,7 @@ def argsort(
 def _ordered(name: str, x: Any, axis: int | None, kind: str | None, descending: bool) -> Tensor:
     if kind is not None and kind not in KINDS:
         raise ValueError(f"{name}: kind={kind!r}: choose one of {', '.join(KINDS)}")
-    x = as_tensor(x)
-    if axis is None:
-        x, axis = reshape(x, -1), 0
-    at = axis_number(name, axis, x)
+    x, at = one_axis(name, as_tensor(x), axis)
     dtype = np.dtype(np.intp) if name == "argsort" else x.dtype
     params = (("axis", at), ("descending", bool(descending)))
     return wrap(make(OPS[name], (x.node,), params, x.node.shape, dtype, traced_line()))
@@ -113,10 +110,8 @@ def take(x: Any, indices: Any, axis: int | None = None) -> Tensor:
         ``indices`` are no integers, or one is out of range, as far as they are known; of places that
         are computed, it comes when they are.
     """
-    x = as_tensor(x)
-    if axis is None:
-        x, axis = reshape(x, -1), 0
-    at, places = axis_number("take", axis, x), as_places(indices).node
+    x, at = one_axis("take", as_tensor(x), axis)
+    places = as_places(indices).node
     check_places("take", x, at, places)
     return take_along("take", x, places, at)
 
@@ -131,10 +126,8 @@ def take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Tensor:
     IndexError
         As :func:`take`; or beside ``axis`` the shapes do not broadcast.
     """
-    x, places = as_tensor(x), as_places(indices)
-    if axis is None:
-        x, axis = reshape(x, -1), 0
-    at = axis_number("take_along_axis", axis, x)
+    x, at = one_axis("take_along_axis", as_tensor(x), axis)
+    places = as_places(indices)
     check_places("take_along_axis", x, at, places.node)
     if places.ndim != x.ndim:
         raise ValueError(

@@ -54,6 +54,11 @@ def axis_numbers(name: str, axis: Any, x: Tensor, added: int = 0) -> tuple[int, 
     return found
 
 
+def one_axis(name: str, x: Tensor, axis: Any) -> tuple[Tensor, int]:
+    """``x`` and its ``axis`` counted from the front; None: all elements, on one axis."""
+    return (reshape(x, -1), 0) if axis is None else (x, axis_number(name, axis, x))
+
+
 def as_shape(name: str, shape: Any) -> Shape:
     """One size, or several, as a shape.
 
