@@ -50,6 +50,17 @@ def test_products_of_any_shape_and_layout(rows, inner, columns, dtype):
                 assert np.isnan(out[:, columns:]).all()  # nothing is written beside the result
 
 
+def test_long_inner_axes_are_added_block_by_block():
+    """One after the other 131,072 elements were 17,000 roundings off, and are 59."""
+    inner = 1 << 17
+    a, b = np.ones((8, inner), "f4"), np.full((inner, 16), 0.1, "f4")
+    product, out = Product(a.dtype, 16, inner, True), np.empty((8, 16), "f4")
+    product(a, product.pack(b, 1), out=out)
+    exact = inner * float(b[0, 0])
+    roundings = INNER + -(-inner // INNER)
+    assert (abs(out - exact) <= roundings * np.finfo("f4").eps / 2 * exact).all()
+
+
 @pytest.mark.parametrize("columns", [48, 64, 112, 113, 160, 300, 7 * 16, 1000])
 def test_several_threads_pack_the_same_strips(columns, monkeypatch):
     monkeypatch.setattr(multiply, "SHARED_BYTES", 1)

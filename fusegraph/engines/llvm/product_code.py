@@ -4,7 +4,8 @@ In: the element type and how many accumulators the registers hold. Out: the text
 that of K. Goto and R. van de Geijn, "Anatomy of high-performance matrix multiplication" (2008): the
 right side lies in strips of a few vectors, so that the inner loop reads it in order; rows by vectors of
 accumulators stay in registers while the inner axis passes, in blocks whose strip stays in L1. Each
-element of a result is added up in the order of the inner axis, whatever the height of the panel.
+element of a result is added up in the order of the inner axis, whatever the height of the panel: block
+by block of ``INNER``, so that its error grows with their number and not with all that is added.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class ProductWriter(PackWriter):
         )
 
     def micro(self, rows: int, vectors: int) -> str:
-        """``c (+)= a @ b`` over ``inner``: ``rows`` of a, a strip of ``vectors``; ``fresh``: from 0."""
+        """``c (+)= a @ b`` over ``inner``: ``rows`` of a, a strip of ``vectors``; ``fresh``: c is new."""
         kind, lanes, vector = self.kind, self.form.lanes, self.vector
         cells = list(itertools.product(range(rows), range(vectors)))
         lines = [
@@ -63,15 +64,9 @@ class ProductWriter(PackWriter):
         lines += [
             f"  %c{r}.{v} = getelementptr {kind}, ptr %c{r}, i64 {v * lanes}" for r, v in cells
         ]
-        lines += ["  br i1 %fresh, label %zero, label %held", "held:"]
+        lines += ["  br label %loop", "loop:", "  %k = phi i64 [0, %entry], [%k1, %loop]"]
         lines += [
-            f"  %h{r}.{v} = load {vector}, ptr %c{r}.{v}, align {self.size}" for r, v in cells
-        ]
-        lines += ["  br label %loop", "zero:", "  br label %loop", "loop:"]
-        lines.append("  %k = phi i64 [0, %held], [0, %zero], [%k1, %loop]")
-        lines += [
-            f"  %s{r}.{v} = phi {vector} [%h{r}.{v}, %held], [zeroinitializer, %zero], "
-            f"[%t{r}.{v}, %loop]"
+            f"  %s{r}.{v} = phi {vector} [zeroinitializer, %entry], [%t{r}.{v}, %loop]"
             for r, v in cells
         ]
         lines.append(f"  %b.off = mul i64 %k, {vectors * lanes}")
@@ -97,10 +92,21 @@ class ProductWriter(PackWriter):
         lines += [
             "  %k1 = add nuw nsw i64 %k, 1",
             "  %more = icmp slt i64 %k1, %inner",
-            "  br i1 %more, label %loop, label %done",
-            "done:",
+            "  br i1 %more, label %loop, label %summed",
+            "summed:",
+            "  br i1 %fresh, label %store, label %add",
+            "add:",
         ]
-        lines += [f"  store {vector} %t{r}.{v}, ptr %c{r}.{v}, align {self.size}" for r, v in cells]
+        for r, v in cells:
+            lines += [
+                f"  %h{r}.{v} = load {vector}, ptr %c{r}.{v}, align {self.size}",
+                f"  %u{r}.{v} = fadd {vector} %h{r}.{v}, %t{r}.{v}",
+            ]
+        lines += ["  br label %store", "store:"]
+        lines += [
+            f"  %w{r}.{v} = phi {vector} [%t{r}.{v}, %summed], [%u{r}.{v}, %add]" for r, v in cells
+        ]
+        lines += [f"  store {vector} %w{r}.{v}, ptr %c{r}.{v}, align {self.size}" for r, v in cells]
         return "\n".join([*lines, "  ret void", "}"])
 
     def strip(self, vectors: int) -> str:
