@@ -85,7 +85,7 @@ class Product:
     ``packed``: ``b`` is what ``pack`` gave, the same for every panel.
     """
 
-    compile_seconds = 50e-3
+    compile_seconds = 125e-3
 
     def __init__(self, dtype: DType, columns: int, inner: int, packed: bool) -> None:
         self.dtype, self.columns, self.inner = dtype, columns, inner

@@ -10,6 +10,14 @@ import itertools
 from typing import NamedTuple
 
 PACKED_ROWS = 64  # of a right side at a time: what is written of a strip stays in L1
+# Of loops whose bodies are vectors already, or that next to nothing passes: vectorised and unrolled, the
+# functions of one dtype took 200 ms to compile, and take 125, at the same speed.
+AS_WRITTEN = ", !llvm.loop !0"
+METADATA = """
+!0 = distinct !{!0, !1, !2}
+!1 = !{!"llvm.loop.unroll.disable"}
+!2 = !{!"llvm.loop.vectorize.enable", i1 false}
+"""
 
 
 class Blocking(NamedTuple):
@@ -133,11 +141,11 @@ square:
   call void @turn(ptr %w.from, i64 %b.column, ptr %w.to, i64 %width)
   %w1 = add nuw nsw i64 %w, {lanes}
   %w.more = icmp slt i64 %w1, %width
-  br i1 %w.more, label %square, label %square.end
+  br i1 %w.more, label %square, label %square.end{AS_WRITTEN}
 square.end:
   %s1 = add nuw nsw i64 %s, {lanes}
   %s.more = icmp slt i64 %s1, %squared
-  br i1 %s.more, label %square.row, label %block.first
+  br i1 %s.more, label %square.row, label %block.first{AS_WRITTEN}
 block.first:
   %left.over = icmp slt i64 %k.first, %inner
   br i1 %left.over, label %block, label %strip.end
@@ -156,11 +164,11 @@ vector:
   store {vector} %q.value, ptr %q.to, align {self.size}
   %q1 = add nuw nsw i64 %q, {lanes}
   %q.more = icmp slt i64 %q1, %width
-  br i1 %q.more, label %vector, label %copy.end
+  br i1 %q.more, label %vector, label %copy.end{AS_WRITTEN}
 copy.end:
   %c1 = add nuw nsw i64 %c, 1
   %c.more = icmp slt i64 %c1, %inner
-  br i1 %c.more, label %copy, label %strip.end
+  br i1 %c.more, label %copy, label %strip.end{AS_WRITTEN}
 block:
   %k = phi i64 [%k.first, %block.first], [%k1, %block.end]
   %k.left = sub i64 %inner, %k
@@ -200,19 +208,19 @@ element.end:
   store {kind} %value, ptr %v.to.at
   %v1 = add nuw nsw i64 %v, 1
   %v.more = icmp slt i64 %v1, %within
-  br i1 %v.more, label %element, label %row.end
+  br i1 %v.more, label %element, label %row.end{AS_WRITTEN}
 row.end:
   %u1 = add nuw nsw i64 %u, 1
   %u.more = icmp slt i64 %u1, %outer
-  br i1 %u.more, label %row, label %block.end
+  br i1 %u.more, label %row, label %block.end{AS_WRITTEN}
 block.end:
   %k1 = add nuw nsw i64 %k, {PACKED_ROWS}
   %k.more = icmp slt i64 %k1, %inner
-  br i1 %k.more, label %block, label %strip.end
+  br i1 %k.more, label %block, label %strip.end{AS_WRITTEN}
 strip.end:
   %n1 = add i64 %n, %width
   %n.more = icmp slt i64 %n1, %columns
-  br i1 %n.more, label %strip, label %done
+  br i1 %n.more, label %strip, label %done{AS_WRITTEN}
 done:
   ret void
 }}

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 
-from fusegraph.engines.llvm.packing_code import Blocking, PackWriter
+from fusegraph.engines.llvm.packing_code import AS_WRITTEN, METADATA, Blocking, PackWriter
 
 # Elements of the inner axis that all strips see before the next: of the left side, they stay in L2.
 SECTION = 1024
@@ -42,6 +42,7 @@ class ProductWriter(PackWriter):
                 self.batch(),
                 f"declare {self.vector} @{self.fma}({arguments})",
                 "declare i64 @llvm.smin.i64(i64, i64)",
+                METADATA,
             ]
         )
 
@@ -92,7 +93,7 @@ class ProductWriter(PackWriter):
         lines += [
             "  %k1 = add nuw nsw i64 %k, 1",
             "  %more = icmp slt i64 %k1, %inner",
-            "  br i1 %more, label %loop, label %summed",
+            f"  br i1 %more, label %loop, label %summed{AS_WRITTEN}",
             "summed:",
             "  br i1 %fresh, label %store, label %add",
             "add:",
