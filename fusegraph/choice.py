@@ -13,7 +13,7 @@ from fusegraph.elementwise_choice import elementwise_kernel
 from fusegraph.engines import COMPILING
 from fusegraph.engines.base import Engine
 from fusegraph.engines.library import library_call
-from fusegraph.engines.products import plan_product
+from fusegraph.engines.products import plan_product, worth_panels
 from fusegraph.graph import Shape
 from fusegraph.kernel import Kernel, with_tier
 from fusegraph.orders import is_row_major
@@ -23,6 +23,8 @@ from fusegraph.rows import own_rows
 from fusegraph.setting import Setting, stored_orders
 from fusegraph.time_model import node_seconds, predict
 from fusegraph.units import Unit
+
+PANELLED = ("reduce", "matmul")  # kinds of nodes that panels compute alone
 
 
 def make_kernel(name: str, unit: Unit, first_touch: int, setting: Setting) -> Kernel:
@@ -61,30 +63,38 @@ def _single_call(name: str, unit: Unit, first_touch: int, setting: Setting) -> K
         scratch=lambda: call.scratch_bytes,
         body=call.body,
     )
-    return _with_compiled_reduction(kernel, setting)
+    return _with_compiled_panels(kernel, setting)
 
 
-def _with_compiled_reduction(kernel: Kernel, setting: Setting) -> Kernel:
-    """A reduction that is one call, followed by panels that are compiled, or those where asked for."""
+def _with_compiled_panels(kernel: Kernel, setting: Setting) -> Kernel:
+    """A reduction or product alone, followed by panels that are compiled, or those where asked for."""
     node, options = kernel.region.nodes[0], setting.options
-    rows = own_rows(node, True, False) if node.kind == "reduce" else None
+    rows = own_rows(node, True, False) if node.kind in PANELLED else None
     if not rows or options.exact or not node.inputs[0].size:
         return kernel
     if not is_row_major(setting.orders[node.inputs[0]]):
         return kernel
     for engine in COMPILING:
-        if options.engine in ("auto", engine.name):
-            make = functools.partial(_in_compiled_panels, kernel, rows, engine, setting)
-            if options.engine == engine.name:
-                return make() or kernel
-            return with_tier(kernel, engine.least_compile_seconds, make)
+        if options.engine not in ("auto", engine.name):
+            continue
+        least = engine.least_compile_seconds
+        if node.kind == "matmul":
+            product = engine.product(node, True)
+            if product is None or not worth_panels(node):
+                return kernel
+            least = product.compile_seconds
+        make = functools.partial(_in_compiled_panels, kernel, rows, engine, setting)
+        if options.engine == engine.name:
+            return make() or kernel
+        return with_tier(kernel, least, make)
     return kernel
 
 
 def _in_compiled_panels(
     kernel: Kernel, rows: Shape, engine: Engine, setting: Setting
 ) -> Kernel | None:
-    """A reduction in panels that are compiled, or None where the engine has no code for it."""
+    """A node in panels that are compiled, or None where the engine has no code for it."""
     panels = lay_panels(kernel.region.nodes, rows, setting.machine, False, True).upright
     found = panel_kernel(kernel.name, kernel.region, panels, kernel.cost, engine, setting)
-    return found if found.body.whole_stage is not None else None
+    stage, product = found.body.whole_stage, found.body.whole_product
+    return found if stage or (product and product.available) else None

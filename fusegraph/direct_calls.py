@@ -147,6 +147,8 @@ def _jobs_of(kernel: Kernel, arrays: list[Array]) -> _Jobs | None:
 
 def _jobs_of_panels(kernel: Kernel, cut: Panels, arrays: list[Array]) -> _Jobs | None:
     """Panels that are one stage each, then a job for each result that has partial ones."""
+    if kernel.body.whole_product is not None:
+        return _jobs_of_product(kernel, arrays)
     if kernel.body.packs or kernel.body.whole_stage is None:
         return None
     body, inputs = kernel.body.whole_stage.body, len(kernel.region.inputs)
@@ -164,3 +166,14 @@ def _jobs_of_panels(kernel: Kernel, cut: Panels, arrays: list[Array]) -> _Jobs |
         join = body.join_work(node, dtype, shape[0])
         jobs.append((join, [place_of[inputs + at], inputs + at], 1))
     return _Jobs(jobs, [(shape, dtype) for _, shape, dtype in cells.values()])
+
+
+def _jobs_of_product(kernel: Kernel, arrays: list[Array]) -> _Jobs | None:
+    """A product: its right side is packed, then all rows are multiplied by it."""
+    product, (left, right, result), packed = kernel.body.whole_product, range(3), 3
+    works = product.works(*arrays, kernel.threads)
+    if works is None:
+        return None
+    places = [right, packed], [left, packed, result]
+    jobs = [(work, at, kernel.threads) for work, at in zip(works, places, strict=True)]
+    return _Jobs(jobs, [((product.packed_elements,), arrays[result].dtype)])

@@ -103,7 +103,8 @@ def _fastest(
     """One thread or all of them, whichever is predicted to take less, and what it takes."""
     machine, bound = setting.machine, setting.threads
     compute = _compute_seconds(body, region, machine)
-    alone = body.whole_stage is not None  # a panel is no call from Python
+    # Then a panel is no call from Python.
+    alone = body.whole_stage is not None or body.whole_product is not None
     calls = 0 if alone else body.panels.count * len(body.steps)
 
     def timed(threads: int) -> Prediction:
@@ -128,12 +129,16 @@ def _compute_seconds(body: PanelBody, region: Region, machine: Machine) -> float
     """Seconds of all panels' arithmetic on one thread, and of what their rows cost beside it."""
     engine = body.engine
     level = machine.level(sum(body.panel_elements(v) * v.dtype.itemsize for v in region.inputs), 1)
-    compute = sum(
-        node_seconds(node, machine, engine)
-        if engine and body.accepts(node)
-        else _call_seconds(node, level, machine)
-        for node in region.nodes
-    )
+
+    def seconds(node: Node) -> float:
+        if node in body.products:
+            rows = node.size // max(1, node.shape[-1])
+            return body.products[node].seconds(rows, body.panels.count, machine)
+        if engine and body.accepts(node):
+            return node_seconds(node, machine, engine)
+        return _call_seconds(node, level, machine)
+
+    compute = sum(map(seconds, region.nodes))
     if engine is not None:
         compute += sum(engine.row_seconds(part.nodes, machine) for part in body.compiled)
     numpy = ELEMENTWISE_ENGINES[FALLBACK]

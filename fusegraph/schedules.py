@@ -154,10 +154,13 @@ def _extent(key: tuple[slice, ...], shape: Shape) -> Shape:
 
 def panels(kernel: Kernel) -> Loop:
     """Blocks of rows. A right side of a product is fixed while the rows of its matrix pass."""
-    cut = kernel.panels
+    cut, body = kernel.panels, kernel.body
     assert cut is not None
+    if body.whole_product is not None:
+        share, threads = body.whole_product.share, kernel.threads
+        return lambda operands, results: share(*operands, *results, threads)
     keys = list(block_keys(cut.rows, cut.block))
-    body, taken = kernel.body, _taken(kernel, cut, keys)
+    taken = _taken(kernel, cut, keys)
     for at in body.packs:
         taken[at] = [(...,)] * len(keys)
     loop = blocks(kernel, _placer(taken), [_extent(key, cut.rows) for key in keys])

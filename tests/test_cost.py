@@ -12,6 +12,7 @@ import fusegraph as fg
 from fusegraph.cost import Cost, Traffic, total
 from fusegraph.engines import ELEMENTWISE_ENGINES
 from fusegraph.engines.llvm.memory import BUFFER
+from fusegraph.kernel import most_scratch
 from fusegraph.machine import default_machine
 
 N = 1000
@@ -459,10 +460,10 @@ def test_peak_bytes_of_panels_counts_their_scratch():
     """The last two products share rows: one kernel, whose scratch stands beside x @ x and the result."""
     x = tensor((256, 256))
     plan = fg.plan(x @ x @ x @ x, engine="auto")
-    scratch = [kernel.scratch_bytes for kernel in plan.kernels]
     assert [kernel.schedule for kernel in plan.kernels] == ["whole", "panels"]
-    assert scratch[0] == 0 < scratch[1]
-    assert plan.peak_bytes == 2 * 4 * 256 * 256 + scratch[1] + fg.plan(x).peak_bytes
+    assert plan.kernels[0].scratch_bytes == 0 < plan.kernels[1].scratch_bytes
+    scratch = max(map(most_scratch, plan.kernels))  # of compiled forms, which pack the right side
+    assert plan.peak_bytes == 2 * 4 * 256 * 256 + scratch + fg.plan(x).peak_bytes
 
 
 @pytest.mark.parametrize("name", ["compute", "jit"])

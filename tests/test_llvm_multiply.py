@@ -68,7 +68,7 @@ def test_several_threads_pack_the_same_strips(columns, monkeypatch):
         _, b = matrices(1, 70, columns, dtype)
         product = Product(b.dtype, columns, 70, True)
         alone = product.pack(b, 1).copy()
-        written = multiply.packed_elements(columns, 70)
+        written = product.packed_elements
         for threads in (2, 3, 5):
             shared = product.pack(b, threads)
             out, expected = (np.empty((1, columns), dtype) for _ in range(2))
@@ -179,3 +179,94 @@ def test_operands_of_two_dtypes_stay_with_numpy():
     plan = t.plan(engine="llvm")
     assert not any(getattr(k.body, "products", None) for k in plan.kernels)
     np.testing.assert_array_equal(plan.run()[0], np.full((300, 30), 40.0))
+
+
+# --- products that are kernels by themselves ------------------------------------------------------
+
+
+def product(a, b):
+    return a @ b
+
+
+LEFTS = {"one": (300, 200), "stack": (3, 100, 200), "wide": (40, 200)}
+
+
+@pytest.mark.parametrize("left", LEFTS.values(), ids=LEFTS)
+@pytest.mark.parametrize("dtype", multiply.DTYPES)
+def test_a_product_alone_is_compiled_and_the_same_on_any_threads(left, dtype, assert_same):
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal(shape).astype(dtype) for shape in (left, (200, 701)))
+    wide = np.repeat(b, 2, axis=1)
+    for right in (b, np.asfortranarray(b), wide[:, ::2], b[::-1][::-1]):
+        calls = [fg.jit(product, engine="llvm", threads=n) for n in (1, 2, 3)]
+        (kernel,) = calls[1].plan(a, right).kernels
+        assert (kernel.engine, kernel.schedule, kernel.threads) == ("llvm", "panels", 2)
+        results = [call(a, right) for call in calls for _ in range(3)]
+        check(results[0], a, right)
+        for result in results[1:]:
+            assert_same(result, results[0])
+        assert_same((fg.asarray(a) @ fg.asarray(right)).compute(engine="llvm"), results[0])
+
+
+def test_a_product_alone_is_a_direct_call():
+    a, b = matrices(300, 200, 400, "f4")
+    f = fg.jit(product, engine="llvm")
+    for _ in range(3):
+        check(f(a, b), a, b)
+    ((_, direct),) = f._direct[1]
+    assert direct.calls >= 1
+    check(f(np.asfortranarray(a), b), a, b)  # which the direct call does not take
+
+
+def test_a_product_alone_begins_with_blas_and_goes_on_compiled(assert_same):
+    a, b = matrices(1024, 1024, 1024, "f4")
+    f = fg.jit(product, engine="auto")
+    (kernel,) = f.plan(a, b).kernels
+    assert (kernel.engine, kernel.schedule) == ("blas", "whole")
+    later = kernel.tier.kernel
+    assert (later.engine, later.schedule) == ("llvm", "panels")
+    assert later.seconds < kernel.seconds
+    assert kernel.tier.call > 1
+    assert later.scratch_bytes >= b.nbytes  # the right side, packed
+    exact = fg.jit(product, engine="auto", exact=True)
+    assert exact.plan(a, b).kernels[0].tier is None
+    assert_same(exact(a, b), a @ b)
+
+
+UNSUITED = {
+    "few multiply-adds": lambda: (np.ones((64, 64), "f4"), np.ones((64, 64), "f4")),
+    "a right side each": lambda: (np.ones((4, 300, 300), "f4"), np.ones((4, 300, 300), "f4")),
+    "integers": lambda: (np.ones((300, 300), "i4"), np.ones((300, 300), "i4")),
+    "two dtypes": lambda: (np.ones((300, 300), "f4"), np.ones((300, 300), "f8")),
+    "complex numbers": lambda: (np.ones((300, 300), "c8"), np.ones((300, 300), "c8")),
+    "a turned left side": lambda: (np.ones((300, 300), "f4").T, np.ones((300, 300), "f4")),
+    "a vector": lambda: (np.ones(5000, "f4"), np.ones((5000, 1000), "f4")),
+}
+
+
+@pytest.mark.parametrize("arrays", UNSUITED.values(), ids=UNSUITED)
+def test_products_that_stay_with_blas(arrays, assert_same):
+    a, b = arrays()
+    f = fg.jit(product, engine="llvm")
+    (kernel,) = f.plan(a, b).kernels
+    assert kernel.engine in ("blas", "numpy", "tiles")
+    assert kernel.tier is None
+    assert_same(f(a, b), a @ b)
+
+
+def test_a_matrix_times_itself_and_one_that_is_not_aligned():
+    (a, _) = matrices(300, 300, 1, "f4")
+    odd = np.frombuffer(b"0" + a.tobytes(), np.uint8)[1:].view("f4").reshape(a.shape)
+    assert not odd.flags.aligned
+    for x in (a, odd):
+        f = fg.jit(lambda x: x @ x, engine="llvm")
+        assert f.plan(x).kernels[0].engine == "llvm"
+        check(f(x), a, a)
+        check((fg.asarray(x) @ fg.asarray(a)).compute(engine="llvm"), a, a)
+
+
+def test_a_product_alone_stays_with_blas_where_the_processor_has_no_vectors(monkeypatch):
+    monkeypatch.setattr(multiply, "blocking", lambda itemsize: None)
+    a, b = matrices(300, 200, 400, "f4")
+    (kernel,) = fg.jit(product, engine="llvm").plan(a, b).kernels
+    assert (kernel.engine, kernel.schedule) == ("blas", "whole")

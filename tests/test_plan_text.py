@@ -145,7 +145,7 @@ computes:
 tanh(0.7978846 * (s0 + (0.044715 * ((s0 * s0) * s0)))))
       numpy: panels stay in cache
       for 1 panel of 8 rows on 1 thread: matmul; add, ..., multiply
-      then llvm: from call 14,613 on, which saves 4.54 us a call after 66.35 ms of compiling
+      then llvm: from call 32,352 on, which saves 4.37 us a call after 141.35 ms of compiling
 
 not fused: nothing"""
 
@@ -164,12 +164,12 @@ plan: 11 ops in 2 kernels
   pages      4.1 kB mapped before, 2.0 kB after
   work       35.3 k flops, 256 of them transcendental; 1.01 flop/byte before, 2.63 after
   peak       138.2 kB beside the inputs
-  predicted  8.87 us on defaults
+  predicted  9.03 us on defaults
 
 inputs: v0:float32[8, 64], v1:float32[64, 32], v2:float32[32]
 
 kernel    engine    schedule      ops    reads    writes    flops    flop/byte  bound      predicted
-k0        blas      whole           1  10.2 kB    1.0 kB   32.8 k         2.91  launch       2.05 us
+k0        blas      whole           1  10.2 kB    1.0 kB   32.8 k         2.91  launch       2.21 us
 k1        numpy     strided        10   1.2 kB    1.0 kB    2.6 k         1.18  compute      6.82 us
 
 computes:

@@ -192,6 +192,7 @@ def test_mapped_operand(tmp_path, monkeypatch):
     (kernel,) = product.plan(engine="auto").kernels
     assert kernel.engine == "tiles"
     assert "mapped" in kernel.choice
+    assert kernel.tier is None  # which would pack a copy
     np.testing.assert_array_equal(product.compute(), stored)
 
 
@@ -201,7 +202,27 @@ def test_panels_cover_the_result_once():
         products.Extents((7, 11), 30, 40, 50), products.Extents((4, 5), 500, 512, 64),
         products.Extents((), 1, 5000, 5000), products.Extents((), 5000, 5000, 1),
     ):  # fmt: skip
-        seen = np.zeros((*extents.batch, extents.rows, extents.columns), int)
-        for batch, rows, columns in products.panel_keys(extents):
-            seen[(*batch, rows, columns)] += 1
-        assert (seen == 1).all()
+        for cores in (1, 2, 3, 16):
+            seen = np.zeros((*extents.batch, extents.rows, extents.columns), int)
+            for batch, rows, columns in products.panel_keys(extents, cores):
+                seen[(*batch, rows, columns)] += 1
+            assert (seen == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "cores", "panels"),
+    [
+        ((1024, 1024), 2, 2),
+        ((1024, 1024), 8, 8),
+        ((300, 700), 2, 2),
+        ((2048, 2048), 2, 4),
+        ((90, 4096), 2, 8),
+    ],
+)
+def test_panels_are_as_many_for_each_core(shape, cores, panels):
+    """300 rows were 256 and 44, and 1024 rows two panels whatever the cores."""
+    rows, columns = shape
+    keys = products.panel_keys(products.Extents((), rows, 1024, columns), cores)
+    sizes = {np.empty(shape, bool)[rows, columns].size for _, rows, columns in keys}
+    assert len(keys) == panels
+    assert max(sizes) <= 1.2 * min(sizes)

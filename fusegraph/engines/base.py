@@ -90,8 +90,16 @@ class Multiply(Protocol):
     """A product of an engine's own, on the arrays of a panel."""
 
     packed: bool  # is its right side what ``pack`` gave?
-    packed_bytes: int  # what ``pack`` takes
+    packed_elements: int  # of what ``pack`` gives
+    packed_bytes: int
     compile_seconds: float
+
+    @property
+    def available(self) -> bool:
+        """Has this processor what it takes? Else it is a call of NumPy."""
+
+    def seconds(self, rows: int, panels: int, machine: Machine) -> float:
+        """Predicted of so many rows in so many panels, on one thread."""
 
     def scratch_bytes(self, rows: int) -> int:
         """Bytes that a thread works in, with panels of ``rows``."""
@@ -101,6 +109,12 @@ class Multiply(Protocol):
 
     def __call__(self, a: Array, b: Array, out: Array) -> None:
         """``a @ b`` into ``out``."""
+
+    def share(self, a: Array, b: Array, out: Array, threads: int) -> None:
+        """The same of all panels on several threads, where ``b`` is not packed yet."""
+
+    def works(self, a: Array, b: Array, out: Array, threads: int) -> Sequence[Any] | None:
+        """That as jobs for arrays that lie as these do, or None: one packs ``b``, one multiplies."""
 
 
 class DirectCall(Protocol):

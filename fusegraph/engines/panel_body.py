@@ -83,6 +83,11 @@ class PanelBody(NumpyBody):
         return stage if isinstance(stage, Stage) and stage.body.shares_parts else None
 
     @property
+    def whole_product(self) -> Multiply | None:
+        """The product that is all there is to a panel and has one right side, or None."""
+        return next(iter(self.packs.values()), None) if len(self.nodes) == 1 else None
+
+    @property
     def engine_stages(self) -> list[Stage]:
         """The calls that are stages of the engine."""
         return [step[0] for step in self.steps if isinstance(step[0], Stage)]

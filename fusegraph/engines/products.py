@@ -35,13 +35,12 @@ from fusegraph.views import base
 from fusegraph.workers import Task, run_tasks
 
 MAPPED_BUDGET = 64 * 2**20  # bytes of an operand mapped from a file beyond which tiles read it
-# A panel: large enough that BLAS packs it as well as the whole (1024**3 float32 on two busy cores:
-# panels of 64 rows 33 ms, of 128 26, of 256 25, one threaded call 20 to 44) and that handing it to
-# a thread costs nothing.
-PANEL_ROWS = 256
-# Where there are two at least: 1024**3 5.8 ms, 6.3 with 256 rows, 5.5 in NumPy.
-TALL_PANEL_ROWS = 512
-PANEL_COLUMNS = 512
+# Lines of a panel at most, where there are enough of them, since each packs the other side again:
+# 1024**3 float32 on two cores took 5.8 ms in panels of 512 rows, 6.3 in those of 256, 5.5 in NumPy.
+MOST_LINES = 512
+# And at least: of 64 rows it took 33 ms on two busy cores, of 128 26, of 256 25.
+FEWEST_LINES = 128
+LINES_TOGETHER = 16  # in registers of a BLAS: parts are whole multiples
 PANEL_PRODUCTS = 2**22  # multiply-adds of a panel at least
 # OpenBLAS runs products up to these sizes (multiply-adds) on the calling thread whatever its bound
 # is, so the 10 us that setting the bound costs are saved.
@@ -162,11 +161,18 @@ def _whole(
 def _library_seconds(node: Node, extents: Extents, machine: Machine, threads: int) -> float:
     if node.dtype.kind in "iub" or node.dtype == np.float16:
         return extents.products * LIBRARY_NANOSECONDS[node.dtype.kind] * 1e-9
-    return _blas_seconds(node.dtype, extents, machine, 1 if _serial(extents) else threads)
+    return _blas_seconds(node, extents, machine, 1 if _serial(extents) else threads)
 
 
-def _blas_seconds(dtype: DType, extents: Extents, machine: Machine, threads: int) -> float:
-    return 2 * extents.products / machine.peak(dtype.name, threads)
+def _blas_seconds(node: Node, extents: Extents, machine: Machine, threads: int) -> float:
+    """Flops, and bytes that pass while nothing is multiplied.
+
+    BLAS packs operands first, and adds to a result that it filled with zeros: 4096 x 64 times 64 x 4096
+    float32 took 19.6 ms on two threads where its flops take 10.5, 4096 x 4096 times 4096 x 64 13.7.
+    """
+    passed = sum(i.size * node.dtype.itemsize for i in node.inputs) + 3 * node.nbytes
+    flops = 2 * extents.products / machine.peak(node.dtype.name, threads)
+    return flops + machine.transfer_seconds(passed, 0, threads)
 
 
 def _cast_bytes(node: Node) -> int:
@@ -191,13 +197,17 @@ def _serial(extents: Extents) -> bool:
 def _against_blas(node: Node, orders: Mapping[Node, Any]) -> str | None:
     """Why BLAS should not be handed the operands whole, or None."""
     for side, operand in zip(("left", "right"), node.inputs, strict=True):
-        source = base(operand)
-        mapped = source.kind == "input" and len(source.params) > 2 and source.params[2]
-        if mapped and operand.nbytes > MAPPED_BUDGET:
+        if _is_read_from_file(operand):
             return f"the {side} operand is mapped from a file and has {operand.nbytes:,} bytes"
         if not _blas_takes(operand, orders):
             return f"BLAS would copy the {side} operand because of its strides"
     return None
+
+
+def _is_read_from_file(operand: Node) -> bool:
+    source = base(operand)
+    mapped = source.kind == "input" and len(source.params) > 2 and source.params[2]
+    return bool(mapped) and operand.nbytes > MAPPED_BUDGET
 
 
 def _blas_takes(operand: Node, orders: Mapping[Node, Any]) -> bool:
@@ -250,7 +260,7 @@ def _panelled(node: Node, extents: Extents, machine: Machine, threads: int) -> S
     """
     dtype = node.dtype
     why = "contiguous operands"
-    panels = panel_keys(extents)
+    panels = panel_keys(extents, machine.cores)
     if len(panels) <= 1:
         return _whole(node, extents, machine, 1, "blas", why)
     threads = min(threads, len(panels))
@@ -278,37 +288,31 @@ def _panelled(node: Node, extents: Extents, machine: Machine, threads: int) -> S
         schedule="whole",
         why=f"{why}, {len(panels)} panels",
         body=body,
-        seconds=_blas_seconds(dtype, extents, machine, threads),
+        seconds=_blas_seconds(node, extents, machine, threads),
         threads=threads,
         scratch_bytes=_cast_bytes(node),
     )
 
 
-def panel_keys(extents: Extents) -> list[tuple[Key, slice, slice]]:
+def panel_keys(extents: Extents, cores: int) -> list[tuple[Key, slice, slice]]:
     """Slices of batch, rows and columns of every panel."""
     if extents.each < PANEL_PRODUCTS:
         fit = max(1, PANEL_PRODUCTS // max(1, extents.each))
         whole = slice(None)
         block = blocked_shape(extents.batch, fit)
         return [(key, whole, whole) for key in block_keys(extents.batch, block)]
-    least = TALL_PANEL_ROWS if extents.rows >= 2 * TALL_PANEL_ROWS else PANEL_ROWS
-    height = _panel_side(least, extents.inner * extents.columns)
-    width = extents.columns
-    if extents.rows <= height:
-        width = _panel_side(PANEL_COLUMNS, extents.inner * extents.rows)
-    return list(
-        itertools.product(
-            np.ndindex(extents.batch),
-            [slice(at, at + height) for at in range(0, extents.rows, height)],
-            [slice(at, at + width) for at in range(0, extents.columns, width)],
-        )
-    )
+    most = extents.each // PANEL_PRODUCTS
+    rows = _even_parts(extents.rows, cores, most)
+    columns = [slice(None)] if len(rows) > 1 else _even_parts(extents.columns, cores, most)
+    return list(itertools.product(np.ndindex(extents.batch), rows, columns))
 
 
-def _panel_side(least: int, products_a_line: int) -> int:
-    """Lines of a panel: a multiple of ``least`` with at least ``PANEL_PRODUCTS`` multiply-adds."""
-    needed = -(-PANEL_PRODUCTS // max(1, products_a_line))
-    return least * max(1, -(-needed // least))
+def _even_parts(lines: int, cores: int, most: int) -> list[slice]:
+    """``lines`` in ``most`` parts or less, as many for each core, all but the last of one size."""
+    count = cores * -(-lines // (cores * MOST_LINES))
+    count = max(1, min(count, lines // FEWEST_LINES, most))
+    step = LINES_TOGETHER * -(-lines // (count * LINES_TOGETHER))
+    return [slice(at, at + step) for at in range(0, lines, step)]
 
 
 def _matrices(inputs: list[Array], out: Array) -> tuple[Array, Array, Array]:
@@ -324,6 +328,13 @@ def _matrices(inputs: list[Array], out: Array) -> tuple[Array, Array, Array]:
     if right.shape[:-2] != batch:
         right = np.broadcast_to(right, batch + right.shape[-2:])
     return left, right, out
+
+
+def worth_panels(node: Node) -> bool:
+    """Has a product one right side in memory, which it is worth while to pack?"""
+    one = math.prod(node.inputs[1].shape[:-2]) == 1
+    large = extents_of(node).products >= PANEL_PRODUCTS
+    return one and large and not any(map(_is_read_from_file, node.inputs))
 
 
 # --- tiles ----------------------------------------------------------------------------------------

@@ -11,7 +11,9 @@ by block of ``INNER``, so that its error grows with their number and not with al
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
+from fusegraph.engines.llvm.jobs import JOB_OWN
 from fusegraph.engines.llvm.packing_code import AS_WRITTEN, METADATA, Blocking, PackWriter
 
 # Elements of the inner axis that all strips see before the next: of the left side, they stay in L2.
@@ -19,6 +21,12 @@ SECTION = 1024
 INNER = 256  # of the inner axis at a time: a strip of 48 float32 is 48 kB, the size of L1
 
 WIDTHS = (3, 2, 1)  # vectors of a strip
+
+# Words of a job that packs a right side, of ``step`` columns a task, and of one that multiplies dense
+# rows, ``height`` of them a task, each thread in ``room`` bytes of ``scratch``. Strides are in bytes.
+# Behind them addresses: of the right side and what is packed; of the left side, that, and the result.
+PACK_WORDS = ("b_row", "b_column", "columns", "inner", "step", "scratch")
+ROWS_WORDS = ("rows", "columns", "inner", "height", "room", "scratch")
 
 
 class ProductWriter(PackWriter):
@@ -40,6 +48,7 @@ class ProductWriter(PackWriter):
                 self.multiply(),
                 self.pack(),
                 self.batch(),
+                self.tasks(),
                 f"declare {self.vector} @{self.fma}({arguments})",
                 "declare i64 @llvm.smin.i64(i64, i64)",
                 METADATA,
@@ -47,7 +56,7 @@ class ProductWriter(PackWriter):
         )
 
     def micro(self, rows: int, vectors: int) -> str:
-        """``c (+)= a @ b`` over ``inner``: ``rows`` of a, a strip of ``vectors``; ``fresh``: c is new."""
+        """``c (+)= a @ b`` over ``inner``: ``rows`` of a, a strip of ``vectors``; ``fresh``: new."""
         kind, lanes, vector = self.kind, self.form.lanes, self.vector
         cells = list(itertools.product(range(rows), range(vectors)))
         lines = [
@@ -261,3 +270,47 @@ done:
   ret void
 }
 """
+
+    def tasks(self) -> str:
+        """``fg_pack_task`` and ``fg_rows_task``: parts of a product's two jobs."""
+        return f"""
+define void @fg_pack_task(ptr %job, i64 %index, i64 %slot) {{
+{_words(PACK_WORDS, "b", "packed")}
+  %first = mul i64 %index, %step
+  %left = sub i64 %columns, %first
+  %count = call i64 @llvm.smin.i64(i64 %left, i64 %step)
+  %b.off = mul i64 %first, %b_column
+  %b.from = getelementptr i8, ptr %b, i64 %b.off
+  %to.off = mul i64 %first, %inner
+  %to = getelementptr {self.kind}, ptr %packed, i64 %to.off
+  call void @fg_pack(ptr %b.from, i64 %b_row, i64 %b_column, ptr %to, i64 %count, i64 %inner)
+  ret void
+}}
+
+define void @fg_rows_task(ptr %job, i64 %index, i64 %slot) {{
+{_words(ROWS_WORDS, "a", "packed", "c")}
+  %first = mul i64 %index, %height
+  %left = sub i64 %rows, %first
+  %count = call i64 @llvm.smin.i64(i64 %left, i64 %height)
+  %a.off = mul i64 %first, %inner
+  %a.from = getelementptr {self.kind}, ptr %a, i64 %a.off
+  %c.off = mul i64 %first, %columns
+  %c.to = getelementptr {self.kind}, ptr %c, i64 %c.off
+  %edge.off = mul i64 %slot, %room
+  %edge.at = add i64 %scratch, %edge.off
+  %edge = inttoptr i64 %edge.at to ptr
+  call void @fg_multiply(ptr %a.from, i64 %inner, ptr %packed, ptr %c.to, i64 %columns, i64 %count,
+      i64 %columns, i64 %inner, ptr %edge)
+  ret void
+}}
+"""
+
+
+def _words(names: Sequence[str], *pointers: str) -> str:
+    """Lines that load a job's words by their names, and the addresses behind them."""
+    kinds = [(name, "i64") for name in names] + [(name, "ptr") for name in pointers]
+    return "\n".join(
+        f"  %{name}.at = getelementptr i64, ptr %job, i64 {at}\n"
+        f"  %{name} = load {kind}, ptr %{name}.at"
+        for at, (name, kind) in enumerate(kinds, JOB_OWN)
+    )
