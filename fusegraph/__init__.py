@@ -26,7 +26,7 @@ from fusegraph.cost import Cost as Cost
 from fusegraph.cost import Traffic as Traffic
 from fusegraph.jit import jit as jit
 from fusegraph.machine import Machine as Machine
-from fusegraph.machine import default_machine as default_machine
+from fusegraph.machine_file import default_machine as default_machine
 from fusegraph.namespace import FUNCTIONS as _FUNCTIONS
 from fusegraph.namespace import compute as compute
 from fusegraph.operations import cast as _cast

@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from fusegraph import forks
-from fusegraph import machine as profiles
+from fusegraph import forks, machine_file
 from fusegraph.engines import ELEMENTWISE_ENGINES, FALLBACK
 from fusegraph.engines.base import Engine, Region
 from fusegraph.engines.numexpr import one_thread
 from fusegraph.graph import Node, placeholder
 from fusegraph.graph import make as make_node
-from fusegraph.machine import Machine, available_cores
+from fusegraph.machine import Machine
 from fusegraph.ops import ELEMENTWISE, OPS, REDUCTIONS, Op, resolve
+from fusegraph.processor import available_cores, cache_bytes, cpu_name
 from fusegraph.streams import bandwidths, least_seconds, product_rates, sharing_costs
 
 SAMPLE = 16384  # elements of a measured operand: three of them stay in L2
@@ -40,11 +40,11 @@ def current_machine() -> Machine:
     """The profile of this machine: kept from before, or measured now."""
     with _measuring:
         if not _current:
-            path = profiles.cache_file()
-            found = profiles.load(path)
+            path = machine_file.cache_file()
+            found = machine_file.load(path)
             if found is None or not ELEMENTWISE_ENGINES.keys() <= found.launch.keys():
                 found = measure()  # an engine was installed since
-                profiles.save(found, path)
+                machine_file.save(found, path)
             _current.append(found)
         return _current[0]
 
@@ -52,7 +52,7 @@ def current_machine() -> Machine:
 def recalibrate() -> Machine:
     """Measure again and keep the result."""
     found = measure()
-    profiles.save(found, profiles.cache_file())
+    machine_file.save(found, machine_file.cache_file())
     with _measuring:
         _current[:] = [found]
     return found
@@ -60,7 +60,8 @@ def recalibrate() -> Machine:
 
 def measure() -> Machine:
     """Measure everything; nothing is read from or written to disk."""
-    base = profiles.with_caches(profiles.default_machine())
+    shipped = machine_file.default_machine()
+    l1, l2, l3 = cache_bytes((shipped.l1_bytes, shipped.l2_bytes, shipped.l3_bytes))
     launch, step, nanoseconds = {}, {}, {}
     with one_thread():
         for engine in ELEMENTWISE_ENGINES.values():
@@ -80,17 +81,17 @@ def measure() -> Machine:
     for engine in ELEMENTWISE_ENGINES.values():
         if engine.compiles:
             launch[engine.name] = _launch_seconds(engine)
-            nanoseconds.update(_of_compiled(engine, base, nanoseconds, launch[engine.name]))
+            nanoseconds.update(_of_compiled(engine, shipped, nanoseconds, launch[engine.name]))
     cores = available_cores()
     products = list(product_rates(cores))
     waking, handover = sharing_costs(cores)
     return Machine(
-        name=profiles.cpu_name(),
+        name=cpu_name(),
         cores=cores,
-        l1_bytes=base.l1_bytes,
-        l2_bytes=base.l2_bytes,
-        l3_bytes=base.l3_bytes,
-        streams=bandwidths(base.l1_bytes, base.l2_bytes, base.l3_bytes, cores),
+        l1_bytes=l1,
+        l2_bytes=l2,
+        l3_bytes=l3,
+        streams=bandwidths(l1, l2, l3, cores),
         launch=launch,
         step=step,
         nanoseconds=nanoseconds,

@@ -1,27 +1,18 @@
 """The machine: caches, bandwidths and nanoseconds per element, as a record.
 
-In: a cache file, or the defaults shipped with the package. Out: ``Machine``. What it holds is measured
-by ``calibrate``; nothing is timed here.
+In: figures, which ``calibrate`` measures and ``machine_file`` reads. Out: ``Machine``, and what the time
+model asks of it.
 """
 
 from __future__ import annotations
 
-import json
 import operator
-import os
-import platform
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from importlib import resources
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from platformdirs import user_cache_path
 
-FORMAT = 9  # of the cache file; another number means: measure again
 CLASS_COST = {  # of an op that was not measured, in costs of an addition of the same dtype
     "move": 1.0, "add": 1.0, "multiply": 1.0, "compare": 1.0, "select": 2.0,
     "divide": 4.0, "sqrt": 4.0, "transcendental": 40.0,
@@ -223,101 +214,3 @@ def _needed(machine: Machine) -> dict[str, list[str]]:
         "gigaflops": ["float32", *machine.gigaflops_all],
         "gigaflops_all": list(machine.gigaflops),
     }
-
-
-def fingerprint() -> str:
-    """What a measurement belongs to: processor, core count and the versions that run kernels."""
-    versions = (np.__version__, *(_version_of(name) for name in ("numexpr", "llvmlite")))
-    return "/".join((platform.machine(), cpu_name(), str(available_cores()), *versions))
-
-
-def _version_of(name: str) -> str:
-    """The version of a distribution; nothing where it is not installed."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""
-
-
-@lru_cache(maxsize=1)
-def cpu_name() -> str:
-    """The processor, as the system calls it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or "unknown"
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-@lru_cache(maxsize=1)
-def default_machine() -> Machine:
-    """The profile shipped with the package, for a machine that was not measured."""
-    text = resources.files("fusegraph").joinpath("machine.json").read_text()
-    return Machine(**json.loads(text))
-
-
-def cache_file() -> Path:
-    """Where the measured profile of this machine is kept."""
-    return user_cache_path("fusegraph") / "machine.json"
-
-
-def load(path: Path) -> Machine | None:
-    """The profile in ``path``; None where it is missing, damaged, or of another machine."""
-    try:
-        stored = json.loads(path.read_text())
-        if stored["format"] != FORMAT or stored["fingerprint"] != fingerprint():
-            return None
-        return Machine(**stored["machine"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
-
-
-def save(machine: Machine, path: Path) -> None:
-    """Write a profile; a reader never sees half a file. A cache that cannot be written is no error."""
-    text = json.dumps(
-        {"format": FORMAT, "fingerprint": fingerprint(), "machine": machine.to_dict()}, indent=1
-    )
-    partial = path.with_suffix(f".{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text)
-        partial.replace(path)
-    except OSError:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-
-
-def with_caches(machine: Machine) -> Machine:
-    """``machine`` with the cache sizes that the system reports, where it reports them."""
-    sizes = {}
-    root = Path("/sys/devices/system/cpu/cpu0/cache")
-    for index in root.glob("index*"):
-        try:
-            level = int((index / "level").read_text())
-            kind = (index / "type").read_text().strip()
-            size = _bytes_in((index / "size").read_text().strip())
-        except (OSError, ValueError):
-            continue
-        if kind != "Instruction" and size > 0:  # some virtual machines say 0
-            sizes[level] = size
-    return replace(
-        machine,
-        l1_bytes=sizes.get(1, machine.l1_bytes),
-        l2_bytes=sizes.get(2, machine.l2_bytes),
-        l3_bytes=sizes.get(3, machine.l3_bytes),
-    )
-
-
-def _bytes_in(text: str) -> int:
-    """Bytes in a size as the system writes it: ``32K``; a ValueError where it is written otherwise."""
-    unit = {"K": 1024, "M": 1024**2}.get(text[-1:], 1)
-    return int(text if unit == 1 else text[:-1]) * unit

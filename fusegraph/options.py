@@ -13,7 +13,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 from fusegraph.engines import ELEMENTWISE_ENGINES, REMEDIES
-from fusegraph.machine import REMEDY, Machine, available_cores, positive_integer
+from fusegraph.machine import REMEDY, Machine, positive_integer
+from fusegraph.processor import available_cores
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ import numpy as np
 from fusegraph.acceleration import fused_gelu, unfused_gelu, vectorized_matmul
 from fusegraph.cost import Cost
 from fusegraph.engines.tiles import largest_tile, tile_bytes, tile_for_cache
-from fusegraph.machine import default_machine
+from fusegraph.machine_file import default_machine
 from fusegraph.roofline import Point
 from fusegraph.tensor import Tensor
 

@@ -16,7 +16,7 @@ import pytest
 
 import fusegraph as fg
 from fusegraph.engines import ELEMENTWISE_ENGINES
-from fusegraph.machine import default_machine
+from fusegraph.machine_file import default_machine
 
 ENGINES = ("auto", *ELEMENTWISE_ENGINES)
 

@@ -13,12 +13,12 @@ import fusegraph
 PACKAGE = Path(fusegraph.__file__).parent
 # A module may import from layers above it in this list, and from its own layer without cycles.
 LAYERS = (
-    ("callables", "forks", "properties"),
+    ("callables", "forks", "processor", "properties"),
     ("ops", "workers", "blas_threads"),
     ("graph", "buffers", "arguments"),
     ("report", "report.units", "report.tables", "report.documents"),
     ("views", "machine", "cost", "arrays", "indexing"),
-    ("streams", "orders"),
+    ("machine_file", "streams", "orders"),
     ("panels",),
     ("members",),
     ("rules", "replay", "reference", "engines.base"),

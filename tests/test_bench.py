@@ -32,7 +32,7 @@ from fusegraph.bench.suite import SUITE, as_list, error_of, find_row, matching_r
 from fusegraph.bench.tables import results_text
 from fusegraph.bench.worker import Worker
 from fusegraph.cli import main
-from fusegraph.machine import available_cores
+from fusegraph.processor import available_cores
 from fusegraph.report.documents import document
 
 SMALL = [row.shrunk() for row in SUITE]

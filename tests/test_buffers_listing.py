@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fusegraph as fg
-from fusegraph.machine import default_machine
+from fusegraph.machine_file import default_machine
 
 ROWS, COLUMNS = 600, 500
 BYTES = ROWS * COLUMNS * 8

@@ -31,7 +31,7 @@ import gc, json, os
 import numpy as np
 import fusegraph as fg
 from dataclasses import replace
-from fusegraph.machine import default_machine
+from fusegraph.machine_file import default_machine
 
 
 def small_cache():

@@ -13,7 +13,7 @@ from fusegraph.cost import Cost, Traffic, total
 from fusegraph.engines import ELEMENTWISE_ENGINES
 from fusegraph.engines.llvm.memory import BUFFER
 from fusegraph.kernel import most_scratch
-from fusegraph.machine import default_machine
+from fusegraph.machine_file import default_machine
 
 N = 1000
 F4 = 4 * N  # bytes of a float32 array of the cases

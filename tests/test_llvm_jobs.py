@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import fusegraph as fg
-from fusegraph.machine import default_machine
+from fusegraph.machine_file import default_machine
 
 pytest.importorskip("llvmlite")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 from dataclasses import replace
@@ -11,19 +10,18 @@ import numpy as np
 import pytest
 
 import fusegraph as fg
-from fusegraph import calibrate, streams
+from fusegraph import calibrate, machine_file, processor, streams
 from fusegraph.engines import ELEMENTWISE_ENGINES
-from fusegraph.machine import CLASS_COST, Machine, default_machine
+from fusegraph.machine import CLASS_COST, Machine
+from fusegraph.machine_file import FORMAT, default_machine, load, save
 from fusegraph.ops import OPS
-
-profiles = importlib.import_module("fusegraph.machine")  # fg.machine is a function
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """A cache file of this test's own, and no profile in memory."""
     path = tmp_path / "deep" / "machine.json"
-    monkeypatch.setattr(profiles, "cache_file", lambda: path)
+    monkeypatch.setattr(machine_file, "cache_file", lambda: path)
     monkeypatch.setattr(calibrate, "_current", [])
     return path
 
@@ -72,7 +70,7 @@ def test_a_measurement_is_complete(this_machine):
     }
     assert "numexpr tanh float32" in this_machine.nanoseconds
     assert "numpy add int64" in this_machine.nanoseconds
-    assert this_machine.cores == profiles.available_cores()
+    assert this_machine.cores == processor.available_cores()
 
 
 def test_measured_numbers_are_positive_and_finite(this_machine):
@@ -291,7 +289,7 @@ def test_a_profile_without_an_engine_that_is_installed_is_refused():
 @pytest.fixture
 def system_caches(tmp_path, monkeypatch):
     """Write what the system says of a cache."""
-    monkeypatch.setattr(profiles, "Path", lambda _: tmp_path)
+    monkeypatch.setattr(processor, "Path", lambda _: tmp_path)
 
     def write(number, level, size, kind="Data"):
         folder = tmp_path / f"index{number}"
@@ -304,7 +302,7 @@ def system_caches(tmp_path, monkeypatch):
 
 def test_a_cache_of_no_bytes_is_not_taken_from_the_system(system_caches):
     system_caches(0, "1", "0K")
-    assert profiles.with_caches(default_machine()).l1_bytes == default_machine().l1_bytes
+    assert processor.cache_bytes((1, 2, 3)) == (1, 2, 3)
 
 
 @pytest.mark.parametrize("size", ["", "\n", "K", "many", "32 KiB", "1.5M", "3K2K", "\0"])
@@ -314,9 +312,7 @@ def test_a_cache_whose_size_cannot_be_read_is_passed_over(size, system_caches):
     system_caches(1, "1", "16K\n", "Instruction\n")
     system_caches(2, "2", "3M\n", "Unified\n")
     system_caches(3, "3", "5000000")
-    found = profiles.with_caches(default_machine())
-    assert found.l1_bytes == default_machine().l1_bytes
-    assert (found.l2_bytes, found.l3_bytes) == (3 << 20, 5_000_000)
+    assert processor.cache_bytes((1, 2, 3)) == (1, 3 << 20, 5_000_000)
 
 
 # --- the cache file -------------------------------------------------------------------------------
@@ -324,8 +320,8 @@ def test_a_cache_whose_size_cannot_be_read_is_passed_over(size, system_caches):
 
 def test_a_profile_comes_back_as_it_was_saved(cache):
     machine = replace(default_machine(), name="round trip", measured=True)
-    profiles.save(machine, cache)
-    assert profiles.load(cache).to_dict() == machine.to_dict()
+    save(machine, cache)
+    assert load(cache).to_dict() == machine.to_dict()
     assert [path.name for path in cache.parent.iterdir()] == [cache.name], "no partial file is left"
 
 
@@ -342,8 +338,8 @@ def test_an_engine_that_was_installed_since_is_measured(cache, measured):
     """A profile of before knew nothing of it, and planning failed with a KeyError."""
     launch = {"numpy": 1e-6, "numexpr": 2e-6}
     known = {k: n for k, n in default_machine().nanoseconds.items() if not k.startswith("llvm ")}
-    profiles.save(replace(default_machine(), launch=launch, nanoseconds=known), cache)
-    assert profiles.load(cache) is not None
+    save(replace(default_machine(), launch=launch, nanoseconds=known), cache)
+    assert load(cache) is not None
     assert set(ELEMENTWISE_ENGINES) <= set(calibrate.current_machine().launch)
     assert len(measured) == (len(ELEMENTWISE_ENGINES) > 2)
 
@@ -353,7 +349,7 @@ def test_recalibrating_measures_again_and_keeps_that(cache, measured):
     again = calibrate.recalibrate()
     assert again.name == "measured 2"
     assert calibrate.current_machine() is again
-    assert profiles.load(cache).name == "measured 2"
+    assert load(cache).name == "measured 2"
 
 
 def rewritten(path, change):
@@ -372,7 +368,7 @@ DAMAGE = {
     "a number": lambda path: path.write_text("7"),
     "null": lambda path: path.write_text("null"),
     "nested too deep": lambda path: path.write_text("[" * 100_000),
-    "another format": lambda path: rewritten(path, lambda s: s.update(format=profiles.FORMAT + 1)),
+    "another format": lambda path: rewritten(path, lambda s: s.update(format=FORMAT + 1)),
     "no format": lambda path: rewritten(path, lambda s: s.pop("format")),
     "another machine": lambda path: rewritten(path, lambda s: s.update(fingerprint="arm64/x/8/2/2")),
     "no machine": lambda path: rewritten(path, lambda s: s.pop("machine")),
@@ -405,29 +401,29 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_a_file_that_cannot_be_trusted_is_made_again(cache, measured, damage):
-    profiles.save(replace(default_machine(), name="old"), cache)
-    assert profiles.load(cache).name == "old"
+    save(replace(default_machine(), name="old"), cache)
+    assert load(cache).name == "old"
     damage(cache)
-    assert profiles.load(cache) is None
+    assert load(cache) is None
     assert calibrate.current_machine().name == "measured 1"
-    assert profiles.load(cache).name == "measured 1"
+    assert load(cache).name == "measured 1"
 
 
 def test_a_missing_file_is_no_profile(tmp_path):
-    assert profiles.load(tmp_path / "nothing.json") is None
-    assert profiles.load(tmp_path) is None, "a directory is no profile"
+    assert load(tmp_path / "nothing.json") is None
+    assert load(tmp_path) is None, "a directory is no profile"
 
 
 def test_a_new_release_of_numpy_is_another_machine(cache, monkeypatch):
-    profiles.save(default_machine(), cache)
+    save(default_machine(), cache)
     monkeypatch.setattr(np, "__version__", "99.0")
-    assert profiles.load(cache) is None
+    assert load(cache) is None
 
 
 def test_a_directory_that_cannot_be_written_is_no_error(tmp_path, measured, monkeypatch):
     blocked = tmp_path / "file"
     blocked.write_text("a file where the directory should be")
-    monkeypatch.setattr(profiles, "cache_file", lambda: blocked / "machine.json")
+    monkeypatch.setattr(machine_file, "cache_file", lambda: blocked / "machine.json")
     monkeypatch.setattr(calibrate, "_current", [])
     assert calibrate.current_machine().name == "measured 1"
     assert calibrate.recalibrate().name == "measured 2"
@@ -438,7 +434,7 @@ def test_a_full_disk_is_no_error_and_leaves_nothing(cache, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(type(cache), "write_text", full)
-    profiles.save(default_machine(), cache)
+    save(default_machine(), cache)
     assert list(cache.parent.iterdir()) == []
 
 

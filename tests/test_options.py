@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import fusegraph as fg
-from fusegraph.machine import default_machine
+from fusegraph.machine_file import default_machine
 from fusegraph.options import Options, current_options
 
 X = np.linspace(-3, 3, 50_000)

@@ -10,7 +10,7 @@ import pytest
 
 import fusegraph as fg
 from fusegraph.engines.reductions import SEQUENTIAL
-from fusegraph.machine import default_machine
+from fusegraph.machine_file import default_machine
 from fusegraph.reference import evaluate
 from fusegraph.rewrite import MAX_WRITTEN_OUT
 

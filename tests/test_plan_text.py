@@ -18,7 +18,7 @@ import pytest
 
 import fusegraph as fg
 from fusegraph.engines.numexpr import MAX_INPUTS
-from fusegraph.machine import default_machine
+from fusegraph.machine_file import default_machine
 from fusegraph.report.units import bytes_text, count_text, seconds_text
 
 
@@ -409,7 +409,7 @@ def test_the_record_holds_what_the_objects_say():
 PRINT_PLAN = """
 import numpy as np
 import fusegraph as fg
-from fusegraph.machine import default_machine
+from fusegraph.machine_file import default_machine
 
 with fg.options(machine=default_machine(), threads=2):
     x, w, b = (fg.Tensor(np.zeros(s, np.float32)) for s in ((8, 64), (64, 32), 32))

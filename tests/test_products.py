@@ -18,7 +18,7 @@ from fusegraph.engines.tiles import (
     tile_bytes,
     tile_for_cache,
 )
-from fusegraph.machine import default_machine
+from fusegraph.machine_file import default_machine
 
 INTEGERS = ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
 SHAPES = [

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fusegraph as fg
-from fusegraph.machine import default_machine
+from fusegraph.machine_file import default_machine
 from fusegraph.report.pictures import new_figure, roofline_on
 from fusegraph.roofline import roofline
 

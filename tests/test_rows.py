@@ -16,7 +16,7 @@ import fusegraph as fg
 from fusegraph.engines import ELEMENTWISE_ENGINES as ENGINES
 from fusegraph.engines.blocks import Stage
 from fusegraph.graph import topological
-from fusegraph.machine import default_machine
+from fusegraph.machine_file import default_machine
 from fusegraph.members import Members
 from fusegraph.panels import row_bytes
 from fusegraph.reference import evaluate

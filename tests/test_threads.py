@@ -22,7 +22,7 @@ import pytest
 import fusegraph as fg
 from fusegraph import blas_threads, elementwise_choice, forks, graph, workers
 from fusegraph.engines import ELEMENTWISE_ENGINES
-from fusegraph.machine import default_machine
+from fusegraph.machine_file import default_machine
 from fusegraph.properties import lazy_property
 
 X = np.linspace(-3, 3, 300_001)

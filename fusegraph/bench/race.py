@@ -27,7 +27,7 @@ from fusegraph.bench.results import AUTO, Choice, Results, RowResult, Way
 from fusegraph.bench.runners import RUNNERS
 from fusegraph.bench.suite import Row
 from fusegraph.calibrate import current_machine
-from fusegraph.machine import cpu_name
+from fusegraph.processor import cpu_name
 
 PATIENCE = 300  # seconds for an answer; torch compiles a function in 2 to 20
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fusegraph.arguments import Parser, UsageError, positive
 from fusegraph.engines.llvm.compiler import REMEDY, installed
-from fusegraph.machine import available_cores
+from fusegraph.processor import available_cores
 from fusegraph.vecmath_check.measurement import Finding, measure
 from fusegraph.vecmath_check.record import document
 from fusegraph.vecmath_check.references import load_packages

@@ -16,7 +16,7 @@ import numpy as np
 from tabulate import tabulate
 
 from fusegraph.engines.llvm.vecmath import ROWS
-from fusegraph.machine import cpu_name
+from fusegraph.processor import cpu_name
 from fusegraph.vecmath_check.measurement import Finding
 
 FILE = "errors.json"

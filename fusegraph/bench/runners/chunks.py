@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from fusegraph.bench.runners.base import Call, Runner
 from fusegraph.bench.suite import Row, as_list
-from fusegraph.machine import available_cores
+from fusegraph.processor import available_cores
 
 CHUNKS = 2  # a core
 

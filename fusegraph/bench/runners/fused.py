@@ -17,7 +17,7 @@ from fusegraph.bench.runners.base import Call, Runner, UnsupportedError
 from fusegraph.bench.suite import Array, Row
 from fusegraph.engines import ELEMENTWISE_ENGINES
 from fusegraph.kernel import Kernel
-from fusegraph.machine import available_cores
+from fusegraph.processor import available_cores
 from fusegraph.streams import SharedCopies, least_seconds
 from fusegraph.workers import run_tasks
 
