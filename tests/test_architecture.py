@@ -15,7 +15,7 @@ PACKAGE = Path(fusegraph.__file__).parent
 LAYERS = (
     ("callables", "forks", "processor", "properties"),
     ("ops", "workers", "blas_threads"),
-    ("graph", "buffers", "arguments"),
+    ("graph", "buffers"),
     ("report", "report.units", "report.tables", "report.documents"),
     ("views", "machine", "cost", "arrays", "indexing"),
     ("machine_file", "streams", "orders"),
@@ -88,7 +88,7 @@ LAYERS = (
     ("acceleration",),
     ("seed_figures",),
     ("",),  # the package itself
-    ("bench", "bench.functions"),
+    ("bench", "bench.functions", "arguments", "parse"),
     ("bench.suite", "bench.results", "bench.code_pages"),
     ("bench.runners.base",),
     ("bench.runners.loops", "bench.runners.programs"),
@@ -98,7 +98,9 @@ LAYERS = (
     ("bench.runners",),
     ("bench.worker", "bench.race", "bench.tables", "bench.pictures"),
     ("bench.command",),
-    ("parse", "cli"),
+    ("commands", "commands.comparison"),
+    ("commands.demo", "commands.explain", "commands.machine"),
+    ("cli",),
     ("__main__",),
     ("vecmath_check",),
     ("vecmath_check.subjects",),

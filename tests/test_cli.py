@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 import fusegraph as fg
-from fusegraph import cli
 from fusegraph.cli import main
+from fusegraph.commands import machine as machine_command
+from fusegraph.commands.comparison import summary
+from fusegraph.commands.demo import demo_samples
 from fusegraph.compare import Comparison, Row
 
 GELU = "0.5*x*(1+tanh(0.79788456*(x+0.044715*x**3)))"
@@ -141,7 +143,7 @@ def test_many_ulps_are_explained():
         row = Row("auto", 1, 1.0, 8, 1.0, ulps, 3e-8)
         return Comparison((replace(row, name="numpy eager", ulps=0.0, difference=0.0), row), 1)
 
-    few, many = cli.summary(measured(2.0)), cli.summary(measured(4096.0))
+    few, many = summary(measured(2.0)), summary(measured(4096.0))
     assert few.endswith("values differ by at most 3e-08 (2 ulps)")
     assert "values differ by at most 3e-08 (4096 ulps)\nMany ulps beside a tiny difference" in many
     assert "values near zero" in many
@@ -180,7 +182,7 @@ def test_demo_without_scikit_learn_says_what_it_runs_on(run, monkeypatch):
         raise ImportError(name)
 
     monkeypatch.setattr(importlib, "import_module", missing)
-    samples = cli.demo_samples(None, 50)
+    samples = demo_samples(None, 50)
     monkeypatch.undo()
     assert samples.source == "generated numbers, 1,797 x 64"
     assert "pip install 'fusegraph[examples]'" in samples.note
@@ -218,7 +220,7 @@ def test_machine_shows_the_profile(run):
 
 def test_recalibrate_measures_first(run, monkeypatch):
     called = []
-    monkeypatch.setattr(cli, "recalibrate", lambda: called.append(1) or fg.machine())
+    monkeypatch.setattr(machine_command, "recalibrate", lambda: called.append(1) or fg.machine())
     fine(run("machine", "--recalibrate"))
     assert called == [1]
 
@@ -301,7 +303,7 @@ def test_an_interrupt_exits_with_130(run, monkeypatch):
     def interrupt():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "current_machine", interrupt)
+    monkeypatch.setattr(machine_command, "current_machine", interrupt)
     assert run("machine") == (130, "", "")
 
 
@@ -309,7 +311,7 @@ def test_memory_that_runs_out_is_a_failure(run, monkeypatch):
     def refuse():
         raise MemoryError
 
-    monkeypatch.setattr(cli, "current_machine", refuse)
+    monkeypatch.setattr(machine_command, "current_machine", refuse)
     assert complaint(run("machine"), 1) == "fusegraph: MemoryError\n"
 
 
