@@ -15,10 +15,9 @@ from fusegraph import acceleration as acceleration
 from fusegraph import standard as _standard
 from fusegraph.arrays import checked_device as _checked_device
 from fusegraph.arrays import checked_dtype as _checked_dtype
-from fusegraph.bound import PLANS as _PLANS
-from fusegraph.bound import BoundPlan as BoundPlan
-from fusegraph.bound import MemoryLimitError as MemoryLimitError
-from fusegraph.bound import bind as _bind
+from fusegraph.bound_plan import BoundPlan as BoundPlan
+from fusegraph.bound_plan import MemoryLimitError as MemoryLimitError
+from fusegraph.bound_plan import bind as _bind
 from fusegraph.buffers import POOL as _POOL
 from fusegraph.calibrate import current_machine
 from fusegraph.compare import compare as compare
@@ -34,6 +33,7 @@ from fusegraph.options import Options as Options
 from fusegraph.options import current_options as _current_options
 from fusegraph.options import options as options
 from fusegraph.plan import Plan as Plan
+from fusegraph.plan_cache import PLANS as _PLANS
 from fusegraph.tensor import Tensor as Tensor
 from fusegraph.tensor import as_node as _as_node
 from fusegraph.tensor import wrap as _wrap

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fusegraph.bound import BoundPlan, bind
+from fusegraph.bound_plan import BoundPlan, bind
 from fusegraph.engines import ELEMENTWISE_ENGINES
 from fusegraph.options import current_options
 from fusegraph.reference import evaluate

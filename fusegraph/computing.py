@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fusegraph.bound import bind
+from fusegraph.bound_plan import bind
 from fusegraph.graph import Array, Node
 from fusegraph.options import Options
 from fusegraph.orders import array_order

@@ -79,7 +79,7 @@ def elementwise_kernel(name: str, unit: Unit, first_touch: int, setting: Setting
     tried = [_predict(engine, work, setting) for engine in engines if engine not in waiting]
     tried.sort(key=lambda t: t.prediction.seconds * (MARGIN if t.engine.name == FALLBACK else 1))
     choice = LAYOUT if apart else _choice(tried, region, setting)
-    kernel = first = _flat_kernel(work, tried[0], choice, setting)
+    kernel = first = _kernel_of_trial(work, tried[0], choice, setting)
     for engine in waiting:
         make = functools.partial(_compiled_later, first, engine, work, setting)
         kernel = with_tier(kernel, engine.compile_seconds(region), make)
@@ -96,11 +96,11 @@ def _compiled_later(kernel: Kernel, engine: Engine, work: Work, setting: Setting
     trial = _predict(engine, work, setting)
     times = kernel.seconds / trial.prediction.seconds
     choice = f"{kernel.engine} would take {times:.1f}x as long, compiling included"
-    return _flat_kernel(work, trial, choice, setting)
+    return _kernel_of_trial(work, trial, choice, setting)
 
 
-def _flat_kernel(work: Work, trial: Trial, choice: str, setting: Setting) -> Kernel:
-    """An element-wise region on one engine."""
+def _kernel_of_trial(work: Work, trial: Trial, choice: str, setting: Setting) -> Kernel:
+    """The kernel that a trial predicted: an element-wise region on one engine, flat or strided."""
     region, engine, threads = work.region, trial.engine, trial.threads
     body = engine.compile(region)
     block = _block_length(region, body.scratch_bytes, engine, setting.machine, threads)

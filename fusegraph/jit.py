@@ -19,7 +19,7 @@ import numpy as np
 
 from fusegraph import forks
 from fusegraph.arrays import checked_array
-from fusegraph.bound import BoundPlan, Graph
+from fusegraph.bound_plan import BoundPlan
 from fusegraph.calibrate import current_machine
 from fusegraph.engines.base import DirectCall
 from fusegraph.execute import Program
@@ -27,6 +27,7 @@ from fusegraph.graph import Array, Node, topological
 from fusegraph.options import Options, current_options
 from fusegraph.orders import stand_in
 from fusegraph.plan import build_plan
+from fusegraph.plan_cache import Graph
 from fusegraph.replay import is_size_free, replay
 from fusegraph.signatures import (
     Key,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fusegraph.arrays import checked_array
-from fusegraph.bound import BoundPlan, bind
+from fusegraph.bound_plan import BoundPlan, bind
 from fusegraph.computing import as_computed, compute_into
 from fusegraph.cost import Traffic
 from fusegraph.graph import Array, DType, Node, Shape, const, leaf, topological

@@ -49,11 +49,15 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Unit:
-    """One thing to run: a region of element-wise nodes, or one node that is a kernel by itself."""
+    """One thing to run, as one kernel.
+
+    Its region is one of element-wise nodes, of nodes of several kinds that share rows (``panels``), or
+    of one node that is a kernel by itself.
+    """
 
     region: Region
-    engines: tuple[str, ...]  # element-wise engines that can run it; () for other kinds
-    panels: Panels | None = None  # nodes of several kinds, run panel by panel
+    engines: tuple[str, ...]  # that can run it, where it is element-wise
+    panels: Panels | None = None  # how it is cut, where nodes share rows
 
     @property
     def elementwise(self) -> bool:
@@ -115,7 +119,15 @@ def ordered(outputs: list[Node], unit_of: dict[Node, Unit]) -> list[Unit]:
 
 
 def verify_units(units: Sequence[Unit]) -> None:
-    """Every unit reads only what was stored before it: then regions are convex."""
+    """Check that every unit can run after those before it, and its nodes in their order.
+
+    It reads only what they stored, so no path leaves a region and comes back: regions are convex.
+
+    Raises
+    ------
+    GraphError
+        Naming the node that is read too early.
+    """
     from_units: set[Node] = set()
     for unit in units:
         _verify_region(unit.region, from_units)

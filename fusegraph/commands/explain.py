@@ -10,7 +10,7 @@ import numpy as np
 
 from fusegraph.arguments import UsageError, add_command, add_planning, load_array
 from fusegraph.arrays import checked_dtype
-from fusegraph.bound import BoundPlan, bind
+from fusegraph.bound_plan import BoundPlan, bind
 from fusegraph.commands.comparison import compared, summary
 from fusegraph.graph import Array
 from fusegraph.options import current_options

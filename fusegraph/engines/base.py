@@ -22,8 +22,10 @@ Array = Any  # numpy.ndarray of any dtype: the hot path does not look
 class Region:
     """Nodes that run in one pass.
 
-    ``nodes`` are in topological order; ``inputs`` are the values it reads (constants are part of the
-    body); ``outputs`` those of its nodes that are stored. All nodes have the iteration space ``shape``.
+    ``nodes`` are in topological order; ``inputs`` are the values it reads, but for constants, which are
+    part of the body; ``outputs`` those of its nodes that are stored. Element-wise nodes all have the
+    iteration space ``shape``; of nodes that share rows it is the largest one. A node that is one call of
+    a library takes its operands by position, constants included, and ``shape`` is its result's.
     """
 
     nodes: tuple[Node, ...]
@@ -58,7 +60,7 @@ class Region:
 
 
 class Extent(NamedTuple):
-    """Size of a region while it grows: what the limits of engines are about."""
+    """Size of a region, which may still grow: what the limits of engines are about."""
 
     inputs: int
     constants: int
