@@ -14,6 +14,7 @@ from fusegraph.engines.llvm.angles import MITCHELL, offset_odd
 from fusegraph.engines.llvm.exponentials import LN2
 from fusegraph.engines.llvm.formats import FORMATS, power_of_two
 from fusegraph.engines.llvm.ir import Emitter, Value
+from fusegraph.engines.llvm.logarithms import atanh_argument
 from fusegraph.engines.llvm.pairs import (
     Pair,
     choose,
@@ -24,7 +25,7 @@ from fusegraph.engines.llvm.pairs import (
 )
 
 # fmt: off
-LOG = {  # (atanh(s) / s - 1) / s**2 in s**2, |s| <= 0.172: 2**-30.2, 2**-59.4
+LOG = {  # as ``logarithms.ATANH_TAIL``, a term shorter, |s| <= 0.172: 2**-30.2, 2**-59.4
     "float": (0.3333338797092438, 0.19988760352134705, 0.14936749637126923),
     "double": (
         0.3333333333333368, 0.1999999999970005, 0.14285714373038022, 0.11111099076835944,
@@ -98,13 +99,9 @@ def _scale(e: Emitter, y: Pair, huge: Value) -> _Scaled:
 
 
 def _log(e: Emitter, x: _Scaled) -> Value:
-    """Natural logarithm: ``log(1 + f) = 2 atanh(s)`` of ``s = f / (2 + f)``.
-
-    Written ``f - s (f - 2 s**2 p(s**2))``, as in K. Ng's FDLIBM (1993), only a small term carries
-    the rounding errors of s.
-    """
+    """Natural logarithm, in the form of ``logarithms``, of a number with a low part."""
     kind, f = x.high.type, x.high
-    s = e.fdiv(f, e.fadd(f, e.real(kind, 2.0)))
+    s = atanh_argument(e, f)
     z = e.fmul(s, s)
     # d log(1 + f) = df / (1 + f), and 1 / (1 + f) is nearly 1 - 2 s + 2 s**2
     slope = e.fma(e.fadd(s, s), e.fsub(s, e.real(kind, 1.0)), e.real(kind, 1.0))

@@ -37,31 +37,9 @@ PARTS_FUNCTION, PARTS_COUNT, PARTS_RECORDS, PARTS_SCRATCH, PARTS_STEP, PARTS_HEA
 # ``fg_on`` calls a function on a list of arrays, ``fg_parts_job`` and ``fg_part`` on parts of them.
 CODE = f"""
 {ACCESSORS}
-define void @fg_on(ptr %function, ptr %words, ptr %file, i64 %count, ptr %scratch) {{
+define internal void @addresses(ptr %file, i64 %count, ptr %pointers) alwaysinline {{
 entry:
   %items = call ptr @field(ptr %file, i64 {ITEMS})
-  %pointers = alloca ptr, i64 %count
-  br label %next
-next:
-  %k = phi i64 [0, %entry], [%k1, %look]
-  %left = icmp slt i64 %k, %count
-  br i1 %left, label %look, label %run
-look:
-  %array = call ptr @item(ptr %items, i64 %k)
-  %data = call ptr @field(ptr %array, i64 {DATA})
-  %pointer.at = getelementptr ptr, ptr %pointers, i64 %k
-  store ptr %data, ptr %pointer.at
-  %k1 = add i64 %k, 1
-  br label %next
-run:
-  call void %function(ptr %words, ptr %pointers, ptr %scratch)
-  ret void
-}}
-
-define void @fg_parts_job(ptr %job, ptr %file) {{
-entry:
-  %items = call ptr @field(ptr %file, i64 {ITEMS})
-  %count = call i64 @word(ptr %job, i64 {PARTS_COUNT})
   br label %next
 next:
   %k = phi i64 [0, %entry], [%k1, %look]
@@ -70,12 +48,25 @@ next:
 look:
   %array = call ptr @item(ptr %items, i64 %k)
   %data = call ptr @field(ptr %array, i64 {DATA})
-  %at = add i64 %k, {PARTS_HEAD}
-  %base.at = getelementptr ptr, ptr %job, i64 %at
-  store ptr %data, ptr %base.at
+  %pointer.at = getelementptr ptr, ptr %pointers, i64 %k
+  store ptr %data, ptr %pointer.at
   %k1 = add i64 %k, 1
   br label %next
 done:
+  ret void
+}}
+
+define void @fg_on(ptr %function, ptr %words, ptr %file, i64 %count, ptr %scratch) {{
+  %pointers = alloca ptr, i64 %count
+  call void @addresses(ptr %file, i64 %count, ptr %pointers)
+  call void %function(ptr %words, ptr %pointers, ptr %scratch)
+  ret void
+}}
+
+define void @fg_parts_job(ptr %job, ptr %file) {{
+  %count = call i64 @word(ptr %job, i64 {PARTS_COUNT})
+  %bases = getelementptr ptr, ptr %job, i64 {PARTS_HEAD}
+  call void @addresses(ptr %file, i64 %count, ptr %bases)
   ret void
 }}
 

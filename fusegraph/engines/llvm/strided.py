@@ -117,6 +117,21 @@ done:
 """
 
 
+def _tile_of(k: str, n: str = "") -> str:
+    """Where the tile at ``%r, %c`` of operand ``%k`` lies, in place and packed; names end in ``n``."""
+    return f"""\
+  %size{n} = call i64 @word(ptr %operand{n}, i64 2)
+  %buffer.off{n} = call i64 @word(ptr %operand{n}, i64 3)
+  %row{n} = call i64 @word(ptr %operand{n}, i64 {ROW_STRIDE})
+  %column{n} = call i64 @word(ptr %operand{n}, i64 5)
+  %base{n} = call ptr @item(ptr %bases, i64 %{k})
+  %r.off{n} = mul i64 %r, %row{n}
+  %c.off{n} = mul i64 %c, %column{n}
+  %tile.off{n} = add i64 %r.off{n}, %c.off{n}
+  %origin{n} = getelementptr i8, ptr %base{n}, i64 %tile.off{n}
+  %packed{n} = getelementptr i8, ptr %buffer, i64 %buffer.off{n}"""
+
+
 _SIZES = (1, 2, 4, 8, 16)
 _COPIES = "\n".join(
     [_copy(size, packing) for size in _SIZES for packing in (True, False)]
@@ -150,16 +165,7 @@ place:
   %off = mul i64 %k, %words
   %operand = getelementptr i64, ptr %operands, i64 %off
   %mode = call i64 @word(ptr %operand, i64 1)
-  %size = call i64 @word(ptr %operand, i64 2)
-  %buffer.off = call i64 @word(ptr %operand, i64 3)
-  %row = call i64 @word(ptr %operand, i64 {ROW_STRIDE})
-  %column = call i64 @word(ptr %operand, i64 5)
-  %base = call ptr @item(ptr %bases, i64 %k)
-  %r.off = mul i64 %r, %row
-  %c.off = mul i64 %c, %column
-  %tile.off = add i64 %r.off, %c.off
-  %origin = getelementptr i8, ptr %base, i64 %tile.off
-  %packed = getelementptr i8, ptr %buffer, i64 %buffer.off
+{_tile_of("k")}
   %in.place = icmp eq i64 %mode, {IN_PLACE}
   %pointer = select i1 %in.place, ptr %origin, ptr %packed
   %pointer.at = getelementptr ptr, ptr %pointers, i64 %k
@@ -193,16 +199,7 @@ look2:
   %is.scratch = or i1 %is.output, %is.streamed
   br i1 %is.scratch, label %write, label %stored
 write:
-  %size2 = call i64 @word(ptr %operand2, i64 2)
-  %buffer.off2 = call i64 @word(ptr %operand2, i64 3)
-  %row2 = call i64 @word(ptr %operand2, i64 {ROW_STRIDE})
-  %column2 = call i64 @word(ptr %operand2, i64 5)
-  %base2 = call ptr @item(ptr %bases, i64 %j)
-  %r.off2 = mul i64 %r, %row2
-  %c.off2 = mul i64 %c, %column2
-  %tile.off2 = add i64 %r.off2, %c.off2
-  %origin2 = getelementptr i8, ptr %base2, i64 %tile.off2
-  %packed2 = getelementptr i8, ptr %buffer, i64 %buffer.off2
+{_tile_of("j", "2")}
   br i1 %is.output, label %unpack, label %past
 past:
   %bytes = mul i64 %elements, %size2
