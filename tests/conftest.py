@@ -60,8 +60,11 @@ def simulation(request, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def suite_options(request):
-    engine = request.config.getoption("--engine")
-    with fg.options(engine=engine, verify=True, machine=default_machine()):
+    """Those of the suite, and those that the mark ``options`` of a test or its file adds."""
+    changes = {"engine": request.config.getoption("--engine")}
+    if mark := request.node.get_closest_marker("options"):
+        changes |= mark.kwargs
+    with fg.options(verify=True, machine=default_machine(), **changes):
         yield
 
 
@@ -70,13 +73,6 @@ def engine(request):
     """Each engine name in turn, set for the test."""
     with fg.options(engine=request.param):
         yield request.param
-
-
-@pytest.fixture
-def on_numpy():
-    """The engine whose results are NumPy's bits."""
-    with fg.options(engine="numpy"):
-        yield
 
 
 def _assert_same(actual, expected, note="", zero_signs=True):

@@ -13,16 +13,11 @@ from fusegraph.cost import Cost, Traffic, total
 from fusegraph.engines import ELEMENTWISE_ENGINES
 from fusegraph.engines.llvm.memory import BUFFER
 from fusegraph.kernel import most_scratch
-from fusegraph.machine_file import default_machine
+
+pytestmark = pytest.mark.options(threads=2)
 
 N = 1000
 F4 = 4 * N  # bytes of a float32 array of the cases
-
-
-@pytest.fixture(autouse=True)
-def shipped_profile():
-    with fg.options(machine=default_machine(), threads=2):
-        yield
 
 
 def tensor(shape, dtype=np.float32):

@@ -25,14 +25,10 @@ from fusegraph.graph import const, make, placeholder
 from fusegraph.ops import DTYPES, ELEMENTWISE, OPS, resolve
 from fusegraph.vecmath_check.subjects import subjects, value_text
 
+pytestmark = pytest.mark.options(engine="llvm")
+
 ENGINE = LlvmEngine()
 SIZE = 1021  # vectors and a tail
-
-
-@pytest.fixture(autouse=True)
-def on_llvm():
-    with fg.options(engine="llvm"):
-        yield
 
 
 def region_of(function, *arrays):

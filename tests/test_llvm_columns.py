@@ -14,15 +14,11 @@ from fusegraph.engines.llvm.engine import LlvmEngine
 from fusegraph.graph import make, placeholder
 from fusegraph.ops import OPS
 
+pytestmark = pytest.mark.options(engine="llvm")
+
 RNG = np.random.default_rng(0)
 SHAPES = [(2, 16), (1, 40), (37, 17), (5, 7, 33), (3, 1, 2, 64), (700, 1025)]
 DTYPES = ["f4", "f8", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8"]
-
-
-@pytest.fixture(autouse=True)
-def on_llvm():
-    with fg.options(engine="llvm"):
-        yield
 
 
 def values(shape, dtype):

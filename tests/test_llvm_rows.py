@@ -20,15 +20,11 @@ from fusegraph.engines.llvm.row_phases import CHUNK, phases_of
 from fusegraph.graph import make, placeholder
 from fusegraph.ops import OPS
 
+pytestmark = pytest.mark.options(engine="llvm")
+
 ENGINE = LlvmEngine()
 LENGTHS = (2, 15, 16, 17, 255, 257, CHUNK - 1, CHUNK, CHUNK + 1, 4099)
 INTEGERS = [f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)]
-
-
-@pytest.fixture(autouse=True)
-def on_llvm():
-    with fg.options(engine="llvm"):
-        yield
 
 
 def softmax(x):

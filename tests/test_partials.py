@@ -14,13 +14,9 @@ from fusegraph.machine_file import default_machine
 from fusegraph.reference import evaluate
 from fusegraph.rewrite import MAX_WRITTEN_OUT
 
+pytestmark = pytest.mark.options(engine="auto", threads=2)
+
 F4 = np.dtype("f4")
-
-
-@pytest.fixture(autouse=True)
-def shipped_profile():
-    with fg.options(engine="auto", machine=default_machine(), threads=2):
-        yield
 
 
 def floats(*shape, dtype="f4", seed=0):

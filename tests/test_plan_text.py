@@ -18,14 +18,9 @@ import pytest
 
 import fusegraph as fg
 from fusegraph.engines.numexpr import MAX_INPUTS
-from fusegraph.machine_file import default_machine
 from fusegraph.report.units import bytes_text, count_text, seconds_text
 
-
-@pytest.fixture(autouse=True)
-def shipped_profile():
-    with fg.options(engine="auto", machine=default_machine(), threads=2):
-        yield
+pytestmark = pytest.mark.options(engine="auto", threads=2)
 
 
 def test_counts_and_nouns_agree():

@@ -11,7 +11,7 @@ import fusegraph as fg
 from fusegraph.engines import ELEMENTWISE_ENGINES
 from fusegraph.ops import DTYPES, REDUCTIONS
 
-pytestmark = pytest.mark.usefixtures("on_numpy")
+pytestmark = pytest.mark.options(engine="numpy")
 
 AXES = (None, 0, 1, 2, -1, (0, 1), (0, 2), (-1, 0), (2, 1, 0), ())
 ARG = ("argmax", "argmin")

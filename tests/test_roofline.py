@@ -13,6 +13,8 @@ from fusegraph.machine_file import default_machine
 from fusegraph.report.pictures import new_figure, roofline_on
 from fusegraph.roofline import roofline
 
+pytestmark = pytest.mark.options(engine="numpy", threads=2)
+
 N = 1024
 
 
@@ -22,12 +24,6 @@ def tensor(*shape):
 
 def gelu(x):
     return 0.5 * x * (1 + fg.tanh(0.7978846 * (x + 0.044715 * (x * x * x))))
-
-
-@pytest.fixture(autouse=True)
-def shipped_profile():
-    with fg.options(machine=default_machine(), threads=2, engine="numpy"):
-        yield
 
 
 # The course module's table: flops over bytes of one addition, of GELU, of a product.

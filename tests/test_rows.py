@@ -21,13 +21,9 @@ from fusegraph.members import Members
 from fusegraph.panels import row_bytes
 from fusegraph.reference import evaluate
 
+pytestmark = pytest.mark.options(engine="numpy", threads=2)
+
 BOUND = 4  # products of K terms are within BOUND * K * eps of the largest result, at least of 1
-
-
-@pytest.fixture(autouse=True)
-def shipped_profile():
-    with fg.options(engine="numpy", machine=default_machine(), threads=2):
-        yield
 
 
 def floats(*shape, dtype="f4", seed=0):

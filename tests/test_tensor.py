@@ -13,6 +13,9 @@ import pytest
 import fusegraph as fg
 from fusegraph import tensor
 
+# What is tested here does not depend on engines; last bits do.
+pytestmark = pytest.mark.options(engine="numpy")
+
 X = np.arange(1.0, 7).reshape(2, 3)
 BINARY = (
     operator.add, operator.sub, operator.mul, operator.truediv, operator.floordiv, operator.mod,
@@ -29,11 +32,6 @@ OPERATORS = {
     "add": operator.add, "subtract": operator.sub, "equal": operator.eq, "not_equal": operator.ne,
     "less": operator.lt, "pow": operator.pow, "matmul": operator.matmul, "multiply": operator.imul,
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _exact(on_numpy):
-    """What is tested here does not depend on engines; last bits do."""
 
 
 def lazy(value):

@@ -154,7 +154,8 @@ def test_more_threads_than_cores_do_no_more(engine, name):
     assert many.peak_bytes == two.peak_bytes
 
 
-def test_one_thread_is_the_calling_one(on_numpy, monkeypatch):
+@pytest.mark.options(engine="numpy")
+def test_one_thread_is_the_calling_one(monkeypatch):
     def refuse(*_):
         raise AssertionError("a worker thread was asked for")
 
