@@ -338,7 +338,18 @@ SUMS_OF_PRODUCTS = {
     "squares of an input": (lambda x, y: (x * x, None), 0),
     "np.square": (lambda x, y: (np.square(x), None), 0),
     "products of two inputs": (lambda x, y: (x * y, None), 0),
-    "squares that wait": (lambda x, y: ((away := x - x.mean(-1, keepdims=True)) * away, away), 1),
+    "squares that wait": (
+        lambda x, y: ((away := fg.exp(x - x.max(-1, keepdims=True))) * away, away),
+        1,
+    ),
+    "squares of what is computed twice": (
+        lambda x, y: ((away := x - x.mean(-1, keepdims=True)) * away, away),
+        0,
+    ),
+    "squared deviations": (lambda x, y: ((away := x - x.mean(-1, keepdims=True)) * away, None), 0),
+    "squared deviations from an input": (lambda x, y: (np.square(x - y[:, :1]), None), 0),
+    "squared deviations from a constant": (lambda x, y: (np.square(x - 3), None), 0),
+    "squared deviations of a row for all": (lambda x, y: (np.square(y[:1] - x[:, :1]), None), 1),
     "products that wait": (
         lambda x, y: (
             (a := x - x.max(-1, keepdims=True)) * (b := y - x.max(-1, keepdims=True)),
@@ -346,7 +357,10 @@ SUMS_OF_PRODUCTS = {
         ),
         2,
     ),
-    "squares of what does not wait": (lambda x, y: ((d := x - y) * d, None), 1),
+    "squared differences": (lambda x, y: ((d := x - y) * d, None), 0),
+    "squared differences with a row for all": (lambda x, y: (np.square(x - y[:1]), None), 1),
+    "squares of what does not wait": (lambda x, y: ((d := x / y) * d, None), 1),
+    "a number less what passes": (lambda x, y: (np.square(3 - x), None), 1),
     "an input and what is computed": (lambda x, y: (x * (a := x - x.max(-1, keepdims=True)), a), 2),
     "one row for all": (lambda x, y: (x * y[:1], None), 1),  # of which there is a copy
 }
@@ -374,6 +388,23 @@ def test_products_are_multiplied_as_they_are_summed(name, length, dtype, assert_
     if SUMS_OF_PRODUCTS[name][0](x, y)[1] is None:
         bound = 40 * np.finfo(dtype).eps * np.abs(product).sum(-1, keepdims=True)
         assert (np.abs(found - exact) <= bound).all()
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("name", [name for name in SUMS_OF_PRODUCTS if name.startswith("squared")])
+def test_differences_that_are_not_finite(name, dtype, assert_same):
+    """What stands behind the end of a row is zero, though its difference from infinity is none."""
+    rng = np.random.default_rng(1)
+    x, y = (rng.standard_normal((7, 300)).astype(dtype) for _ in range(2))
+    big = np.finfo(dtype).max
+    for row, value in enumerate((np.inf, -np.inf, np.nan, big, -big)):
+        x[row, 7 * row + 3] = y[row, 0] = value
+    x[5], y[6] = big, big
+    tensors = [fg.asarray(a) for a in (x, y)]
+    with np.errstate(all="ignore"):
+        (found,) = [np.asarray(t) for t in of_sum(name, *tensors)]
+        expected, _ = fg.compute(*of_sum(name, *tensors, True))
+    assert_same(found, expected)
 
 
 @pytest.mark.parametrize("name", SUMS_OF_PRODUCTS)

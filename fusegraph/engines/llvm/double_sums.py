@@ -71,6 +71,7 @@ def _take(recipe: Recipe) -> str:
     lines = [
         f"define internal void @{recipe.symbol}_take({recipe.parameters}) {{",
         "entry:",
+        *recipe.spread,
         f"  %errors = getelementptr i8, ptr %state, i64 {LANE_BYTES}",
         f"  %whole = and i64 %count, {-lanes}",
         "  br label %block",

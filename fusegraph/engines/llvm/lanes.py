@@ -18,6 +18,10 @@ from fusegraph.properties import lazy_property
 LANE_BYTES = 256
 MASKED_LANES = 64  # lanes of a vector up to which the rest of a run is one masked load
 
+# What is made of elements as they are read, and of how many runs: their squares, products, squares of
+# differences, and squares of deviations from one number.
+FACTORS = {"squares": 1, "products": 2, "differences": 2, "deviations": 1}
+
 Combine = Callable[[str, str, str, str], list[str]]
 """Lines that define ``name`` of ``type`` from an accumulator and elements: (name, type, acc, x)."""
 
@@ -39,7 +43,7 @@ class Recipe(NamedTuple):
     misses_nan : bool
         Does it say nothing of NaN, which has to be looked for beside it?
     factors : str
-        ``squares``: of the elements; ``products``: of the elements of two runs; else one run as it is.
+        What is folded of the elements of a run, or of two: see ``FACTORS``. Nothing: a run as it is.
     """
 
     symbol: str
@@ -63,7 +67,7 @@ class Recipe(NamedTuple):
 
     def runs(self, out: str) -> dict[str, str]:
         """Pointers to the runs of which ``out`` is made, by the names of their elements."""
-        if self.factors == "products":
+        if FACTORS.get(self.factors) == 2:
             return {f"{out}.f": "%p", f"{out}.g": "%q"}
         return {f"{out}.f" if self.factors else out: "%p"}
 
@@ -71,7 +75,19 @@ class Recipe(NamedTuple):
     def parameters(self) -> str:
         """Of the function that takes elements."""
         pointers = ", ".join(f"ptr {pointer}" for pointer in self.runs("").values())
-        return f"ptr %state, {pointers}, i64 %count"
+        number = f", {self.element} %from" if self.factors == "deviations" else ""
+        return f"ptr %state, {pointers}{number}, i64 %count"
+
+    @property
+    def spread(self) -> list[str]:
+        """Lines that ``elements`` needs before it: the number that they deviate from, in every lane."""
+        if self.factors != "deviations":
+            return []
+        many, zeros = f"<{self.lanes} x {self.element}>", ", ".join(["i32 0"] * self.lanes)
+        return [
+            f"  %from.0 = insertelement {many} poison, {self.element} %from, i32 0",
+            f"  %from.all = shufflevector {many} %from.0, {many} poison, <{self.lanes} x i32> <{zeros}>",
+        ]
 
 
 @dataclass(frozen=True)
@@ -160,8 +176,9 @@ def _take(recipe: Recipe) -> str:
     before, start = ("singles", "%groups") if grouped else ("entry", "0")
     lines = [
         f"define internal void @{recipe.symbol}_take({recipe.parameters}) {{",
-        *grouped,
-        f"{before}:",
+        "entry:",
+        *recipe.spread,
+        *(grouped and [*grouped, "singles:"]),
         f"  %acc0 = load {wide}, ptr %state",
         f"  %whole = and i64 %count, {-lanes}",
         f"  %some = icmp sgt i64 %whole, {start}",
@@ -209,7 +226,6 @@ def _take_groups(recipe: Recipe) -> list[str]:
     kind, lanes, combine = recipe.element, recipe.lanes, recipe.combine
     many, wide = f"<{lanes} x {kind}>", f"<{lanes} x {recipe.kind}>"
     lines = [
-        "entry:",
         f"  %groups = and i64 %count, {-GROUP * lanes}",
         "  %any = icmp sgt i64 %groups, 0",
         "  br i1 %any, label %begin, label %singles",
@@ -251,12 +267,20 @@ def elements(out: str, recipe: Recipe, index: str) -> list[str]:
     return lines + _product(out, recipe, many)
 
 
-def _product(out: str, recipe: Recipe, many: str) -> list[str]:
-    """The line that defines ``out``, where it is made of factors."""
+def _product(out: str, recipe: Recipe, many: str, mask: str = "") -> list[str]:
+    """Lines that define ``out``, where it is made of factors; elements behind the ``mask`` are 0."""
     if not recipe.factors:
         return []
     first, *other = recipe.runs(out)
-    return [f"  {out} = fmul {many} {first}, {(other or [first])[0]}"]
+    if recipe.factors in ("squares", "products"):
+        return [f"  {out} = fmul {many} {first}, {(other or [first])[0]}"]
+    apart = f"{out}.d"
+    lines = [f"  {apart} = fsub {many} {first}, {(other or ['%from.all'])[0]}"]
+    if mask and not other:
+        chosen = f"<{recipe.lanes} x i1> {mask}, {many} {apart}, {many} zeroinitializer"
+        lines.append(f"  {apart}.in = select {chosen}")
+        apart = f"{apart}.in"
+    return [*lines, f"  {out} = fmul {many} {apart}, {apart}"]
 
 
 def declared(recipe: Recipe, lanes: int) -> tuple[str, ...]:
@@ -284,7 +308,7 @@ def masked_tail(recipe: Recipe) -> list[str]:
             f"  {name}.at = getelementptr inbounds {recipe.element}, ptr {pointer}, i64 %whole",
             masked_load(name, recipe, recipe.lanes, f"{name}.at", "%tm"),
         ]
-    return lines + _product("%tx", recipe, f"<{recipe.lanes} x {recipe.element}>")
+    return lines + _product("%tx", recipe, f"<{recipe.lanes} x {recipe.element}>", "%tm")
 
 
 def first_lanes(out: str, count: str, lanes: int) -> list[str]:

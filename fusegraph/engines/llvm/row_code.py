@@ -28,7 +28,9 @@ from fusegraph.engines.llvm.row_phases import (
     is_carried,
     kept_values,
     phase_numbers,
+    phases_of,
     read_by,
+    squared_differences,
 )
 from fusegraph.engines.llvm.row_text import Kept, RowCode, RowText, is_fixed, result_of
 from fusegraph.engines.llvm.values import Parts, memory_type, to_memory
@@ -60,8 +62,9 @@ class _RowWriter(RowText):
         super().__init__(region)
         self.pointers = 0
         self.folds: dict[str, Fold] = {}
-        self.factors = factors_of_sums(region, self.phases)
-        self.products = {fold.inputs[0] for fold in self.factors}
+        self.phases = phases_of(region, True)
+        self.sources = squared_differences(region) | factors_of_sums(region, self.phases)
+        self.products = {fold.inputs[0] for fold in self.sources}
         self.phases = [
             replace(phase, wide=[n for n in phase.wide if n not in self.products])
             for phase in self.phases
@@ -142,8 +145,8 @@ class _RowWriter(RowText):
                 self.values[node] = self.loaded(f"%n{at}", node.dtype, f"%p{at}", "", "align 1")
         self.flush()
         placed = {n for p in self.phases for n in (*p.wide, *p.folds, *p.columns, *p.narrow)}
-        placed |= self.products
-        self.narrow_values([n for n in self.region.nodes if n not in placed])
+        first = [n for n in self.region.nodes if n not in placed and not self.wide(n)]
+        self.narrow_values(first)
         for at, phase in enumerate(self.phases):
             self.phase(at, phase)
 
@@ -160,7 +163,7 @@ class _RowWriter(RowText):
         own = [n for n in phase.folds if not is_carried(n)]
         for node in own:
             self.begin(node)
-        direct = [n for n in phase.folds if not any(s in phase.wide for s in self.sources(n))]
+        direct = [n for n in phase.folds if not any(s in phase.wide for s in self.runs(n))]
         if len(direct) == 1 and not (phase.wide or phase.columns):
             self.take(direct[0], self.row_pointer, "%n")
         else:
@@ -347,15 +350,19 @@ class _RowWriter(RowText):
     def begin(self, node: Node) -> None:
         self.say(f"call void @{self.fold(node).symbol}_begin(ptr {self.state(node)})")
 
-    def sources(self, node: Node) -> tuple[Node, ...]:
+    def runs(self, node: Node) -> tuple[Node, ...]:
         """What a reduction reads: its operand, or the factors of that."""
-        return self.factors.get(node, node.inputs)
+        return self.sources[node].runs if node in self.sources else node.inputs
 
     def take(self, node: Node, place: Callable[[Node], str], count: str) -> None:
         """Fold elements of what a reduction reads, from their ``place`` on."""
-        runs = "".join(f", ptr {place(source)}" for source in self.sources(node))
+        read = "".join(f", ptr {place(run)}" for run in self.runs(node))
+        number = self.sources[node].number if node in self.sources else None
+        if number is not None:
+            (value,) = self.values[number]
+            read += f", {value.type} {value.name}"
         state = self.state(node)
-        self.say(f"call void @{self.fold(node).symbol}_take(ptr {state}{runs}, i64 {count})")
+        self.say(f"call void @{self.fold(node).symbol}_take(ptr {state}{read}, i64 {count})")
 
     def finish(self, node: Node) -> None:
         """The result in the reduction's dtype."""
@@ -365,6 +372,6 @@ class _RowWriter(RowText):
         self.flush()
 
     def fold(self, node: Node) -> Fold:
-        found = fold_for(node, self.factors.get(node, ()))
+        found = fold_for(node, self.sources[node].factors if node in self.sources else "")
         assert found is not None
         return found

@@ -77,7 +77,7 @@ def may_write_over(region: Region) -> bool:
     """
     length = row_length(region.nodes)
     wide = all(is_wide(value, length) for value in region.inputs)
-    return wide and row_phases.may_write_over(region)
+    return wide and row_phases.may_write_over(region, False)
 
 
 def kept_bytes(region: Region) -> int:
