@@ -6,6 +6,7 @@ In: a unit whose nodes share rows, and the setting of the plan. Out: a ``Kernel`
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 from fusegraph.cost import Cost, kernel_cost
 from fusegraph.engines import COMPILING, ELEMENTWISE_ENGINES, FALLBACK
@@ -108,9 +109,9 @@ def _fastest(
     calls = 0 if alone else body.panels.count * len(body.steps)
 
     def timed(threads: int) -> Prediction:
-        launch = machine.launch[FALLBACK]
-        if body.panels.partial:
-            launch += SHARING if alone else PARTIALS
+        launch = machine.launch[body.engine.name if alone and body.engine else FALLBACK]
+        if body.panels.partial and not alone:
+            launch += PARTIALS
         step = machine.step[FALLBACK]
         if threads > 1:
             launch += SHARING if alone else machine.waking
@@ -140,13 +141,14 @@ def _compute_seconds(body: PanelBody, region: Region, machine: Machine) -> float
 
     compute = sum(map(seconds, region.nodes))
     if engine is not None:
-        compute += sum(engine.row_seconds(part.nodes, machine) for part in body.compiled)
+        compute += sum(engine.row_seconds(part, machine) for part in body.compiled)
     numpy = ELEMENTWISE_ENGINES[FALLBACK]
     if body.panels.narrow:  # calls run along the rows, of copies in panel order
         turned = sum(v.size for v in (*region.inputs, *region.outputs) if v.shape[-1:] != (1,))
         return compute + numpy.packing_seconds(turned)
     compiled = {node for part in body.compiled for node in part.nodes}
-    return compute + numpy.row_seconds([n for n in region.nodes if n not in compiled], machine)
+    called = replace(region, nodes=tuple(n for n in region.nodes if n not in compiled))
+    return compute + numpy.row_seconds(called, machine)
 
 
 def _call_seconds(node: Node, level: str, machine: Machine) -> float:

@@ -162,7 +162,7 @@ class Engine(Protocol):
     def nanoseconds(self, node: Node, machine: Machine) -> float:
         """Nanoseconds per element of one node on one thread, operands in cache."""
 
-    def row_seconds(self, nodes: Sequence[Node], machine: Machine) -> float:
+    def row_seconds(self, region: Region, machine: Machine) -> float:
         """Seconds that the rows of a stage of a panel take on one thread, beside their elements."""
         return 0.0
 

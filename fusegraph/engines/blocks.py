@@ -65,9 +65,9 @@ class NumpyEngine(Engine):
             cost += casts * machine.ns(self.name, "astype", dtype, "move")
         return cost
 
-    def row_seconds(self, nodes: Sequence[Node], machine: Machine) -> float:
+    def row_seconds(self, region: Region, machine: Machine) -> float:
         """What an inner loop of NumPy's costs to begin: once a row where rows are reduced or shared."""
-        return ROW_SECONDS * sum(_short_loops(node) for node in nodes)
+        return ROW_SECONDS * sum(_short_loops(node) for node in region.nodes)
 
     def packing_seconds(self, elements: int) -> float:
         """Loops over strides are no vector loops: x[::2] + x[1::2] took 0.3 ns more an element."""

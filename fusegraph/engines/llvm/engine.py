@@ -30,21 +30,21 @@ COMPILE_SECONDS = 9e-3
 COMPILE_SECONDS_A_FUNCTION = 6e-3
 COMPILE_SECONDS_A_PLAIN_NODE = 0.15e-3
 COMPILE_SECONDS_A_FOLD = 20e-3
-# Softmax of 2,000 rows of 50 float32 took 118 us, and 71 of 500 rows of 200.
-ROW_SECONDS = 30e-9
-# A reduction of a short row, which passes with others: softmax of 400,000 x 10 float32 takes 3.7 ms on
-# one thread, of 125,000 x 32 3.3.
-SHORT_ROW_SECONDS = 1.5e-9
-# Additions' worth of storing an element to L1 and loading it to be folded, waiting included: softmax of
-# 4096 x 1024 float32 takes 0.13 ns more an element than what it computes.
-FOLDED_ADDITIONS = 14
-# The same where rows are many chunks long, or a fold runs along all of them: the sum of 131,072 squared
-# differences takes 0.033 ns an element of float32 more than what it computes, and 0.05 of float64.
-LONG_ADDITIONS = 4
-MANY_CHUNKS = 8
+# Of each fold of a row and of each loop over its elements, to begin and to end: softmax of rows of 100
+# float32, two of either, took 28 ns a row beside its elements, RMS norm, one of either, 18.
+PASS_SECONDS = 9e-9
+# Additions' worth of storing an element to L1 and loading it to be folded, and of loading one of a
+# second run: the sum of absolute values of rows of 1024 took 0.026 ns an element of float32 beside
+# what it computes, and 0.071 of float64; a dot product 0.020 and 0.072.
+STORED_ADDITIONS = 4
+LOADED_ADDITIONS = 3
 # Of a further fold of one value, what it does not take because the value is in registers: min and max of
 # 131,072 float32 take 0.07 ns an element together and 0.04 each.
 SHARED_FOLD = 0.35
+# A reduction of a short row, which passes with others: softmax of 400,000 x 10 float32 takes 3.7 ms on
+# one thread, of 125,000 x 32 3.3. There a value is stored to be folded and spread over its row again.
+SHORT_ROW_SECONDS = 1.5e-9
+SHORT_ADDITIONS = 14
 PACKING_SECONDS = 0.3e-9  # x[::2] + x[1::2] of 4,000,000 float32 took 2.0 ms on one thread
 
 
@@ -92,23 +92,26 @@ class LlvmEngine:
         dtype = node.inputs[0].dtype if node.dtype.kind == "b" else node.dtype
         return machine.ns(self.name, node.op.name, dtype, node.op.flop_class)
 
-    def row_seconds(self, nodes: Sequence[Node], machine: Machine) -> float:
-        """Each phase of a row begins and ends, and what is folded passes through L1 once more."""
+    def row_seconds(self, region: Region, machine: Machine) -> float:
+        """Each pass over a row begins and ends, and what is stored to be folded is loaded again."""
+        nodes = region.nodes
         if not _is_rows(nodes):
             return 0.0
         rows = math.prod(max((n.shape for n in nodes), key=math.prod)[:-1])
         folds = [n for n in nodes if n.kind == "reduce"]
-        seconds = rows * SHORT_ROW_SECONDS * len(folds)
-        if not short_code.fits(nodes):
-            # There a value is folded as it is read, and not spread again.
-            seconds = rows * ROW_SECONDS - self.shared_seconds(folds, machine)
-            folds = list({n.inputs[0]: n for n in folds if _is_stored_to_fold(n, nodes)}.values())
-        passed = sum(
-            machine.ns(self.name, "add", n.inputs[0].dtype, "add") * n.inputs[0].size
-            * (LONG_ADDITIONS if _is_long(n) else FOLDED_ADDITIONS)
-            for n in folds
-        )  # fmt: skip
-        return seconds + passed * 1e-9
+        if short_code.fits(nodes):
+            passed = _additions(folds, machine, SHORT_ADDITIONS)
+            return rows * SHORT_ROW_SECONDS * len(folds) + passed
+        stored, beside = row_phases.passed_through_memory(region)
+        passes = len(folds) + len(stored) + any(n.kind != "reduce" for n in region.outputs)
+        if all(map(row_phases.is_carried, folds)):  # along all rows, which are one
+            rows = 1
+        return (
+            rows * PASS_SECONDS * passes
+            - self.shared_seconds(folds, machine)
+            + _additions(stored, machine, STORED_ADDITIONS)
+            + _additions(beside, machine, LOADED_ADDITIONS)
+        )
 
     def shared_seconds(self, folds: Sequence[Node], machine: Machine) -> float:
         """What folds of one value do not take, as they share reading it."""
@@ -151,21 +154,12 @@ class LlvmEngine:
         return direct_call(*work)
 
 
-def _is_stored_to_fold(fold: Node, nodes: Sequence[Node]) -> bool:
-    """Is what a reduction folds stored for it? Not what it multiplies as it reads the factors."""
-    operand = fold.inputs[0]
-    if operand not in nodes:
-        return False
-    if not row_phases.is_summed_product(fold):
-        return True
-    read_elsewhere = [i for n in nodes if n is not operand for i in n.inputs]
-    return any(f in nodes and f not in read_elsewhere for f in operand.inputs)
-
-
-def _is_long(fold: Node) -> bool:
-    """Does a reduction fold whole chunks, but for few?"""
-    length = fold.inputs[0].shape[-1]
-    return row_phases.is_carried(fold) or length >= MANY_CHUNKS * row_phases.CHUNK
+def _additions(folds: Sequence[Node], machine: Machine, count: int) -> float:
+    """Seconds of so many additions for each element that is folded."""
+    return count * sum(
+        machine.ns(LlvmEngine.name, "add", n.inputs[0].dtype, "add") * n.inputs[0].size * 1e-9
+        for n in folds
+    )
 
 
 def _is_rows(nodes: Sequence[Node]) -> bool:

@@ -152,6 +152,26 @@ def factors_of_sums(region: Region, phases: Sequence[Phase]) -> dict[Node, Sourc
     return found
 
 
+def passed_through_memory(region: Region) -> tuple[list[Node], list[Node]]:
+    """Folds of what is stored for one of them, and folds that load a second run beside the first."""
+    read_apart = squared_differences(region)
+    stored: dict[Node, Node] = {}
+    beside = []
+    for fold in (n for n in region.nodes if n.kind == "reduce"):
+        runs = read_apart[fold].runs if fold in read_apart else fold.inputs
+        product = fold.inputs[0]
+        if fold not in read_apart and product in region.nodes and is_summed_product(fold):
+            runs = tuple(dict.fromkeys(product.inputs))
+            others = {i for n in region.nodes if n is not product for i in n.inputs}
+            made = [f for f in runs if f in region.nodes and f not in others]
+            stored.update(dict.fromkeys(made[:1], fold))
+        elif runs[0] in region.nodes:
+            stored[runs[0]] = fold
+        if len(runs) > 1:
+            beside.append(fold)
+    return list(stored.values()), beside
+
+
 def is_summed_product(node: Node) -> bool:
     """Is it a sum of products of floats?"""
     product = node.inputs[0]
