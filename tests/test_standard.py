@@ -151,6 +151,57 @@ def test_numpys_name_of_an_algorithm_changes_no_order(name, assert_same):
         getattr(fg, name)(t, 0, None, True)
 
 
+def sorts_by_default(monkeypatch):
+    """The kinds that NumPy is asked to sort by, as they come."""
+    kinds = []
+    plain = np.flip
+
+    class Spy(np.ndarray):
+        def sort(self, axis=-1, kind=None):
+            kinds.append(kind)
+            np.ndarray.sort(self, axis, kind)
+
+    monkeypatch.setattr("fusegraph.callables.np.flip", lambda x, axis: plain(x, axis).view(Spy))
+    return kinds
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (np.array([3, 1, 2, 1], "i4"), "quicksort"),
+        (np.array([3, 1, 2, 1], "u8"), "quicksort"),
+        (np.array([3, 1, 2, 1], "i2"), "stable"),
+        (np.array([True, False, True]), "stable"),
+        (np.array([0.0, np.inf, -1.0], "f2"), "quicksort"),
+        (np.array([-0.0, np.inf, np.nan, -1.0, -0.0], "f4"), "quicksort"),
+        (np.array([0.0, np.inf, np.nan, -1.0, np.nan]), "quicksort"),
+        (np.array([0.0, 1.0, -0.0, 0.0, -0.0]), "stable"),
+        (np.array([1.0, -np.nan, np.nan, -np.nan], "f4"), "stable"),
+        (np.array([1.0, -np.nan, -0.0], "f2"), "stable"),
+        (np.array([0j, -0j, 1j]), "stable"),
+    ],
+    ids=repr,
+)
+def test_values_are_sorted_by_numpys_default_where_it_gives_the_same(
+    values, kind, assert_same, monkeypatch
+):
+    kinds = sorts_by_default(monkeypatch)
+    found = np.asarray(fg.sort(np.tile(values, 30), descending=True))
+    backwards = np.tile(values, 30)[::-1]
+    expected = np.sort(backwards, kind="stable")[::-1]
+    assert kinds == [kind]
+    assert found.tobytes() == expected.tobytes()
+
+
+def test_a_sort_that_need_not_be_stable_is_numpys_default():
+    x = np.tile(np.array([0.0, -0.0, 1.0, np.nan, -0.0], "f4"), 100)
+    for keywords in ({"stable": False}, {"stable": None}, {"kind": "quicksort"}):
+        for name in ("sort", "argsort"):
+            found = np.asarray(getattr(fg, name)(x, **keywords))
+            assert found.tobytes() == getattr(np, name)(x, **keywords).tobytes(), (name, keywords)
+    assert fg.argsort(x).compute().tolist() == np.argsort(x, stable=True).tolist()
+
+
 @pytest.mark.parametrize(
     "function",
     [
