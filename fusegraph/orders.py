@@ -137,8 +137,7 @@ def _without_reduced(node: Node, order: tuple[int, ...]) -> tuple[int, ...]:
     """The order of a reduction's axes, from that in which NumPy walks its operand."""
     if dict(node.params)["keepdims"]:
         return order
-    kept = [a for a in range(len(order)) if a not in reduced_axes(node)]
-    return tuple(kept.index(a) for a in order if a in kept)
+    return _without(reduced_axes(node), order)
 
 
 def _layout(node: Node) -> tuple[Order, Ranks]:
@@ -164,9 +163,30 @@ def order_through(name: str, params: Params, order: Order, shape: Shape) -> Orde
         kept = [a for a in axes if a not in params]
         return axes if is_row_major(order) else (*params, *(kept[a] for a in order))
     if name == "squeeze":
-        kept = [a for a in range(len(shape)) if a not in params]
-        return tuple(kept.index(a) for a in order if a in kept)
+        return _without(params, order)
+    if name == "slice":
+        dropped = [axis for axis, key in enumerate(params) if isinstance(key, int)]
+        return _without(dropped, order) if _is_one_piece(params, order, shape) else None
     return order if is_identity(name, params, shape) else None
+
+
+def _without(axes: Collection[int], order: tuple[int, ...]) -> tuple[int, ...]:
+    """The order of the axes that are left."""
+    kept = [a for a in range(len(order)) if a not in axes]
+    return tuple(kept.index(a) for a in order if a in kept)
+
+
+def _is_one_piece(keys: Params, order: tuple[int, ...], shape: Shape) -> bool:
+    """Does a slice of a dense value leave no gap? One axis may be cut; slower ones have one entry."""
+    cut = False
+    for axis in reversed(order):
+        key = keys[axis]
+        start, stop, step = (key, key + 1, 1) if isinstance(key, int) else key
+        entries = len(range(*slice(start, stop, step).indices(shape[axis])))
+        if entries != 1 and (cut or step != 1):
+            return False
+        cut = cut or entries < shape[axis]
+    return True
 
 
 def ranks_through(name: str, params: Params, ranks: Ranks, shape: Shape) -> Ranks:

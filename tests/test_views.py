@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 import fusegraph as fg
+from fusegraph.indexing import index_params
+from fusegraph.ops import OPS
+from fusegraph.orders import array_order, canonical, order_through
 
 X = np.arange(2 * 3 * 4, dtype=np.float64).reshape(2, 3, 4)
 
@@ -107,6 +110,26 @@ def test_a_slice_computes_only_what_it_shows():
     plan = fg.exp(fg.asarray(x))[:10].plan()
     assert [k.region.shape for k in plan.kernels] == [(10,)]
     assert plan.cost.bytes_moved == 2 * 10 * 4
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+@pytest.mark.parametrize("key", [*KEYS, (slice(1, 3), 0), (0, slice(1, 3)), slice(1, 2)], ids=repr)
+def test_a_slice_in_one_piece_has_an_order_in_memory(key, axes):
+    x = np.empty((6, 5, 4)).transpose(axes)
+    _, taken = index_params(key, x.shape)
+    seen = OPS["slice"].function(x, *taken)
+    found = order_through("slice", taken, array_order(x), x.shape)
+    if seen.size:  # of nothing every order is right
+        assert canonical(found, seen.shape) == array_order(seen)
+
+
+def test_a_slice_in_one_piece_is_reshaped_without_a_copy():
+    x = fg.asarray(np.ones((4, 600, 512), np.float32))
+    for sliced in (x[1], x[1:3], x[2, 10:500]):
+        plan = np.exp(sliced.reshape(-1, 256)).plan()
+        assert [k.schedule for k in plan.kernels] == ["flat"]
+        assert plan.cost.bytes_read == sliced.nbytes  # one read, no copy
+    assert len(np.exp(x[:, 1:3].reshape(-1, 256)).plan().kernels) == 2
 
 
 def test_empty_views(engine, assert_same):
