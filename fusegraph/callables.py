@@ -21,16 +21,17 @@ def cast(x: Any, out: Any) -> None:
         np.copyto(out, x, casting="unsafe")
 
 
-SELECT_BY_BITS = 1 << 17  # elements of a block whose mask as int32 still fits beside it in cache
+SELECT_BY_BITS = 1 << 19  # bytes of a block whose mask still fits beside it in cache
 
 
 def where(condition: Any, x: Any, y: Any, out: Any) -> None:
     """One of two, element by element."""
-    if out.itemsize == 4 and condition.size <= SELECT_BY_BITS and x.dtype == y.dtype == out.dtype:
-        # Branch-free: 0.9 ns an element whatever the mask, where the others take 2 to 6 on a random one.
-        bits = np.negative(condition, dtype=np.int32, casting="unsafe")
-        chosen, other = out.view(np.int32), y.view(np.int32)
-        np.bitwise_xor(x.view(np.int32), other, out=chosen)
+    size = out.itemsize
+    if size <= 4 and condition.size * size <= SELECT_BY_BITS and x.dtype == y.dtype == out.dtype:
+        # Branch-free: 0.9 ns a float32 whatever the mask, where the others take 2 to 6 on a random one.
+        bits = np.negative(condition, dtype=f"i{size}", casting="unsafe")
+        chosen, other = out.view(bits.dtype), y.view(bits.dtype)
+        np.bitwise_xor(x.view(bits.dtype), other, out=chosen)
         np.bitwise_and(chosen, bits, out=chosen)
         np.bitwise_xor(chosen, other, out=chosen)
         return
@@ -131,7 +132,12 @@ def searchsorted(inputs: Arrays, out: Any, casting: Any, side: Any) -> None:
 
 def take(inputs: Arrays, out: Any, casting: Any, axis: int) -> None:
     """Entries along an axis."""
-    np.take(inputs[0], inputs[1], axis=axis, out=out)
+    x, places = inputs
+    size = x.shape[axis]
+    # Where NumPy checks as it writes to ``out``, it writes to memory of its own and copies: 157,000
+    # float32 took 178 us, and take 150 checked before. What is not in range is left to its error.
+    known = places.size and -size <= places.min() and places.max() < size
+    x.take(places, axis=axis, out=out, mode="wrap" if known else "raise")
 
 
 def take_along_axis(inputs: Arrays, out: Any, casting: Any, axis: int) -> None:

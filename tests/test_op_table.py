@@ -214,6 +214,15 @@ def test_where_takes_any_condition_for_its_truth(dtype, engine, assert_same):
     assert_same(fg.where(fg.asarray(condition), x, y).compute(), expected)
 
 
+@pytest.mark.parametrize("dtype", ["?", "i1", "u2", "f2", "i4", "f4"])
+def test_where_chooses_among_narrow_values_without_branches(dtype, assert_same, monkeypatch):
+    monkeypatch.delattr(np, "putmask")
+    x, y = operands(OPS["add"], (np.dtype(dtype),) * 2, 90)
+    condition = np.arange(90) % 3 > 0
+    with fg.options(engine="numpy"):
+        assert_same(fg.where(condition, x, y).compute(), np.where(condition, x, y))
+
+
 # --- the table itself -----------------------------------------------------------------------------
 
 

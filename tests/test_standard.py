@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import fusegraph as fg
+from fusegraph.ops import OPS
 
 RNG = np.random.default_rng(21)
 DTYPES = ["i1", "u2", "i8", "f4", "f8", "c16"]
@@ -387,6 +388,43 @@ REFUSED = {
 def test_what_cannot_be_is_refused_with_the_remedy(message):
     with pytest.raises(ValueError, match=message):
         REFUSED[message](fg.asarray(numbers((4, 7), "f8")))
+
+
+@pytest.mark.parametrize("places", [[3, -10, 9, 0], [3, -11], [10]], ids=repr)
+def test_places_are_checked_before_numpy_writes(places):
+    x, places, out = np.arange(10.0), np.array(places), np.empty(len(places))
+    modes = []
+
+    class Spy(np.ndarray):
+        def take(self, places, axis, out, mode):
+            modes.append(mode)
+            return self.view(np.ndarray).take(places, axis, out, mode)
+
+    function = functools.partial(fg.take, fg.asarray(x))
+    if places.min() < -10 or places.max() > 9:
+        with pytest.raises(IndexError, match="out of bounds for axis 0 with size 10"):
+            function(fg.asarray(places) + 0).compute()
+        return
+    OPS["take"].function([x.view(Spy), places], out=out, casting="unsafe", axis=0)
+    assert modes == ["wrap"]  # "raise" writes to memory of its own first, and copies
+    assert out.tolist() == function(fg.asarray(places) + 0).tolist() == x[places].tolist()
+
+
+@pytest.mark.parametrize("name", ["tril", "triu"])
+def test_a_triangle_is_one_comparison_and_one_choice(name):
+    x = numbers((40, 30), "f4")
+    (kernel,) = getattr(fg, name)(x, 2).plan().kernels
+    assert [node.op.name for node in kernel.region.nodes][-1] == "where"
+    assert len(kernel.region.nodes) == 2
+    assert [value.shape for value in kernel.region.inputs if not value.shape] == []
+
+
+@pytest.mark.parametrize("k", [-99, -40, -3, 0, 29, 30, 99])
+@pytest.mark.parametrize("dtype", ["?", "i1", "f2", "f4", "c16"])
+def test_triangles_of_every_diagonal(k, dtype, assert_same):
+    x = numbers((2, 40, 30), "f8").astype(dtype)
+    for name in ("tril", "triu"):
+        assert_same(np.asarray(getattr(fg, name)(x, k)), getattr(np, name)(x, k))
 
 
 def test_repeats_are_integers():
