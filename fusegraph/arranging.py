@@ -21,6 +21,7 @@ from fusegraph.shaping import (
     expand_dims,
     one_axis,
     reshape,
+    with_axes,
 )
 from fusegraph.tensor import Tensor, as_node, shown
 
@@ -91,7 +92,7 @@ def repeat(x: Any, repeats: Any, axis: int | None = None) -> Tensor:
     TypeError
         They are no integers.
     """
-    x, at = one_axis("repeat", as_tensor(x), axis)
+    x, at = one_axis("repeat", with_axes(x), axis)
     counts = np.asarray(repeats)
     if counts.dtype.kind not in "biu" and counts.size:  # of an empty list NumPy makes floats
         raise TypeError(f"repeat: repeats are {counts.dtype}; give integers")

@@ -15,7 +15,7 @@ from fusegraph.graph import make
 from fusegraph.operations import elementwise
 from fusegraph.ops import OPS
 from fusegraph.reductions import reduced_dtype
-from fusegraph.shaping import axis_number, broadcast_to, concat, reshape
+from fusegraph.shaping import axis_number, broadcast_to, concat, reshape, with_axes
 from fusegraph.sources import traced_line
 from fusegraph.tensor import Tensor, shown, wrap
 
@@ -59,16 +59,10 @@ def _flattened(x: Any, axis: int | None) -> tuple[Tensor, int]:
     return (reshape(t, -1), 0) if axis is None else (t, axis)
 
 
-def _with_axes(x: Any) -> Tensor:
-    """``x``; one number as an axis of one, as NumPy sums it."""
-    t = as_tensor(x)
-    return t if t.ndim else reshape(t, -1)
-
-
 def _cumulative(
     name: str, reduction: str, x: Any, axis: int | None, dtype: Any, include_initial: bool
 ) -> Tensor:
-    x = _with_axes(x)
+    x = with_axes(x)
     if axis is None:
         if x.ndim != 1:
             raise ValueError(f"{name}: axis is left out, and {shown(x)} has not one; give an axis")

@@ -168,11 +168,20 @@ def round(x: Any, decimals: int = 0) -> Tensor:
     return cast(_call("rint", t / scale) * scale, t.dtype)
 
 
-def isclose(a: Any, b: Any, rtol: float = 1e-05, atol: float = 1e-08) -> Tensor:
-    """``|a - b| <= atol + rtol * |b|``, equal infinities included; NaN is close to nothing."""
+def isclose(
+    a: Any, b: Any, rtol: Any = 1e-05, atol: Any = 1e-08, equal_nan: bool = False
+) -> Tensor:
+    """``|a - b| <= atol + rtol * |b|`` where ``b`` is finite, or ``a == b``.
+
+    NaN is close to nothing, or to NaN where ``equal_nan`` says so.
+    """
     a, b = as_tensor(a), as_float(b)
-    close = abs(a - b) <= atol + rtol * abs(b)
-    return where(ROW_FUNCTIONS["isfinite"](b), close, a == b)
+    close: Tensor = abs(a - b) <= atol + rtol * abs(b)
+    close = _call("logical_or", _call("logical_and", close, _call("isfinite", b)), a == b)
+    if equal_nan:
+        both = _call("logical_and", _call("isnan", a), _call("isnan", b))
+        close = _call("logical_or", close, both)
+    return close
 
 
 # --- activations ----------------------------------------------------------------------------------

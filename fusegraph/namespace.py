@@ -40,6 +40,7 @@ _HELPERS = {
     "as_integer",
     "reduced_dtype",
     "one_axis",
+    "with_axes",
     "as_truth",
     "copied",
     "axis_number",
@@ -142,6 +143,11 @@ def _clip(
     return elementwise.clip(a, a_min if min is None else min, a_max if max is None else max)
 
 
+def _conj(self: Tensor) -> Tensor:
+    """Complex conjugate; of bools the method gives bools, where the function gives int8."""
+    return elementwise.copied(self) if self.dtype.kind == "b" else FUNCTIONS["conj"](self)
+
+
 def _round(self: Tensor, ndigits: int | None = None) -> Tensor:
     return elementwise.round(self, ndigits or 0)
 
@@ -154,6 +160,7 @@ Tensor.mT = property(shaping.matrix_transpose)  # type: ignore[attr-defined]
 attach_operators()
 attach_protocols()
 _attach_methods()
+Tensor.conj = Tensor.conjugate = _conj  # type: ignore[attr-defined]
 _serve_numpy()
 
 

@@ -16,7 +16,7 @@ from fusegraph.graph import common_shape, make
 from fusegraph.operations import cast, elementwise
 from fusegraph.ops import OPS, promote
 from fusegraph.reductions import sum as total
-from fusegraph.shaping import one_axis
+from fusegraph.shaping import one_axis, with_axes
 from fusegraph.sources import traced_line
 from fusegraph.tensor import Tensor, shown, wrap
 from fusegraph.views import apply_view
@@ -56,7 +56,7 @@ def argsort(
 
     See :func:`sort`. ``stable=False`` is NumPy's default: of 157,000 float32 it takes half the time.
     """
-    return _ordered("argsort", x, axis, kind, descending, stable)
+    return _ordered("argsort", with_axes(x), axis, kind, descending, stable)
 
 
 def _ordered(
@@ -115,7 +115,7 @@ def take(x: Any, indices: Any, axis: int | None = None) -> Tensor:
         ``indices`` are no integers, or one is out of range, as far as they are known; of places that
         are computed, it comes when they are.
     """
-    x, at = one_axis("take", as_tensor(x), axis)
+    x, at = one_axis("take", with_axes(x), axis)
     places = as_places(indices).node
     check_places("take", x, at, places)
     return take_along("take", x, places, at)

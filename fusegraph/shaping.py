@@ -54,6 +54,12 @@ def axis_numbers(name: str, axis: Any, x: Tensor, added: int = 0) -> tuple[int, 
     return found
 
 
+def with_axes(x: Any) -> Tensor:
+    """``x``; one number as an axis of one, as some of NumPy's functions take it."""
+    t = as_tensor(x)
+    return t if t.ndim else reshape(t, -1)
+
+
 def one_axis(name: str, x: Tensor, axis: Any) -> tuple[Tensor, int]:
     """``x`` and its ``axis`` counted from the front; None: all elements, on one axis."""
     return (reshape(x, -1), 0) if axis is None else (x, axis_number(name, axis, x))
@@ -186,6 +192,8 @@ def squeeze(x: Any, axis: Any = None) -> Tensor:
         A named axis has another size.
     """
     x = as_tensor(x)
+    if not x.ndim and axis in (0, -1):  # NumPy lets it pass
+        axis = ()
     if axis is None:
         axis = tuple(a for a, n in enumerate(x.shape) if n == 1)
     axes = axis_numbers("squeeze", axis, x)

@@ -261,3 +261,12 @@ def test_integers_are_close_where_numpy_finds_them_close(dtype, assert_same):
         for x, y in ((a, b), (a, b.astype(float)), (a.astype(float), b)):
             expected = reference(np.isclose, x, y, 1e-5, tolerance)
             assert_same(fg.isclose(x, y, atol=tolerance).compute(), expected)
+
+
+@pytest.mark.parametrize("dtype", ["?", "i2", "f4", "c16"])
+def test_the_methods_conjugate_bools_to_bools(dtype, assert_same):
+    x = np.array([0, 1, 1]).astype(dtype)
+    t = fg.asarray(x)
+    assert_same(t.conj().compute(), x.conj())
+    assert_same(t.conjugate().compute(), x.conjugate())
+    assert_same(fg.conj(t).compute(), np.conj(x))

@@ -96,3 +96,21 @@ def test_lines_are_those_of_each_expression():
     start = int(lines[0][0].partition(":")[2])
     assert lines == [(f"{name}:{start + at}",) for at in range(3)]
     assert (fg.asarray(X) + 1).plan().kernels[0].sources == ()
+
+
+@pytest.mark.parametrize("dtype", ["i4", "f2", "f4", "f8", "c16"])
+@pytest.mark.parametrize("equal_nan", [False, True])
+@pytest.mark.parametrize(
+    "tolerances",
+    [(0, -1.0), (-1.0, 0), (-1e-5, 1e-8), (0, np.nan), (0, np.inf), (np.inf, 0), (1e-3, [0.0] * 6)],
+    ids=repr,
+)
+def test_close_as_numpy_has_it(tolerances, equal_nan, dtype, assert_same):
+    if dtype == "i4":
+        a, b = np.array([1, 2, 3, 0, -5, 9], dtype), np.array([1, 3, 3, 0, -5, 10], dtype)
+    else:
+        a = np.array([1, 2, np.inf, -np.inf, np.nan, 0.0], dtype)
+        b = np.array([1, 2.5, np.inf, np.inf, np.nan, -0.0], dtype)
+    with np.errstate(all="ignore"):
+        expected = np.isclose(a, b, *tolerances, equal_nan)
+    assert_same(np.isclose(fg.asarray(a), b, *tolerances, equal_nan).compute(), expected)

@@ -427,6 +427,28 @@ def test_triangles_of_every_diagonal(k, dtype, assert_same):
         assert_same(np.asarray(getattr(fg, name)(x, k)), getattr(np, name)(x, k))
 
 
+@pytest.mark.parametrize("axis", [0, -1])
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda xp, x, axis: xp.take(x, xp.asarray([0, 0]), axis=axis),
+        lambda xp, x, axis: xp.argsort(x, axis=axis),
+        lambda xp, x, axis: xp.repeat(x, 3, axis=axis),
+        lambda xp, x, axis: xp.squeeze(x, axis=axis),
+        lambda xp, x, axis: x.squeeze(axis),
+    ],
+)
+def test_one_number_has_the_axis_that_numpy_gives_it(function, axis, assert_same):
+    for found, expected in pairs(functools.partial(function, axis=axis), np.array(5.0)):
+        assert_same(found, expected)
+
+
+def test_of_one_number_there_is_no_axis_to_sort(assert_same):
+    for function in (fg.sort, fg.take_along_axis):
+        with pytest.raises(np.exceptions.AxisError, match="it has none"):
+            function(fg.asarray(5.0), 0)
+
+
 def test_repeats_are_integers():
     with pytest.raises(TypeError, match="repeat: repeats are float64"):
         fg.repeat(fg.ones(3), 1.5)

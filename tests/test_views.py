@@ -168,7 +168,7 @@ ERRORS = (
     (lambda t: fg.concat([t[0, 0, 0]]), np.exceptions.AxisError, "concat: "),
     (lambda t: fg.stack([t, t[0]]), ValueError, r"stack: shapes of float64\[2, 3, 4\].*; slice"),
     (lambda t: fg.stack([t, t], 9), np.exceptions.AxisError, "stack: axis 9 .* give one of -4 to 3"),
-    (lambda t: fg.squeeze(t[0, 0, 0], 0), np.exceptions.AxisError, "squeeze: .*; it has none"),
+    (lambda t: fg.squeeze(t[0, 0, 0], 1), np.exceptions.AxisError, "squeeze: .*; it has none"),
     (lambda t: fg.stack([]), ValueError, "stack: needs at least one array"),
 )  # fmt: skip
 
