@@ -81,6 +81,20 @@ def assign(inputs: Any, out: Any, key: Any, casting: Any) -> None:
     np.copyto(slice_view(out, *key), inputs[1], casting=casting)
 
 
+PLACES = "places"  # stands for an array in the key of ``assign_places``
+
+
+def assign_places(inputs: Any, out: Any, key: Any, casting: Any) -> None:
+    """The first input with the second one at ``key``, the places in which are the others."""
+    np.copyto(out, inputs[0])
+    places = iter(inputs[2:])
+    out[
+        tuple(
+            next(places) if k == PLACES else slice(*k) if isinstance(k, tuple) else k for k in key
+        )
+    ] = inputs[1]
+
+
 # --- library calls --------------------------------------------------------------------------------
 
 Arrays = Sequence[Any]

@@ -6,12 +6,14 @@ truth values decides on a shape, so its own value is computed when the expressio
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from fusegraph.callables import PLACES
 from fusegraph.graph import Node, Shape, common_shape, make
 from fusegraph.indexing import index_params
 from fusegraph.ops import OPS
@@ -53,6 +55,39 @@ def get_item(t: Tensor, key: Any) -> Tensor:
     if _stand_together(axes) and not _stand_together(where):  # ``...`` for no axes parts them too
         found = _with_first(found, axes[0], found.ndim - seen.ndim + len(axes))
     return found
+
+
+def names_places(key: Any) -> bool:
+    """Is there an array, or a sequence, in the key?"""
+    return any(map(_is_array, map(_part, key if isinstance(key, tuple) else (key,))))
+
+
+def with_places(t: Tensor, key: Any, values: Tensor) -> Tensor:
+    """``t`` with ``values``, which fit ``t[key]``, at a key that names places.
+
+    Raises
+    ------
+    TypeError
+        There is a truth value in the key.
+    """
+    keys = tuple(map(_part, key if isinstance(key, tuple) else (key,)))
+    if any(map(_is_truth, keys)):
+        raise TypeError(
+            "setitem: a truth value in a key has no lazy form; write t = fg.where(truth, value, t)"
+        )
+    parts = _without_masks(t, keys)
+    places = [as_node(k) for k in parts if isinstance(k, (Tensor, np.ndarray))]
+    kept = tuple(map(_as_parameter, parts))
+    inputs, params = (t.node, values.node, *places), (("key", kept),)
+    return wrap(make(OPS["assign_places"], inputs, params, t.node.shape, t.dtype, traced_line()))
+
+
+def _as_parameter(part: Any) -> Any:
+    """A part of a key as a parameter of ``assign_places``."""
+    if isinstance(part, slice):
+        bounds = (part.start, part.stop, part.step)
+        return tuple(None if bound is None else operator.index(bound) for bound in bounds)
+    return PLACES if isinstance(part, (Tensor, np.ndarray)) else part
 
 
 def _gathers(part: Any) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fusegraph.gathering import get_item
+from fusegraph.gathering import get_item, names_places, with_places
 from fusegraph.graph import DType, make
 from fusegraph.indexing import index_params, is_mask
 from fusegraph.operations import apply, cast, elementwise, power
@@ -119,13 +119,12 @@ def become(t: Tensor, result: Tensor) -> None:
 def set_item(t: Tensor, key: Any, value: Any) -> None:
     """``t[key] = value``: the handle shows a node with other values there."""
     part = _fitting(t, value)
-    if is_mask(key, t.shape):
+    if is_mask(key, t.shape) and (part.node.size == 1 or part.node.shape == t.node.shape):
         t.node = _masked(t, key, part).node
         return
-    _refuse_arrays(key)
-    expanded, kept = index_params(key, t.shape)
     target = t[key]
-    is_array = target.ndim or _has_ellipsis(key)  # else it is one element, which takes a number
+    places = names_places(key)
+    is_array = target.ndim or places or _has_ellipsis(key)  # else it is one element: a number
     while is_array and part.ndim > target.ndim and part.shape[0] == 1:
         part = part[0]  # NumPy drops leading axes of one element
     if not broadcasts(part.shape, target.shape):
@@ -133,6 +132,10 @@ def set_item(t: Tensor, key: Any, value: Any) -> None:
             f"setitem: values of shape {list(part.shape)} do not broadcast to the selection "
             f"{list(target.shape)}; give one value, or values of that shape"
         )
+    if places:
+        t.node = with_places(t, key, part).node
+        return
+    expanded, kept = index_params(key, t.shape)
     if expanded:
         part = wrap(apply_view("squeeze", _trailing(expanded, part, target), part.node))
     inputs = (t.node, part.node)
@@ -163,29 +166,13 @@ def _written(value: Any, dtype: DType) -> Any:
     return written[()]  # one number is a constant, no operand
 
 
-def _refuse_arrays(key: Any) -> None:
-    """Places that are named one by one have no assignment, though they have values."""
-    for part in key if isinstance(key, tuple) else (key,):
-        if isinstance(part, (list, tuple, range)) or getattr(part, "shape", ()) != ():
-            raise TypeError(
-                f"setitem: places in a {type(part).__name__} have no lazy form; assign to ints, slices, "
-                "..., None or a mask of the tensor's shape, or choose with fg.where"
-            )
-
-
 def _has_ellipsis(key: Any) -> bool:
     return any(k is Ellipsis for k in (key if isinstance(key, tuple) else (key,)))
 
 
 def _masked(t: Tensor, mask: Any, values: Tensor) -> Tensor:
-    """``values`` where ``mask`` holds, else those of ``t``: how many are chosen is not known here."""
-    given, shape = values.node.shape, t.node.shape
-    if values.node.size != 1 and given != shape:
-        raise ValueError(
-            f"setitem: a mask takes one value, or values of the tensor's shape {list(shape)}, of "
-            f"which it takes its own; got {list(given)}: write them with np.place on an array"
-        )
-    if given != shape:
+    """``values``, one or those of the tensor's shape, where ``mask`` holds, else those of ``t``."""
+    if values.node.shape != t.node.shape:
         values = wrap(apply_view("reshape", (), values.node))
     return elementwise(OPS["where"], Tensor(mask), values, t)
 

@@ -217,6 +217,7 @@ OTHERS: tuple[Op, ...] = (
     Op("matmul", "matmul", 2, np.matmul, "multiply", text="({0} @ {1})", method="matmul"),
     Op("concat", "call", -1, np.concatenate, aliases=("concatenate",)),
     Op("assign", "call", 2, callables.assign),
+    Op("assign_places", "call", -1, callables.assign_places),
     Op("sort", "call", 1, callables.sort, "transcendental"),
     Op("argsort", "call", 1, callables.argsort, "transcendental"),
     Op("searchsorted", "call", 2, callables.searchsorted, "transcendental"),

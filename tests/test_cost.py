@@ -326,6 +326,12 @@ def summed_wider_of(x):
     return [fg.sum(fg.Tensor(x) * x, axis=0, dtype="c16")]
 
 
+def assigned_of(x, at):
+    t = fg.Tensor(x)
+    t[:, at] = t[at[:500], 0][:, None]
+    return t
+
+
 MEMORY = {
     "long rows": (softmax_of, [floats(60, 8000)]),
     "weighted rows": (weighted_of, [floats(500, 8000)]),
@@ -396,6 +402,14 @@ MEMORY = {
     "bytes taken along an axis by int32 places": (
         lambda x, at: [fg.take_along_axis(x, at, 0)],
         [floats(500, 400).astype("i1"), integers(500, 400).astype("i4") % 9],
+    ),
+    "bytes assigned at int32 places": (
+        lambda x, at: [assigned_of(x, at)],
+        [floats(500, 400).astype("i1"), integers(200_000).astype("i4") % 9],
+    ),
+    "halves sorted": (
+        lambda x: [fg.sort(x, axis=0)],
+        [np.where(floats(500, 400) > 0, np.nan, -0.0).astype("f2")],
     ),
     "searched where nothing lies dense": (
         lambda x, at: [fg.searchsorted(x, at)],

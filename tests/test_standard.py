@@ -351,10 +351,44 @@ def test_wrong_places_that_are_computed_are_refused_when_they_are():
         fg.asarray(X)[fg.asarray(ROWS) + 4].compute()
 
 
-@pytest.mark.parametrize("key", [[0, 1], (slice(None), ROWS), (MASK,), ([True] * 4, 0)])
-def test_assignment_to_places_names_the_remedy(key):
-    with pytest.raises(TypeError, match=r"setitem: places in a (list|ndarray) .* fg\.where"):
-        fg.asarray(X)[key] = 5
+@pytest.mark.parametrize("name", [n for n in KEYS if "true" not in n and "false" not in n])
+def test_arrays_name_what_is_assigned(name, assert_same):
+    key = KEYS[name] if len(KEYS[name]) > 1 else KEYS[name][0]
+    shape = X[key].shape
+    for value in (5, -np.ones(shape), np.arange(float(shape[-1])), -np.ones((1, *shape))):
+        if name == "mask of all" and np.ndim(value) > 1:
+            continue  # NumPy takes one axis there
+        t, expected = fg.asarray(X), X.copy()
+        t[key] = value
+        expected[key] = value
+        assert_same(np.asarray(t), expected)
+
+
+def test_of_values_at_one_place_the_last_stays_and_the_array_is_left_alone(assert_same):
+    x, at = np.zeros(4), np.array([1, 3, 1])
+    t = u = fg.asarray(x)
+    t[at] = [5, 6, 7]
+    t[at] += 1
+    assert u is t
+    assert np.asarray(t).tolist() == [0, 8, 0, 7]
+    assert x.tolist() == [0, 0, 0, 0]
+
+
+def test_places_that_are_computed_are_assigned_to_lazily(assert_same):
+    def one_hot(labels, first):
+        t = fg.zeros((4, 5))
+        t[np.arange(4), labels % 5] = 1
+        t[first, 2:] = 7
+        return t * 2
+
+    expected = np.zeros((4, 5))
+    expected[np.arange(4), [2, 3, 0, 4]] = 2
+    expected[1, 2:] = 14
+    assert_same(fg.jit(one_hot)(np.array([7, 3, 0, 9]), np.array(1)), expected)
+    t = fg.zeros(3)
+    t[fg.asarray([1]) + 4] = 1
+    with pytest.raises(IndexError, match="out of bounds"):
+        t.compute()
 
 
 # --- errors ---------------------------------------------------------------------------------------

@@ -85,6 +85,8 @@ def _call_bytes(node: Node, source: Node) -> int:
             return node.nbytes + sum(i.nbytes for i in node.inputs)
         case "take":  # so is the source, and ``out`` is written when all places are checked
             return node.nbytes + source.nbytes + as_places
+        case "assign_places":
+            return as_places
         case "take_along_axis" | "index":
             return node.nbytes + as_places
         case "cumulative_sum" | "cumulative_prod":  # operands are cast
