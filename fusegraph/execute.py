@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -41,6 +42,12 @@ class Program:
         self._inputs = plan.input_count
         self._steps = [(_runner(step), step.kernel, step.drop) for step in plan.steps]
         self._tiers = [r for r, _, _ in self._steps if isinstance(r, TieredRunner)]
+
+    def __deepcopy__(self, memo: Any) -> Program:
+        return self
+
+    def __reduce__(self) -> Any:
+        return self.plan.__reduce__()
 
     def run(
         self,

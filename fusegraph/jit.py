@@ -110,6 +110,8 @@ def jit(function: Callable[..., Any] | None = None, **changes: Any) -> Any:
     has to say what its value is (``__eq__`` and ``__hash__``, as a frozen dataclass has): attributes
     that change unseen would leave the function with the plan of their old values.
 
+    It is pickled by name, as functions are: what is pickled is decorated in a module.
+
     A trace serves other sizes where the function has read none. An error of sizes that the function
     itself catches is no reading: what it then did is done for every size.
     """
@@ -152,6 +154,10 @@ class JitFunction:
                 "it reads"
             )
         return functools.partial(self, instance)
+
+    def __reduce__(self) -> str:
+        """Pickled by name, as functions are; copies are the function itself."""
+        return getattr(self.function, "__qualname__", type(self.function).__name__)
 
     def _options(self) -> Options:
         """The options in force with this function's own; merged once for each that are in force."""

@@ -95,6 +95,18 @@ class Plan:
     def __repr__(self) -> str:
         return f"<plan: {plural(self.op_count, 'op')} in {plural(len(self.kernels), 'kernel')}>"
 
+    def __copy__(self) -> Plan:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Plan:
+        return self  # nothing in it changes
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "a plan cannot be pickled: it names code of this process; pickle plan.to_dict(), or the "
+            "tensors, and plan them where they are read"
+        )
+
     @property
     def outputs(self) -> tuple[Node, ...]:
         return self.rewritten.outputs

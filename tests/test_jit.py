@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import operator
+import pickle
 
 import numpy as np
 import pytest
@@ -419,15 +421,15 @@ def test_objects_that_are_equal_but_hold_other_types_are_other_constants(assert_
 
 def test_a_copy_of_another_result_is_an_array_of_its_own():
     x = np.arange(4.0).reshape(2, 2)
-    for copy in (
+    for again in (
         lambda y: y.reshape(4).copy(),
         lambda y: y.T.copy(),
         lambda y: y[::2].copy(),
         lambda y: y.flatten(),
         lambda y: y.copy(),
     ):
-        first, second = fg.jit(lambda t, copy=copy: (t + 1, copy(t + 1)))(x)
-        np.testing.assert_array_equal(second, copy(x + 1))
+        first, second = fg.jit(lambda t, again=again: (t + 1, again(t + 1)))(x)
+        np.testing.assert_array_equal(second, again(x + 1))
         second[...] = 9
         np.testing.assert_array_equal(first, x + 1)
 
@@ -486,3 +488,43 @@ def test_a_function_in_a_trace_takes_containers_of_tensors():
     net = fg.jit(lambda x, w, b: layer(x, {"w": w, "b": b}))
     x, w, b = np.ones((2, 3)), np.full((3, 4), 0.1), np.zeros(4)
     np.testing.assert_array_equal(net(x, w, b), np.tanh(x @ w + b))
+
+
+# --- copies ---------------------------------------------------------------------------------------
+
+
+@fg.jit
+def doubled(x):
+    return x * 2
+
+
+def test_a_function_is_pickled_by_name_and_its_copies_are_itself(assert_same):
+    assert_same(doubled(np.arange(3.0)), np.arange(3.0) * 2)
+    for twin in (pickle.loads(pickle.dumps(doubled)), copy.copy(doubled), copy.deepcopy(doubled)):
+        assert twin is doubled
+    with pytest.raises(pickle.PicklingError, match="not the same object"):
+        pickle.dumps(fg.jit(doubled.function))
+
+
+def test_plans_say_why_they_cannot_be_pickled_and_are_copied(assert_same):
+    plan = (fg.asarray(np.arange(3.0)) * 2).plan()
+    for whole in (plan, plan.plan, [plan]):
+        with pytest.raises(
+            TypeError, match=r"a plan cannot be pickled: .* pickle plan.to_dict\(\)"
+        ):
+            pickle.dumps(whole)
+    for twin in (copy.copy(plan), copy.deepcopy(plan)):
+        assert_same(twin.run()[0], np.arange(3.0) * 2)
+        assert twin.plan is plan.plan
+    assert copy.copy(plan.plan) is copy.deepcopy(plan.plan) is plan.plan
+
+
+@pytest.mark.parametrize(
+    "twin", [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))]
+)
+def test_what_a_user_holds_besides_can_be_copied(twin):
+    plan = (fg.asarray(np.arange(3.0)) * 2).plan(threads=1)
+    for value in (fg.machine(), fg.Options(engine="numpy"), plan.traffic, plan.cost):
+        assert repr(twin(value)) == repr(value)
+    with twin(fg.options(engine="numpy")):
+        assert (fg.asarray(np.arange(3.0)) * 2).plan().plan.options.engine == "numpy"
