@@ -20,7 +20,7 @@ from fusegraph.kernel import Kernel
 from fusegraph.orders import is_row_major
 from fusegraph.panels import Panels
 from fusegraph.plan import Plan, Step
-from fusegraph.schedules import in_loop_order, loop_parts, panel_parts, partial_results
+from fusegraph.schedules import Keys, in_loop_order, loop_parts, panel_parts, partial_results
 
 
 def direct_call(
@@ -29,13 +29,16 @@ def direct_call(
     """A plan whose steps run ``kernels``, as a direct call on arrays like these, or None.
 
     It has one where every kernel is jobs of compiled code, for good and over C-ordered arrays, and
-    its results are results of kernels. Views are no work where they begin where their source does
-    and are C-ordered too: then a kernel takes the source, or the result has the view's shape.
+    its results are results of kernels. Views are no work: a kernel takes the array that they show, and
+    its tasks know where in it theirs begins. One that is all of its source, and C-ordered too, may be a
+    result.
     """
     trail = _Trail(arrays[: plan.input_count])
     for step, kernel in zip(plan.steps, kernels, strict=True):
         if not (trail.see(step) if kernel is None else trail.compute(step, kernel)):
             return None
+    if not trail.shows.keys().isdisjoint(plan.output_slots):
+        return None
     results = [trail.roots.get(slot, -1) for slot in plan.output_slots]
     if len({*results} & trail.made.keys()) < len(results) or not trail.jobs:
         return None  # a result is an argument, a constant, or another one too
@@ -57,13 +60,15 @@ Key = int | tuple[str, int, int]
 class _Trail:
     """What a program does, followed on arrays.
 
-    ``roots`` has the argument or result that a value begins with, ``made`` the shape and dtype of what
-    kernels make, ``jobs`` their compiled jobs with the keys of their operands and their threads.
+    ``roots`` has the argument or result that a value begins with, ``shows`` the array that a value shows
+    in part or otherwise, ``made`` the shape and dtype of what kernels make, ``jobs`` their compiled jobs
+    with the keys of their operands and their threads.
     """
 
     def __init__(self, arrays: Sequence[Array]) -> None:
         self.values = dict(enumerate(arrays))
         self.roots: dict[int, Key] = {slot: slot for slot in self.values}
+        self.shows: dict[int, Array] = {}
         self.made: dict[Key, tuple[Shape, DType]] = {}
         self.jobs: list[tuple[Any, list[Key], int]] = []
         self.engine = ""
@@ -77,12 +82,14 @@ class _Trail:
             self.values[slot] = np.empty(node.shape, node.dtype)
             self.roots[slot] = "result", slot, 0
             self.made[self.roots[slot]] = node.shape, node.dtype
-        found = _jobs_of(kernel, [self.values[s] for s in (*step.inputs, *step.outputs)])
+        slots = (*step.inputs, *step.outputs)
+        shown = {at: self.shows[slot] for at, slot in enumerate(slots) if slot in self.shows}
+        found = _jobs_of(kernel, [self.values[slot] for slot in slots], shown)
         if found is None:
             return False
         between: list[Key] = [("between", len(self.jobs), k) for k in range(len(found.between))]
         self.made.update(zip(between, found.between, strict=True))
-        keys = [self.roots[slot] for slot in (*step.inputs, *step.outputs)] + between
+        keys = [self.roots[slot] for slot in slots] + between
         self.jobs += [(job, [keys[at] for at in places], n) for job, places, n in found.jobs]
         self.engine = kernel.engine
         return True
@@ -95,7 +102,7 @@ class _Trail:
         return sum(map(Pool.footprint, made)) + scratch
 
     def see(self, step: Step) -> bool:
-        """The view of a step; does it lie where its source does, all of it and C-ordered?"""
+        """Note the view of a step; False where it is a copy, or of no argument or result."""
         (source,), (target,), view = step.inputs, step.outputs, step.view
         if source not in self.roots or view is None:
             return False
@@ -103,7 +110,9 @@ class _Trail:
         seen = self.values[target] = view.op.function(array, *view.params)
         self.roots[target] = self.roots[source]
         same = seen.ctypes.data == array.ctypes.data and seen.nbytes == array.nbytes
-        return bool(same and seen.flags.c_contiguous)
+        if source in self.shows or not (same and seen.flags.c_contiguous):
+            self.shows[target] = self.shows.get(source, array)
+        return bool(np.may_share_memory(seen, array))  # by their bounds
 
 
 class _Jobs(NamedTuple):
@@ -122,33 +131,56 @@ class _Jobs(NamedTuple):
     between: list[tuple[Shape, DType]]
 
 
-def _jobs_of(kernel: Kernel, arrays: list[Array]) -> _Jobs | None:
+Shown = dict[int, Array]
+"""The array that an operand of a kernel shows, by place, where it is not all of it in C order."""
+
+
+def _jobs_of(kernel: Kernel, arrays: list[Array], shown: Shown) -> _Jobs | None:
     """A kernel as jobs, or None where it is more than that.
 
-    ``arrays`` are C-ordered operands and results of its shapes.
+    ``arrays`` are operands and results of its shapes, C-ordered but for those that show others.
     """
     order, cut, body, threads = kernel.order, kernel.panels, kernel.body, kernel.threads
     upright = all(map(is_row_major, (order, *kernel.stored)))
     if not kernel.compiled or not upright or not all(array.size for array in arrays):
         return None
     if cut is not None:
-        return _jobs_of_panels(kernel, cut, arrays)
+        return _jobs_of_panels(kernel, cut, arrays, shown)
     places = list(range(len(arrays)))
-    if kernel.schedule == "flat":
+    if kernel.schedule == "flat" and not shown:
         block = kernel.block if threads > 1 else max(1, arrays[-1].size)
         work = body.block_work(block, threads, kernel.streams) if body.shares_blocks else None
     else:
         ordered = [in_loop_order(array, order) for array in arrays]
         work = None
         if body.shares_parts:
-            work = body.part_work(ordered, loop_parts(kernel), threads, kernel.streams)
+            file, keys = _from_starts(ordered, loop_parts(kernel), shown)
+            work = body.part_work(file, keys, threads, kernel.streams)
     return None if work is None else _Jobs([(work, places, threads)], [])
 
 
-def _jobs_of_panels(kernel: Kernel, cut: Panels, arrays: list[Array]) -> _Jobs | None:
+def _from_starts(
+    arrays: Sequence[Array], keys: Sequence[Keys], shown: Shown
+) -> tuple[list[Array], list[Keys]]:
+    """Arrays that begin where those that they show do, and the keys of the same parts.
+
+    Such an array has two entries along an axis more, the second of which is the operand.
+    """
+    file, taken = list(arrays), list(keys)
+    for at, start in shown.items():
+        array = file[at]
+        strides = (array.ctypes.data - start.ctypes.data, *array.strides)
+        file[at] = np.lib.stride_tricks.as_strided(start, (2, *array.shape), strides)
+        taken[at] = [(1, *key) for key in keys[at]]
+    return file, taken
+
+
+def _jobs_of_panels(kernel: Kernel, cut: Panels, arrays: list[Array], shown: Shown) -> _Jobs | None:
     """Panels that are one stage each, then a job for each result that has partial ones."""
     if kernel.body.whole_product is not None:
-        return _jobs_of_product(kernel, arrays)
+        # Its jobs know strides of operands, but not where they begin.
+        parts = [at for at, a in shown.items() if a.ctypes.data != arrays[at].ctypes.data]
+        return None if parts else _jobs_of_product(kernel, arrays)
     if kernel.body.packs or kernel.body.whole_stage is None:
         return None
     body, inputs = kernel.body.whole_stage.body, len(kernel.region.inputs)
@@ -157,7 +189,9 @@ def _jobs_of_panels(kernel: Kernel, cut: Panels, arrays: list[Array]) -> _Jobs |
     cells = partial_results(kernel, cut)
     for at, (_, shape, dtype) in cells.items():
         lying[inputs + at] = np.empty(shape, dtype)
-    work = body.part_work([lying[at] for at in places], keys, kernel.threads)
+    of_places = {k: shown[at] for k, at in enumerate(places) if at in shown}
+    file, keys = _from_starts([lying[at] for at in places], keys, of_places)
+    work = body.part_work(file, keys, kernel.threads)
     if work is None:
         return None
     place_of = {inputs + at: len(arrays) + k for k, at in enumerate(cells)}

@@ -28,6 +28,11 @@ def softmax(x):
     return e / e.sum(axis=-1, keepdims=True)
 
 
+def sliced(x):
+    y = x + 1
+    return y, y[1:] / (y * y).sum(axis=-1)[1:, None]
+
+
 CASES = {
     "one block": (lambda a, b: a + 2.5 * b, [values(1000), values(1000)]),
     "blocks": (lambda a, b: a + 2.5 * b, [values(SIZE), values(SIZE)]),
@@ -54,6 +59,23 @@ CASES = {
     "row sums": (lambda a: (a * a).sum(axis=-1), [values(600, 200)]),
     "an axis more": (lambda a, w: a * w[None, :, None], [values(9, 60, 7), values(60)]),
     "another shape": (lambda a: (a + 1).reshape(60, -1), [values(600, 20)]),
+    "neighbours": (lambda a: a[1:] - a[:-1], [values(SIZE)]),
+    "a slice in one piece": (lambda a, b: a[10:500] * 2 + b, [values(600, 300), values(490, 300)]),
+    "an entry": (lambda a, b: fg.exp(a[1]) * a[2] + b[3], [values(3, 90, 40), values(40)]),
+    "a stencil": (
+        lambda u: u[1:-1, 1:-1] + (u[2:, 1:-1] + u[:-2, 1:-1] + u[1:-1, 2:] + u[1:-1, :-2]) / 8,
+        [values(400, 300)],
+    ),
+    "backwards in steps": (lambda a, b: a[::-2, ::-1] - b[::2], [values(401, 30), values(60)]),
+    "a row that is an entry": (lambda a, m: a * m[2] - m[:1], [values(800, 50), values(3, 50)]),
+    "a column of one": (lambda a: a * a[:, 3:4], [values(800, 50)]),
+    "slices of what is computed": (sliced, [values(300, 90)]),
+    "turned": (lambda a, b: fg.exp(a.T)[1:] + b, [values(300, 90), values(89, 300)]),
+    "a slice with an axis more": (lambda a: a[:, 0][:, None] - a[1][None, ::-1], [values(80, 70)]),
+    "a part in another shape": (lambda a: a.reshape(60, 2, -1)[:, 1, 3:] * 2, [values(900, 120)]),
+    "a sum of slices": (lambda a: ((a[1:] - a[:-1]) ** 2).sum(), [values(3 * SIZE)]),
+    "softmax of a slice": (lambda a: softmax(a[5:, 1:-1]), [values(600, 200)]),
+    "sums of columns of a slice": (lambda a: (a[:, 7:] * 2).sum(axis=0), [values(600, 200)]),
     "float16": (lambda a: a * 2 + 1, [values(SIZE, dtype="f2")]),
     "complex": (lambda a: a * (2 + 1j), [values(SIZE, dtype="c8")]),
     "int8": (lambda a, b: a // b, [values(SIZE, dtype="i1"), values(SIZE, dtype="i1")]),
@@ -190,6 +212,26 @@ def test_a_plan_that_captures_arrays_or_multiplies_has_no_direct_call():
         alike(f(X), X * outside)
         np.testing.assert_allclose(g(X), X @ X.T + 1, rtol=1e-4, atol=1e-4)
     assert direct_calls(f) == direct_calls(g) == 0
+
+
+PRODUCTS = {
+    "a turned right side": (lambda a, b: a @ b.T, 1),
+    "rows of the left side": (lambda a, b: a[:290] @ b, 1),
+    "later rows of the left side": (lambda a, b: a[10:] @ b, 0),
+    "columns of the right side": (lambda a, b: a @ b[:, 9:290], 0),
+    "a right side backwards": (lambda a, b: a @ b[::-1], 0),
+}
+
+
+@pytest.mark.parametrize(("build", "direct"), PRODUCTS.values(), ids=PRODUCTS)
+def test_products_of_views_are_direct_where_operands_begin_with_their_arrays(build, direct):
+    a, b = values(300, 300), values(300, 300)
+    f = fg.jit(build, engine="llvm", threads=2)
+    first = f(a, b)
+    for count in range(1, 4):
+        alike(f(a, b), first)
+        assert direct_calls(f) == count * direct
+    np.testing.assert_allclose(first, build(a, b), rtol=1e-4, atol=1e-2)
 
 
 PARTS_OF_RESULTS = {
