@@ -1,7 +1,7 @@
 """Contractions: products of tensors, summed over axes.
 
-In: two tensors. Out: a tensor. ``tensordot`` is one matrix product over views; ``vecdot`` is an
-element-wise product that is summed as it is made.
+In: two tensors. Out: a tensor. ``dot`` and ``tensordot`` are one matrix product over views; ``vecdot``
+is an element-wise product that is summed as it is made.
 """
 
 from __future__ import annotations
@@ -14,6 +14,19 @@ from fusegraph.operations import matmul
 from fusegraph.reductions import sum as total
 from fusegraph.shaping import axis_number, axis_numbers, moveaxis, permute_dims, reshape
 from fusegraph.tensor import Tensor, shown
+
+
+def dot(a: Any, b: Any) -> Tensor:
+    """NumPy's product: of numbers as ``*``, of vectors and matrices as ``@``.
+
+    Beyond those it is the sum over the last axis of ``a`` and the last but one of ``b``.
+    """
+    a, b = as_tensor(a), as_tensor(b)
+    if not a.ndim or not b.ndim:
+        return a * b  # type: ignore[no-any-return]
+    if a.ndim <= 2 and b.ndim <= 2:
+        return matmul(a, b)
+    return tensordot(a, b, ((-1,), (-2 if b.ndim > 1 else -1,)))
 
 
 def vecdot(x1: Any, x2: Any, axis: int = -1) -> Tensor:

@@ -488,6 +488,24 @@ def test_repeats_are_integers():
         fg.repeat(fg.ones(3), 1.5)
 
 
+@pytest.mark.parametrize("dtype", ["?", "i4", "f4", "c16"])
+def test_dot_is_numpys(dtype, assert_same):
+    shapes = [(), (3,), (2, 3), (3, 2), (4, 2, 3), (4, 3, 2)]
+    for left in shapes:
+        for right in shapes:
+            x, y = (numbers(shape, "f8").astype(dtype) for shape in (left, right))
+            t = fg.asarray(x)
+            try:
+                expected = np.dot(x, y)
+            except ValueError:
+                with pytest.raises(ValueError, match=r"mismatch|differ"):
+                    np.dot(t, y)
+                continue
+            for found in (fg.dot(t, y), np.dot(x, fg.asarray(y)), t.dot(y)):
+                assert_same(np.asarray(found), np.asarray(expected), zero_signs=False)
+    assert_same(fg.dot(np.ones(3, dtype), 2.5).compute(), np.dot(np.ones(3, dtype), 2.5))
+
+
 # --- the namespace --------------------------------------------------------------------------------
 
 
