@@ -453,6 +453,14 @@ def test_a_triangle_is_one_comparison_and_one_choice(name):
     assert [value.shape for value in kernel.region.inputs if not value.shape] == []
 
 
+@pytest.mark.parametrize("name", ["tril", "triu"])
+def test_a_triangle_is_traced_for_its_size_alone(name, assert_same):
+    f = fg.jit(lambda x: getattr(fg, name)(x, 1) * 2)
+    for shape in ((4, 7), (5, 8), (1, 7), (128, 127), (2, 200, 200)):
+        x = numbers(shape, "f4")
+        assert_same(f(x), getattr(np, name)(x, 1) * 2)
+
+
 @pytest.mark.parametrize("k", [-99, -40, -3, 0, 29, 30, 99])
 @pytest.mark.parametrize("dtype", ["?", "i1", "f2", "f4", "c16"])
 def test_triangles_of_every_diagonal(k, dtype, assert_same):
