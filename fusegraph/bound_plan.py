@@ -70,6 +70,7 @@ class BoundPlan:
         self.plan = program.plan
         self.graph = graph
         self.options = options
+        self._profile: Profile | None = None  # the last one of this plan
 
     @property
     def kernels(self) -> tuple[Kernel, ...]:
@@ -172,25 +173,27 @@ class BoundPlan:
 
     def profile(self, repeats: int = 5) -> Profile:
         """Run ``repeats`` times and show predicted beside measured time of each kernel."""
-        return profile_plan(self.plan, self.graph.arrays, repeats)
+        self._profile = profile_plan(self.plan, self.graph.arrays, repeats)
+        return self._profile
 
     def buffers(self) -> tuple[records.BufferRecord, ...]:
         """Every buffer of a run: bytes, the kernels it lives between, whose memory it takes over."""
         return records.buffer_records(self.plan)
 
     def roofline(self, profile: Profile | None = None) -> Roofline:
-        """Each kernel's intensity, ceiling and prediction, and with a ``profile`` its achievement.
+        """Each kernel's intensity, ceiling and prediction, and after ``profile()`` its achievement.
 
         Parameters
         ----------
         profile : Profile, optional
-            What ``profile()`` of this plan returned.
+            What ``profile()`` of this plan returned; the last one where it is left out.
 
         Raises
         ------
         ValueError
             The profile is of another plan.
         """
+        profile = profile or self._profile
         if profile is not None and not profile.is_of(self.plan):
             raise ValueError(
                 f"roofline: the profile is of another plan; this one ({text.summary(self.plan)}) takes "

@@ -35,7 +35,7 @@ def _name(dtype: DType) -> str:
     return dtype.name
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Machine:
     """What the time model knows of a machine.
 
@@ -170,6 +170,14 @@ class Machine:
     def products_like(self, dtype: str) -> str:
         """The dtype whose products stand for those in ``dtype``: itself where it was measured."""
         return dtype if dtype in self.gigaflops else "float32"
+
+    def __repr__(self) -> str:
+        caches = ", ".join(
+            f"L{level} {size / 1024:,.0f} KiB"
+            for level, size in enumerate((self.l1_bytes, self.l2_bytes, self.l3_bytes), 1)
+        )
+        source = "measured" if self.measured else "shipped figures"
+        return f"<machine {self.name}: cores {self.cores}, {caches}; {source}>"
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -449,3 +449,10 @@ def test_an_option_takes_a_profile():
     assert slowly.plan.machine is slow
     assert slowly.kernels[0].bound == "memory"
     assert isinstance(slowly.plan.machine, Machine)
+
+
+def test_a_machine_is_shown_in_a_line():
+    """It was a line of 10,000 characters."""
+    machine = replace(default_machine(), name="box", cores=2, l2_bytes=1 << 20)
+    shown = "<machine box: cores 2, L1 {:,} KiB, L2 1,024 KiB, L3 {:,} KiB; shipped figures>"
+    assert repr(machine) == shown.format(machine.l1_bytes >> 10, machine.l3_bytes >> 10)

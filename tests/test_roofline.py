@@ -106,6 +106,8 @@ def test_a_profile_of_another_plan_is_refused():
     fg.clear_caches()
     assert (x * 2).plan().plan is not plan.plan
     assert (x * 2).plan().roofline(profile).after == plan.roofline(profile).after
+    assert plan.roofline().after == plan.roofline(profile).after  # it has been profiled
+    assert (x * 2).plan().roofline().after[0].measured is None
 
 
 def test_text_and_record_agree():
