@@ -92,9 +92,15 @@ class Multiply(Protocol):
     """A product of an engine's own, on the arrays of a panel."""
 
     packed: bool  # is its right side what ``pack`` gave?
-    packed_elements: int  # of what ``pack`` gives
-    packed_bytes: int
     compile_seconds: float
+
+    @property
+    def packed_elements(self) -> int:
+        """Of what ``pack`` gives."""
+
+    @property
+    def packed_bytes(self) -> int:
+        """The same in bytes."""
 
     @property
     def available(self) -> bool:
@@ -161,6 +167,8 @@ class Engine(Protocol):
 
     def nanoseconds(self, node: Node, machine: Machine) -> float:
         """Nanoseconds per element of one node on one thread, operands in cache."""
+        dtype = node.inputs[0].dtype if node.dtype.kind == "b" else node.dtype
+        return machine.ns(self.name, node.op.name, dtype, node.op.flop_class)
 
     def row_seconds(self, region: Region, machine: Machine) -> float:
         """Seconds that the rows of a stage of a panel take on one thread, beside their elements."""

@@ -57,8 +57,8 @@ class NumpyEngine(Engine):
         return machine.launch[self.name]
 
     def nanoseconds(self, node: Node, machine: Machine) -> float:
+        cost = super().nanoseconds(node, machine)
         dtype = node.inputs[0].dtype if node.dtype.kind == "b" else node.dtype
-        cost = machine.ns(self.name, node.op.name, dtype, node.op.flop_class)
         if node.op.name not in ("astype", "where", "real", "imag"):
             loops, _ = resolve(node.op.name, tuple(i.dtype for i in node.inputs))
             casts = sum(i.dtype != loop for i, loop in zip(node.inputs, loops, strict=True))

@@ -87,10 +87,6 @@ class NumexprEngine(Engine):
                 seconds += SWITCH_SECONDS
         return seconds
 
-    def nanoseconds(self, node: Node, machine: Machine) -> float:
-        dtype = node.inputs[0].dtype if node.dtype.kind == "b" else node.dtype
-        return machine.ns(self.name, node.op.name, dtype, node.op.flop_class)
-
     def compile(self, region: Region) -> NumexprBody:
         return NumexprBody(region)
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from fusegraph.engines.base import DirectCall, Extent, Region
+from fusegraph.engines.base import DirectCall, Engine, Extent, Region
 from fusegraph.engines.llvm import codegen, row_phases, short_code
 from fusegraph.engines.llvm.columns import has_column
 from fusegraph.engines.llvm.direct import direct_call
@@ -48,7 +48,7 @@ SHORT_ADDITIONS = 14
 PACKING_SECONDS = 0.3e-9  # x[::2] + x[1::2] of 4,000,000 float32 took 2.0 ms on one thread
 
 
-class LlvmEngine:
+class LlvmEngine(Engine):
     """Machine code through LLVM: any number of outputs, no scratch, no step between operations."""
 
     name = "llvm"
@@ -87,10 +87,6 @@ class LlvmEngine:
     def launch_seconds(self, size: int, threads: int, machine: Machine) -> float:
         """A call into compiled code."""
         return machine.launch[self.name]
-
-    def nanoseconds(self, node: Node, machine: Machine) -> float:
-        dtype = node.inputs[0].dtype if node.dtype.kind == "b" else node.dtype
-        return machine.ns(self.name, node.op.name, dtype, node.op.flop_class)
 
     def row_seconds(self, region: Region, machine: Machine) -> float:
         """Each pass over a row begins and ends, and what is stored to be folded is loaded again."""
