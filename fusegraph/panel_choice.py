@@ -108,7 +108,7 @@ def _fastest(
     """One thread or all of them, whichever is predicted to take less, and what it takes."""
     machine, bound = setting.machine, setting.threads
     compute = _compute_seconds(body, region, machine)
-    # Then a panel is no call from Python.
+    # Compiled code goes through all panels by itself: none of them is a call from Python.
     alone = body.whole_stage is not None or body.whole_product is not None
     calls = 0 if alone else body.panels.count * len(body.steps)
 

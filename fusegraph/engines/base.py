@@ -89,7 +89,7 @@ class Body(Protocol):
 
 
 class Multiply(Protocol):
-    """A product of an engine's own, on the arrays of a panel."""
+    """A product of an engine's own: of one panel, or of all that have one right side."""
 
     packed: bool  # is its right side what ``pack`` gave?
     compile_seconds: float

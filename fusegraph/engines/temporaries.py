@@ -10,7 +10,7 @@ import numpy as np
 from fusegraph.graph import Node
 from fusegraph.ops import resolve
 
-BITS = np.dtype("i4")  # ``where`` chooses among 32 bits by a mask of as many
+BITS = np.dtype("i4")  # ``where`` chooses among up to 32 bits by a mask of as many
 
 
 def temporary_bytes(node: Node, elements: int, dense: bool) -> int:

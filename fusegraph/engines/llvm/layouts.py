@@ -77,7 +77,7 @@ class Remembered(Generic[T]):
         self.known: dict[Any, tuple[T]] = {}
 
     def __call__(self, file: Sequence[Array], *facts: Any) -> T:
-        """``work_out(file, *facts)``; the facts are always the same."""
+        """``work_out(file, *facts)``; the facts follow from shapes and strides too."""
         key = tuple((a.shape, a.strides, a.flags.aligned) for a in file)
         found = self.known.get(key)
         if found is None:

@@ -182,7 +182,7 @@ class Division:
         file : list of numpy.ndarray
             Whole operands: inputs, then outputs.
         keys : sequence of sequence
-            For each of them, what belongs to each part; always the same for one Division.
+            For each of them, what belongs to each part; the same for the same shapes and strides.
         threads : int
             The caller's included.
         """
