@@ -81,7 +81,7 @@ def _with_compiled_panels(kernel: Kernel, setting: Setting) -> Kernel:
         if node.kind == "matmul":
             product = engine.product(node, True)
             if product is None or not worth_panels(node):
-                return kernel
+                continue
             least = product.compile_seconds
         make = functools.partial(_in_compiled_panels, kernel, rows, engine, setting)
         if options.engine == engine.name:

@@ -150,9 +150,9 @@ class LlvmEngine(Engine):
         return direct_call(*work)
 
 
-def _additions(folds: Sequence[Node], machine: Machine, count: int) -> float:
-    """Seconds of so many additions for each element that is folded."""
-    return count * sum(
+def _additions(folds: Sequence[Node], machine: Machine, each: int) -> float:
+    """Seconds of additions, so many for each element that is folded."""
+    return each * sum(
         machine.ns(LlvmEngine.name, "add", n.inputs[0].dtype, "add") * n.inputs[0].size * 1e-9
         for n in folds
     )

@@ -23,13 +23,13 @@ INFINITY = {"min": "0x7FF0000000000000", "max": "0xFFF0000000000000"}
 
 
 @cache
-def fold_of(name: str, operand: DType, result: DType, factors: str = "") -> Fold | None:
-    """The fold of a reduction row, or None where there is none; see ``Recipe`` for ``factors``."""
+def fold_of(name: str, operand: DType, result: DType, made: str = "") -> Fold | None:
+    """The fold of a reduction row, or None where there is none; see ``Recipe`` for what is ``made``."""
     recipe = recipe_of(name, operand, result)
     if recipe is None:
         return None
-    if factors:
-        recipe = recipe._replace(symbol=f"{recipe.symbol}_{factors}", factors=factors)
+    if made:
+        recipe = recipe._replace(symbol=f"{recipe.symbol}_{made}", made=made)
     if recipe.misses_nan:
         return float_extreme(recipe)
     return sum_of_doubles(recipe) if recipe.element == "double" else laned(recipe)

@@ -20,7 +20,7 @@ MASKED_LANES = 64  # lanes of a vector up to which the rest of a run is one mask
 
 # What is made of elements as they are read, and of how many runs: their squares, products, squares of
 # differences, and squares of deviations from one number.
-FACTORS = {"squares": 1, "products": 2, "differences": 2, "deviations": 1}
+MADE_OF = {"squares": 1, "products": 2, "differences": 2, "deviations": 1}
 
 Combine = Callable[[str, str, str, str], list[str]]
 """Lines that define ``name`` of ``type`` from an accumulator and elements: (name, type, acc, x)."""
@@ -42,8 +42,8 @@ class Recipe(NamedTuple):
     combine : callable
     misses_nan : bool
         Does it say nothing of NaN, which has to be looked for beside it?
-    factors : str
-        What is folded of the elements of a run, or of two: see ``FACTORS``. Nothing: a run as it is.
+    made : str
+        What is folded of the elements of a run, or of two: see ``MADE_OF``. Nothing: a run as it is.
     """
 
     symbol: str
@@ -53,7 +53,7 @@ class Recipe(NamedTuple):
     identity: str
     combine: Combine
     misses_nan: bool = False
-    factors: str = ""
+    made: str = ""
 
     @property
     def lanes(self) -> int:
@@ -67,21 +67,21 @@ class Recipe(NamedTuple):
 
     def runs(self, out: str) -> dict[str, str]:
         """Pointers to the runs of which ``out`` is made, by the names of their elements."""
-        if FACTORS.get(self.factors) == 2:
+        if MADE_OF.get(self.made) == 2:
             return {f"{out}.f": "%p", f"{out}.g": "%q"}
-        return {f"{out}.f" if self.factors else out: "%p"}
+        return {f"{out}.f" if self.made else out: "%p"}
 
     @property
     def parameters(self) -> str:
         """Of the function that takes elements."""
         pointers = ", ".join(f"ptr {pointer}" for pointer in self.runs("").values())
-        number = f", {self.element} %from" if self.factors == "deviations" else ""
+        number = f", {self.element} %from" if self.made == "deviations" else ""
         return f"ptr %state, {pointers}{number}, i64 %count"
 
     @property
     def spread(self) -> list[str]:
         """Lines that ``elements`` needs before it: the number that they deviate from, in every lane."""
-        if self.factors != "deviations":
+        if self.made != "deviations":
             return []
         many, zeros = f"<{self.lanes} x {self.element}>", ", ".join(["i32 0"] * self.lanes)
         return [
@@ -256,7 +256,7 @@ def _take_groups(recipe: Recipe) -> list[str]:
 
 
 def elements(out: str, recipe: Recipe, index: str) -> list[str]:
-    """Lines that define ``out``, the vector that is folded next: of a run, or of factors."""
+    """Lines that define ``out``, the vector that is folded next: of a run, or made of one or two."""
     many = f"<{recipe.lanes} x {recipe.element}>"
     lines = []
     for name, pointer in recipe.runs(out).items():
@@ -264,15 +264,18 @@ def elements(out: str, recipe: Recipe, index: str) -> list[str]:
             f"  {name}.at = getelementptr inbounds {recipe.element}, ptr {pointer}, i64 {index}",
             f"  {name} = load {many}, ptr {name}.at, align {size(recipe.element)}",
         ]
-    return lines + _product(out, recipe, many)
+    return lines + _made(out, recipe, many)
 
 
-def _product(out: str, recipe: Recipe, many: str, mask: str = "") -> list[str]:
-    """Lines that define ``out``, where it is made of factors; elements behind the ``mask`` are 0."""
-    if not recipe.factors:
+def _made(out: str, recipe: Recipe, many: str, mask: str = "") -> list[str]:
+    """Lines that define ``out``, where it is made of what was loaded.
+
+    Behind the ``mask`` that is 0, and so is what is made of it, but for deviations from a number.
+    """
+    if not recipe.made:
         return []
     first, *other = recipe.runs(out)
-    if recipe.factors in ("squares", "products"):
+    if recipe.made in ("squares", "products"):
         return [f"  {out} = fmul {many} {first}, {(other or [first])[0]}"]
     apart = f"{out}.d"
     lines = [f"  {apart} = fsub {many} {first}, {(other or ['%from.all'])[0]}"]
@@ -308,7 +311,7 @@ def masked_tail(recipe: Recipe) -> list[str]:
             f"  {name}.at = getelementptr inbounds {recipe.element}, ptr {pointer}, i64 %whole",
             masked_load(name, recipe, recipe.lanes, f"{name}.at", "%tm"),
         ]
-    return lines + _product("%tx", recipe, f"<{recipe.lanes} x {recipe.element}>", "%tm")
+    return lines + _made("%tx", recipe, f"<{recipe.lanes} x {recipe.element}>", "%tm")
 
 
 def first_lanes(out: str, count: str, lanes: int) -> list[str]:

@@ -48,7 +48,7 @@ class RowBody:
     def __init__(self, region: Region) -> None:
         self.region = region
         self.short = short_code.fits(region.nodes)
-        may_write_over = short_code.may_write_over if self.short else row_phases.may_write_over
+        may_write_over = short_code.may_write_over if self.short else row_code.may_write_over
         self.in_place = may_write_over(region)
         kept_bytes = short_code.kept_bytes if self.short else row_code.kept_bytes
         length = row_phases.row_length(region.nodes)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from fusegraph.engines.base import Region
+from fusegraph.engines.llvm import row_phases
 from fusegraph.engines.llvm.codegen import loop_metadata
 from fusegraph.engines.llvm.columns import accumulators, begun, finished, taken
 from fusegraph.engines.llvm.ir import Value
@@ -27,6 +28,7 @@ from fusegraph.engines.llvm.row_phases import (
     fold_for,
     is_carried,
     kept_values,
+    made_as_read,
     phase_numbers,
     phases_of,
     read_by,
@@ -55,14 +57,18 @@ def kept_bytes(region: Region) -> int:
     return _RowWriter(region).kept_bytes
 
 
+def may_write_over(region: Region) -> bool:
+    """May a result be written over an operand of its shape?"""
+    return row_phases.may_write_over(region, made_as_read(region))
+
+
 class _RowWriter(RowText):
     """Writes the function."""
 
     def __init__(self, region: Region) -> None:
-        super().__init__(region)
+        super().__init__(region, phases_of(region, made_as_read(region)))
         self.pointers = 0
         self.folds: dict[str, Fold] = {}
-        self.phases = phases_of(region, True)
         self.sources = squared_differences(region) | factors_of_sums(region, self.phases)
         self.products = {fold.inputs[0] for fold in self.sources}
         self.phases = [
@@ -351,7 +357,7 @@ class _RowWriter(RowText):
         self.say(f"call void @{self.fold(node).symbol}_begin(ptr {self.state(node)})")
 
     def runs(self, node: Node) -> tuple[Node, ...]:
-        """What a reduction reads: its operand, or the factors of that."""
+        """What a reduction reads: its operand, or what that is made of."""
         return self.sources[node].runs if node in self.sources else node.inputs
 
     def take(self, node: Node, place: Callable[[Node], str], count: str) -> None:
@@ -372,6 +378,6 @@ class _RowWriter(RowText):
         self.flush()
 
     def fold(self, node: Node) -> Fold:
-        found = fold_for(node, self.sources[node].factors if node in self.sources else "")
+        found = fold_for(node, self.sources[node].made if node in self.sources else "")
         assert found is not None
         return found

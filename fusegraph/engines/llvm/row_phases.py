@@ -31,16 +31,16 @@ class Phase:
 
 
 class Sources(NamedTuple):
-    """What a fold reads: the runs of a row, what it makes of them (see ``FACTORS``), and a number."""
+    """What a fold reads: the runs of a row, what it makes of them (see ``MADE_OF``), and a number."""
 
     runs: tuple[Node, ...]
-    factors: str = ""
+    made: str = ""
     number: Node | None = None
 
 
-def fold_for(node: Node, factors: str = "") -> Fold | None:
-    """The fold of a reduction, or None; of a sum of products, what it makes of their ``factors``."""
-    return fold_of(node.op.name, node.inputs[0].dtype, node.dtype, factors)
+def fold_for(node: Node, made: str = "") -> Fold | None:
+    """The fold of a reduction, or None; ``made``: its operand, as it is read."""
+    return fold_of(node.op.name, node.inputs[0].dtype, node.dtype, made)
 
 
 def is_carried(node: Node) -> bool:
@@ -57,13 +57,12 @@ def row_length(nodes: Iterable[Node]) -> int:
 
 
 @lru_cache(maxsize=64)  # a body asks three times while it is planned
-def phases_of(region: Region, as_read: bool = False) -> list[Phase]:
+def phases_of(region: Region, without: frozenset[Node] = frozenset()) -> list[Phase]:
     """Every node in the last phase before it is read, reductions as soon as they can be.
 
-    ``as_read``: without what :func:`squared_differences` are made of, unless others read it.
+    Nodes ``without`` which the region is computed are in none.
     """
     length = row_length(region.nodes)
-    unread = {fold.inputs[0] for fold in squared_differences(region)} if as_read else set()
     ready = dict.fromkeys(region.inputs, 0)
     for node in region.nodes:
         first = max((ready.get(i, 0) for i in node.inputs), default=0)
@@ -71,15 +70,12 @@ def phases_of(region: Region, as_read: bool = False) -> list[Phase]:
     passing = [n for n in region.nodes if n.kind == "reduce" or is_wide(n, length)]
     last = max(ready[n] - (n.kind == "reduce") for n in passing)
     for node in reversed(region.nodes):
-        if node not in unread and is_wide(node, length) and node not in region.outputs:
-            readers = [n for n in region.nodes if node in n.inputs and n not in unread]
-            if not readers:
-                unread.add(node)
-                continue
+        if node not in without and is_wide(node, length) and node not in region.outputs:
+            readers = [n for n in region.nodes if node in n.inputs and n not in without]
             ready[node] = min(ready[n] - (n.kind == "reduce") for n in readers)
     found = [Phase() for _ in range(last + 1)]
     for node in region.nodes:
-        if node in unread:
+        if node in without:
             continue
         if is_column(node):
             found[ready[node] - 1].columns.append(node)
@@ -120,6 +116,13 @@ def squared_differences(region: Region) -> dict[Node, Sources]:
     return found
 
 
+def made_as_read(region: Region) -> frozenset[Node]:
+    """What :func:`squared_differences` are made of and nothing else reads."""
+    squares = {fold.inputs[0] for fold in squared_differences(region)}
+    others = {i for node in region.nodes if node not in squares for i in node.inputs}
+    return frozenset(squares | {s.inputs[0] for s in squares if s.inputs[0] not in others})
+
+
 def factors_of_sums(region: Region, phases: Sequence[Phase]) -> dict[Node, Sources]:
     """Sums of products whose factors stand in memory, with these: they are multiplied as they are read.
 
@@ -153,7 +156,10 @@ def factors_of_sums(region: Region, phases: Sequence[Phase]) -> dict[Node, Sourc
 
 
 def passed_through_memory(region: Region) -> tuple[list[Node], list[Node]]:
-    """Folds of what is stored for one of them, and folds that load a second run beside the first."""
+    """Folds of what is stored for one of them, and folds that load a second run beside the first.
+
+    About: predictions need no more. What is stored in fact, ``kept_values`` says.
+    """
     read_apart = squared_differences(region)
     stored: dict[Node, Node] = {}
     beside = []
@@ -196,13 +202,14 @@ def read_by(nodes: Sequence[Node]) -> list[Node]:
     return [i for i in read if i.kind != "const"]
 
 
-def may_write_over(region: Region, as_read: bool = True) -> bool:
+def may_write_over(region: Region, without: frozenset[Node]) -> bool:
     """May a result be written over an operand of its shape?
 
-    It may where no operand's row is read after a result's row was begun.
+    It may where no operand's row is read after a result's row was begun. Phases are those of a region
+    ``without`` some nodes.
     """
     length = row_length(region.nodes)
-    phases = phases_of(region, as_read)
+    phases = phases_of(region, without)
     found = phase_numbers(phases)
     written = [found[n] for n in region.outputs if n in found and is_wide(n, length)]
     read = [

@@ -15,7 +15,7 @@ from fusegraph.buffers import LINE
 from fusegraph.engines.base import Region
 from fusegraph.engines.llvm.codegen import Code, Evaluator
 from fusegraph.engines.llvm.ir import Emitter, Value
-from fusegraph.engines.llvm.row_phases import is_wide, phases_of, row_length
+from fusegraph.engines.llvm.row_phases import Phase, is_wide, row_length
 from fusegraph.engines.llvm.values import Parts, from_memory, memory_type, register_type
 from fusegraph.graph import DType, Node, Shape
 
@@ -64,10 +64,10 @@ class RowCode:
 class RowText(Evaluator):
     """Writes the function of a region block by block; ``self.e`` writes the block that is open."""
 
-    def __init__(self, region: Region) -> None:
+    def __init__(self, region: Region, phases: list[Phase]) -> None:
         super().__init__(region)
         self.length = row_length(region.nodes)
-        self.phases = phases_of(region)
+        self.phases = phases
         self.operands = (*region.inputs, *region.outputs)
         self.temporaries: list[Kept] = []  # in memory
         self.lines: list[str] = []

@@ -24,6 +24,7 @@ from fusegraph.engines.llvm.row_phases import (
     is_carried,
     is_wide,
     kept_values,
+    phases_of,
     read_by,
     row_length,
 )
@@ -77,7 +78,7 @@ def may_write_over(region: Region) -> bool:
     """
     length = row_length(region.nodes)
     wide = all(is_wide(value, length) for value in region.inputs)
-    return wide and row_phases.may_write_over(region, False)
+    return wide and row_phases.may_write_over(region, frozenset())
 
 
 def kept_bytes(region: Region) -> int:
@@ -89,7 +90,7 @@ class _ShortWriter(RowText):
     """Writes the function. What stands in memory, and where: ``tiles``, a temporary each."""
 
     def __init__(self, region: Region) -> None:
-        super().__init__(region)
+        super().__init__(region, phases_of(region))
         self.lanes = lanes_for(self.length)
         self.loops = 0
         self.folds: dict[str, VectorFold] = {}
