@@ -24,15 +24,22 @@ from fusegraph.schedules import Keys, in_loop_order, loop_parts, panel_parts, pa
 
 
 def direct_call(
-    plan: Plan, kernels: Sequence[Kernel | None], arrays: Sequence[Array], several: bool
+    plan: Plan,
+    kernels: Sequence[Kernel | None],
+    arguments: Sequence[Array],
+    captured: Sequence[Array],
+    several: bool,
 ) -> DirectCall | None:
-    """A plan whose steps run ``kernels``, as a direct call on arrays like these, or None.
+    """A plan whose steps run ``kernels``, as a direct call on arguments like these, or None.
 
     It has one where every kernel is jobs of compiled code, for good and over C-ordered arrays, and
     its results are results of kernels. Views are no work: a kernel takes the array that they show, and
     its tasks know where in it theirs begins. One that is all of its source, and C-ordered too, may be a
-    result.
+    result. Arrays that are ``captured``, after the arguments, are read where they lie at each call.
     """
+    if not all(array.flags.aligned for array in captured):
+        return None
+    arrays = (*arguments, *captured)
     trail = _Trail(arrays[: plan.input_count])
     for step, kernel in zip(plan.steps, kernels, strict=True):
         if not (trail.see(step) if kernel is None else trail.compute(step, kernel)):
@@ -50,7 +57,7 @@ def direct_call(
     place_of = {key: at for at, key in enumerate((*range(len(arrays)), *results, *others))}
     work = [(job, [place_of[k] for k in keys], n) for job, keys, n in trail.jobs]
     engine = ELEMENTWISE_ENGINES[trail.engine]
-    return engine.direct_call(work, arrays, outlets, len(results), several)
+    return engine.direct_call(work, arguments, captured, outlets, len(results), several)
 
 
 Key = int | tuple[str, int, int]
@@ -68,7 +75,7 @@ class _Trail:
     def __init__(self, arrays: Sequence[Array]) -> None:
         self.values = dict(enumerate(arrays))
         self.roots: dict[int, Key] = {slot: slot for slot in self.values}
-        self.shows: dict[int, Array] = {}
+        self.shows = {at: a for at, a in self.values.items() if not a.flags.c_contiguous}
         self.made: dict[Key, tuple[Shape, DType]] = {}
         self.jobs: list[tuple[Any, list[Key], int]] = []
         self.engine = ""

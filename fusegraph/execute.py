@@ -102,13 +102,15 @@ class Program:
         """Kernels that run in their compiled form by now."""
         return sum(runner.kernel.compiled for runner in self._tiers)
 
-    def direct(self, arrays: Sequence[Array], several: bool) -> DirectCall | None:
-        """The program, in the tiers reached, as a direct call on arrays like these, or None."""
+    def direct(
+        self, arguments: Sequence[Array], captured: Sequence[Array], several: bool
+    ) -> DirectCall | None:
+        """The program, in the tiers reached, as a direct call on arguments like these, or None."""
         kernels = [
             runner.kernel if isinstance(runner, TieredRunner) else kernel
             for runner, kernel, _ in self._steps
         ]
-        return direct_call(self.plan, kernels, arrays, several)
+        return direct_call(self.plan, kernels, arguments, captured, several)
 
 
 def _runner(step: Step) -> Runner:

@@ -188,7 +188,7 @@ class JitFunction:
         if limit is not None:
             self._bound(ready, arrays, options).keep_limit()
         results = ready.program.run((*arrays, *ready.captured))
-        if not (keywords or ready.captured or limit):
+        if not (keywords or limit):
             self._go_direct(ready, args)
         return tuple(results) if ready.several else results[0]
 
@@ -210,7 +210,8 @@ class JitFunction:
             return
         direct = ready.direct
         if direct is None:
-            direct, ready.tried = ready.program.direct(args, ready.several), reached
+            direct = ready.program.direct(args, ready.captured, ready.several)
+            ready.tried = reached
         if direct is None:  # another thread may have found one since
             return
         ready.direct = direct

@@ -130,7 +130,9 @@ class DirectCall(Protocol):
 
     @property
     def call(self) -> Callable[..., Any]:
-        """It gives None for arguments that are not dense arrays of its shapes and dtypes."""
+        """It gives None for arguments that are not dense arrays of its shapes and dtypes, and where what
+        it captured has another shape or layout by now.
+        """
 
     @property
     def valid(self) -> bool:
@@ -193,14 +195,15 @@ class Engine(Protocol):
         self,
         work: Sequence[tuple[Any, Sequence[int], int]],
         arguments: Sequence[Array],
+        captured: Sequence[Array],
         outlets: Sequence[Callable[[], Array]],
         results: int,
         several: bool,
     ) -> DirectCall | None:
         """Jobs of its bodies as a direct call, or None where it has none.
 
-        Each job comes with the places of its operands and its threads. A place is that of an argument,
-        or from ``len(arguments)`` on of what ``outlets`` made: the ``results`` first, which are a tuple
-        where ``several``, then what is between jobs.
+        Each job comes with the places of its operands and its threads. Arguments come first, then what
+        is ``captured``, then what ``outlets`` made: the ``results``, a tuple where ``several``, then
+        what is between jobs.
         """
         return None

@@ -10,32 +10,54 @@ from fusegraph.engines.llvm import jobs
 from fusegraph.engines.llvm.headers import (
     ACCESSORS,
     DATA,
-    DENSE,
     DESCRIPTION,
     DIMENSIONS,
     FLAGS,
     ITEMS,
     RANK,
+    STRIDES,
     TYPE,
 )
 from fusegraph.engines.llvm.jobs import JOB_RANGES, RANGE
 
 # Words of a call. A name that ends in AT is an address; the functions of the interpreter come last.
 (
-    ARGUMENTS, CHECKS_AT, ARRAY_TYPE, NOTHING, RESULTS, MADE, OUTLETS_AT, SEVERAL, JOBS, RECORDS_AT,
-    MOST_WORDS, MOST_THREADS, SCRATCH_BYTES, SCRATCH_PLACE, AVOIDED_AT, MOVE, EPOCH, EPOCH_AT, CALLS,
-    PROCESSOR_AT, LOCK_AT, INCREF, DECREF, CALL, SAVE, RESTORE, TUPLE, SET_ITEM, SLEEP, HEAD,
-) = range(30)  # fmt: skip
+    ARGUMENTS, CAPTURED, CAPTURED_AT, CHECKS_AT, ARRAY_TYPE, NOTHING, RESULTS, MADE, OUTLETS_AT, SEVERAL,
+    JOBS, RECORDS_AT, MOST_WORDS, MOST_THREADS, SCRATCH_BYTES, SCRATCH_PLACE, AVOIDED_AT, MOVE, EPOCH,
+    EPOCH_AT, CALLS, PROCESSOR_AT, LOCK_AT, INCREF, DECREF, CALL, SAVE, RESTORE, TUPLE, SET_ITEM, SLEEP,
+    HEAD,
+) = range(32)  # fmt: skip
 # Words of the record of a job.
 (
     TEMPLATE_AT, JOB_WORDS, SCRATCH_WORD, OPERANDS, PLACES_AT, THREADS, BOXES_AT, WAKE, RECORD
 ) = range(9)  # fmt: skip
+# Words of the check of an array: its dtype, how many axes it has, the flags that it must have and how
+# many of its strides are compared. Behind them its shape, and these strides.
+CHECK_DTYPE, CHECK_RANK, CHECK_FLAGS, CHECK_STRIDES, CHECK_HEAD = range(5)
 REST = 50  # microseconds that a caller sleeps who has looked for long enough
 
 
 CODE = f"""
 {ACCESSORS}
 {jobs.CODE}
+define internal i1 @equal(ptr %found, ptr %wanted, i64 %count) {{
+entry:
+  br label %next
+next:
+  %k = phi i64 [0, %entry], [%k1, %look]
+  %left = icmp slt i64 %k, %count
+  br i1 %left, label %look, label %done
+look:
+  %one = call i64 @word(ptr %found, i64 %k)
+  %other = call i64 @word(ptr %wanted, i64 %k)
+  %k1 = add i64 %k, 1
+  %same = icmp eq i64 %one, %other
+  br i1 %same, label %next, label %done
+done:
+  %all = phi i1 [true, %next], [false, %look]
+  ret i1 %all
+}}
+
 define internal i1 @matches(ptr %argument, ptr %check, ptr %array.type) {{
 entry:
   %type = call ptr @field(ptr %argument, i64 {TYPE})
@@ -43,36 +65,33 @@ entry:
   br i1 %is.array, label %array, label %no
 array:
   %dtype = call ptr @field(ptr %argument, i64 {DESCRIPTION})
-  %dtype.wanted = call ptr @item(ptr %check, i64 0)
+  %dtype.wanted = call ptr @item(ptr %check, i64 {CHECK_DTYPE})
   %same.dtype = icmp eq ptr %dtype, %dtype.wanted
   %rank.at = getelementptr i8, ptr %argument, i64 {RANK}
   %rank32 = load i32, ptr %rank.at
   %rank = sext i32 %rank32 to i64
-  %rank.wanted = call i64 @word(ptr %check, i64 1)
+  %rank.wanted = call i64 @word(ptr %check, i64 {CHECK_RANK})
   %same.rank = icmp eq i64 %rank, %rank.wanted
   %flags.at = getelementptr i8, ptr %argument, i64 {FLAGS}
-  %flags = load i32, ptr %flags.at
-  %dense = and i32 %flags, {DENSE}
-  %is.dense = icmp eq i32 %dense, {DENSE}
+  %flags32 = load i32, ptr %flags.at
+  %flags = sext i32 %flags32 to i64
+  %flags.wanted = call i64 @word(ptr %check, i64 {CHECK_FLAGS})
+  %flags.there = and i64 %flags, %flags.wanted
+  %has.flags = icmp eq i64 %flags.there, %flags.wanted
   %alike = and i1 %same.dtype, %same.rank
-  %fits = and i1 %alike, %is.dense
-  %dimensions = call ptr @field(ptr %argument, i64 {DIMENSIONS})
+  %fits = and i1 %alike, %has.flags
   br i1 %fits, label %axes, label %no
 axes:
-  %axis = phi i64 [0, %array], [%axis1, %same]
-  %left = icmp slt i64 %axis, %rank
-  br i1 %left, label %look, label %yes
-look:
-  %length = call i64 @word(ptr %dimensions, i64 %axis)
-  %at = add i64 %axis, 2
-  %length.wanted = call i64 @word(ptr %check, i64 %at)
-  %axis1 = add i64 %axis, 1
-  %is.same = icmp eq i64 %length, %length.wanted
-  br i1 %is.same, label %same, label %no
-same:
-  br label %axes
-yes:
-  ret i1 true
+  %shape = call ptr @field(ptr %argument, i64 {DIMENSIONS})
+  %shape.wanted = getelementptr i64, ptr %check, i64 {CHECK_HEAD}
+  %same.shape = call i1 @equal(ptr %shape, ptr %shape.wanted, i64 %rank)
+  br i1 %same.shape, label %lying, label %no
+lying:
+  %strides = call ptr @field(ptr %argument, i64 {STRIDES})
+  %strides.wanted = getelementptr i64, ptr %shape.wanted, i64 %rank
+  %compared = call i64 @word(ptr %check, i64 {CHECK_STRIDES})
+  %same.strides = call i1 @equal(ptr %strides, ptr %strides.wanted, i64 %compared)
+  ret i1 %same.strides
 no:
   ret i1 false
 }}
@@ -160,8 +179,7 @@ finished:
   ret i1 %good
 }}
 
-define internal i1 @one(ptr %w, ptr %record, ptr %args, i64 %nargs, ptr %made, ptr %job, ptr %ranges,
-    ptr %scratch) {{
+define internal i1 @one(ptr %w, ptr %record, ptr %arrays, ptr %job, ptr %ranges, ptr %scratch) {{
 entry:
   %job.words = call i64 @word(ptr %record, i64 {JOB_WORDS})
   %template = call ptr @item(ptr %record, i64 {TEMPLATE_AT})
@@ -182,11 +200,7 @@ operand:
   br i1 %unplaced, label %put, label %prepare
 put:
   %place = call i64 @word(ptr %places, i64 %k)
-  %is.made = icmp sge i64 %place, %nargs
-  %from.made = sub i64 %place, %nargs
-  %index = select i1 %is.made, i64 %from.made, i64 %place
-  %group = select i1 %is.made, ptr %made, ptr %args
-  %array = call ptr @item(ptr %group, i64 %index)
+  %array = call ptr @item(ptr %arrays, i64 %place)
   %data = call ptr @field(ptr %array, i64 {DATA})
   %word.at = add i64 %before, %k
   %pointer.at = getelementptr ptr, ptr %job, i64 %word.at
@@ -224,19 +238,33 @@ entry:
   %outlets = call ptr @item(ptr %w, i64 {OUTLETS_AT})
   %results = call i64 @word(ptr %w, i64 {RESULTS})
   %count = call i64 @word(ptr %w, i64 {MADE})
-  %made = alloca ptr, i64 %count
+  %captured = call i64 @word(ptr %w, i64 {CAPTURED})
+  %given = add i64 %wanted, %captured
+  %all = add i64 %given, %count
+  %arrays = alloca ptr, i64 %all
+  %made = getelementptr ptr, ptr %arrays, i64 %given
   %go = and i1 %enough, %same.process
-  br i1 %go, label %argument, label %miss
+  br i1 %go, label %gather, label %miss
+gather:
+  %args.bytes = mul i64 %nargs, 8
+  call void @llvm.memcpy.p0.p0.i64(ptr %arrays, ptr %args, i64 %args.bytes, i1 false)
+  %captured.to = getelementptr ptr, ptr %arrays, i64 %nargs
+  %captured.from = call ptr @item(ptr %w, i64 {CAPTURED_AT})
+  %captured.bytes = mul i64 %captured, 8
+  call void @llvm.memcpy.p0.p0.i64(ptr %captured.to, ptr %captured.from, i64 %captured.bytes, i1 false)
+  br label %argument
 argument:
-  %a = phi i64 [0, %entry], [%a1, %good]
-  %check = phi ptr [%checks, %entry], [%check1, %good]
-  %more = icmp slt i64 %a, %nargs
+  %a = phi i64 [0, %gather], [%a1, %good]
+  %check = phi ptr [%checks, %gather], [%check1, %good]
+  %more = icmp slt i64 %a, %given
   br i1 %more, label %look, label %outlet
 look:
-  %argument.at = call ptr @item(ptr %args, i64 %a)
-  %fits = call i1 @matches(ptr %argument.at, ptr %check, ptr %array.type)
-  %rank = call i64 @word(ptr %check, i64 1)
-  %length = add i64 %rank, 2
+  %array = call ptr @item(ptr %arrays, i64 %a)
+  %fits = call i1 @matches(ptr %array, ptr %check, ptr %array.type)
+  %rank = call i64 @word(ptr %check, i64 {CHECK_RANK})
+  %compared = call i64 @word(ptr %check, i64 {CHECK_STRIDES})
+  %axes = add i64 %rank, %compared
+  %length = add i64 %axes, {CHECK_HEAD}
   %check1 = getelementptr i64, ptr %check, i64 %length
   %a1 = add i64 %a, 1
   br i1 %fits, label %good, label %miss
@@ -296,8 +324,7 @@ next:
 work:
   %record.off = mul i64 %j, {RECORD}
   %record = getelementptr i64, ptr %records, i64 %record.off
-  %ran = call i1 @one(ptr %w, ptr %record, ptr %args, i64 %nargs, ptr %made, ptr %job, ptr %ranges,
-      ptr %scratch)
+  %ran = call i1 @one(ptr %w, ptr %record, ptr %arrays, ptr %job, ptr %ranges, ptr %scratch)
   %j1 = add i64 %j, 1
   br i1 %ran, label %next, label %failed
 done:

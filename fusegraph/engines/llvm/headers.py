@@ -22,7 +22,8 @@ HEADER = object.__basicsize__  # bytes of a Python object before its own fields
 DATA, RANK, DIMENSIONS, STRIDES, DESCRIPTION, FLAGS = (HEADER + at for at in (0, 8, 16, 24, 40, 48))
 TYPE = HEADER - 8  # of any object: its type is the last field of what all objects have
 ITEMS = HEADER + 8  # of a list: after its length
-DENSE = 0x0101  # NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED
+ALIGNED = 0x0100  # NPY_ARRAY_ALIGNED
+DENSE = 0x0001 | ALIGNED  # NPY_ARRAY_C_CONTIGUOUS too
 
 ACCESSORS = f"""
 define internal i64 @word(ptr %words, i64 %at) alwaysinline {{
