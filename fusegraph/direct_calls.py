@@ -185,9 +185,7 @@ def _from_starts(
 def _jobs_of_panels(kernel: Kernel, cut: Panels, arrays: list[Array], shown: Shown) -> _Jobs | None:
     """Panels that are one stage each, then a job for each result that has partial ones."""
     if kernel.body.whole_product is not None:
-        # Its jobs know strides of operands, but not where they begin.
-        parts = [at for at, a in shown.items() if a.ctypes.data != arrays[at].ctypes.data]
-        return None if parts else _jobs_of_product(kernel, arrays)
+        return _jobs_of_product(kernel, arrays, shown)
     if kernel.body.packs or kernel.body.whole_stage is None:
         return None
     body, inputs = kernel.body.whole_stage.body, len(kernel.region.inputs)
@@ -209,10 +207,11 @@ def _jobs_of_panels(kernel: Kernel, cut: Panels, arrays: list[Array], shown: Sho
     return _Jobs(jobs, [(shape, dtype) for _, shape, dtype in cells.values()])
 
 
-def _jobs_of_product(kernel: Kernel, arrays: list[Array]) -> _Jobs | None:
+def _jobs_of_product(kernel: Kernel, arrays: list[Array], shown: Shown) -> _Jobs | None:
     """A product: its right side is packed, then all rows are multiplied by it."""
+    starts = [a.ctypes.data - shown.get(at, a).ctypes.data for at, a in enumerate(arrays[:2])]
     product, (left, right, result), packed = kernel.body.whole_product, range(3), 3
-    works = product.works(*arrays, kernel.threads)
+    works = product.works(*arrays, kernel.threads, tuple(starts))
     if works is None:
         return None
     places = [right, packed], [left, packed, result]

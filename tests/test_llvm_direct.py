@@ -214,14 +214,17 @@ def test_a_product_of_operands_that_share_memory_has_no_direct_call():
 PRODUCTS = {
     "a turned right side": (lambda a, b: a @ b.T, 1),
     "rows of the left side": (lambda a, b: a[:290] @ b, 1),
-    "later rows of the left side": (lambda a, b: a[10:] @ b, 0),
-    "columns of the right side": (lambda a, b: a @ b[:, 9:290], 0),
-    "a right side backwards": (lambda a, b: a @ b[::-1], 0),
+    "later rows of the left side": (lambda a, b: a[10:] @ b, 1),
+    "columns of the right side": (lambda a, b: a @ b[:, 9:290], 1),
+    "rows and columns": (lambda a, b: a[7:] @ b[:, 5:].T[9:].T, 1),
+    "a right side backwards": (lambda a, b: a @ b[::-1], 1),
+    "columns of the left side": (lambda a, b: a[:, 9:] @ b[9:], 0),
+    "a turned left side": (lambda a, b: a.T @ b, 0),
 }
 
 
 @pytest.mark.parametrize(("build", "direct"), PRODUCTS.values(), ids=PRODUCTS)
-def test_products_of_views_are_direct_where_operands_begin_with_their_arrays(build, direct):
+def test_products_of_views_are_direct_where_the_left_side_lies_in_c_order(build, direct):
     a, b = values(300, 300), values(300, 300)
     f = fg.jit(build, engine="llvm", threads=2)
     first = f(a, b)

@@ -121,8 +121,13 @@ class Multiply(Protocol):
     def share(self, a: Array, b: Array, out: Array, threads: int) -> None:
         """The same of all panels on several threads, where ``b`` is not packed yet."""
 
-    def works(self, a: Array, b: Array, out: Array, threads: int) -> Sequence[Any] | None:
-        """That as jobs for arrays that lie as these do, or None: one packs ``b``, one multiplies."""
+    def works(
+        self, a: Array, b: Array, out: Array, threads: int, starts: tuple[int, int] = (0, 0)
+    ) -> Sequence[Any] | None:
+        """That as jobs for arrays that lie as these do, or None: one packs ``b``, one multiplies.
+
+        ``starts``: bytes by which ``a`` and ``b`` begin behind what the jobs are given for them.
+        """
 
 
 class DirectCall(Protocol):

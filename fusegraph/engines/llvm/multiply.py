@@ -156,10 +156,13 @@ class Product:
         run_tasks(make_task, -(-self.columns // step), parts)
         return packed
 
-    def works(self, a: Array, b: Array, out: Array, threads: int) -> tuple[Work, Work] | None:
+    def works(
+        self, a: Array, b: Array, out: Array, threads: int, starts: tuple[int, int] = (0, 0)
+    ) -> tuple[Work, Work] | None:
         """The jobs that pack ``b`` and multiply all rows by it, for arrays that lie as these do.
 
-        None where they do not lie dense, or this processor has no code for them.
+        ``starts``: bytes by which ``a`` and ``b`` begin behind what the jobs are given for them. None
+        where left side and result do not lie dense, or this processor has no code for them.
         """
         calls = _calls(self.dtype.name)
         dense = a.flags.c_contiguous and out.flags.c_contiguous and a.flags.aligned
@@ -168,10 +171,10 @@ class Product:
         (lines, lanes), size, rows = calls.form, a.itemsize, a.size // self.inner
         parts = threads if self.packed_bytes >= SHARED_BYTES else 1
         step = _columns_a_part(self.columns, parts, lanes)
-        pack = (*b.strides[-2:], self.columns, self.inner, step, 0)
+        pack = (starts[1], *b.strides[-2:], self.columns, self.inner, step, 0)
         height = min(MOST_ROWS, lines * -(-rows // (lines * threads * ROWS_SHARES)))
         room = whole_lines(height * lanes * size)
-        multiply = (rows, self.columns, self.inner, height, room, 0)
+        multiply = (starts[0], rows, self.columns, self.inner, height, room, 0)
         tasks, scratch = -(-rows // height), room * threads
         return (
             Work(calls.pack_task, -(-self.columns // step), pack, PACK_SCRATCH, 0, calls),

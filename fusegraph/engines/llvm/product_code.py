@@ -23,10 +23,11 @@ INNER = 256  # of the inner axis at a time: a strip of 48 float32 is 48 kB, the 
 WIDTHS = (3, 2, 1)  # vectors of a strip
 
 # Words of a job that packs a right side, of ``step`` columns a task, and of one that multiplies dense
-# rows, ``height`` of them a task, each thread in ``room`` bytes of ``scratch``. Strides are in bytes.
-# Behind them addresses: of the right side and what is packed; of the left side, that, and the result.
-PACK_WORDS = ("b_row", "b_column", "columns", "inner", "step", "scratch")
-ROWS_WORDS = ("rows", "columns", "inner", "height", "room", "scratch")
+# rows, ``height`` of them a task, each thread in ``room`` bytes of ``scratch``. Strides and where either
+# side begins are in bytes. Behind them addresses: of what the right side is part of, and what is packed;
+# of what the left side is part of, that, and the result.
+PACK_WORDS = ("b_start", "b_row", "b_column", "columns", "inner", "step", "scratch")
+ROWS_WORDS = ("a_start", "rows", "columns", "inner", "height", "room", "scratch")
 
 
 class ProductWriter(PackWriter):
@@ -279,7 +280,8 @@ define void @fg_pack_task(ptr %job, i64 %index, i64 %slot) {{
   %first = mul i64 %index, %step
   %left = sub i64 %columns, %first
   %count = call i64 @llvm.smin.i64(i64 %left, i64 %step)
-  %b.off = mul i64 %first, %b_column
+  %b.along = mul i64 %first, %b_column
+  %b.off = add i64 %b_start, %b.along
   %b.from = getelementptr i8, ptr %b, i64 %b.off
   %to.off = mul i64 %first, %inner
   %to = getelementptr {self.kind}, ptr %packed, i64 %to.off
@@ -292,8 +294,9 @@ define void @fg_rows_task(ptr %job, i64 %index, i64 %slot) {{
   %first = mul i64 %index, %height
   %left = sub i64 %rows, %first
   %count = call i64 @llvm.smin.i64(i64 %left, i64 %height)
+  %a.begin = getelementptr i8, ptr %a, i64 %a_start
   %a.off = mul i64 %first, %inner
-  %a.from = getelementptr {self.kind}, ptr %a, i64 %a.off
+  %a.from = getelementptr {self.kind}, ptr %a.begin, i64 %a.off
   %c.off = mul i64 %first, %columns
   %c.to = getelementptr {self.kind}, ptr %c, i64 %c.off
   %edge.off = mul i64 %slot, %room
