@@ -20,7 +20,14 @@ from fusegraph.kernel import Kernel
 from fusegraph.orders import is_row_major
 from fusegraph.panels import Panels
 from fusegraph.plan import Plan, Step
-from fusegraph.schedules import Keys, in_loop_order, loop_parts, panel_parts, partial_results
+from fusegraph.schedules import (
+    Keys,
+    chain_parts,
+    in_loop_order,
+    loop_parts,
+    panel_parts,
+    partial_results,
+)
 
 
 def direct_call(
@@ -183,37 +190,53 @@ def _from_starts(
 
 
 def _jobs_of_panels(kernel: Kernel, cut: Panels, arrays: list[Array], shown: Shown) -> _Jobs | None:
-    """Panels that are one stage each, then a job for each result that has partial ones."""
-    if kernel.body.whole_product is not None:
-        return _jobs_of_product(kernel, arrays, shown)
-    if kernel.body.packs or kernel.body.whole_stage is None:
-        return None
-    body, inputs = kernel.body.whole_stage.body, len(kernel.region.inputs)
-    places, keys = panel_parts(kernel, cut)
-    lying = [in_loop_order(array, cut.layout) for array in arrays]
+    """Right sides are packed, panels are a job, and each result that has partial ones is another."""
+    body, threads, inputs = kernel.body, kernel.threads, len(kernel.region.inputs)
     cells = partial_results(kernel, cut)
-    for at, (_, shape, dtype) in cells.items():
-        lying[inputs + at] = np.empty(shape, dtype)
-    of_places = {k: shown[at] for k, at in enumerate(places) if at in shown}
-    file, keys = _from_starts([lying[at] for at in places], keys, of_places)
-    work = body.part_work(file, keys, kernel.threads)
-    if work is None:
-        return None
-    place_of = {inputs + at: len(arrays) + k for k, at in enumerate(cells)}
-    jobs = [(work, [place_of.get(at, at) for at in places], kernel.threads)]
+    between: list[tuple[Shape, DType]] = [
+        ((product.packed_elements,), product.dtype) for product in body.packs.values()
+    ]
+    between += [(shape, dtype) for _, shape, dtype in cells.values()]
+    stood_for = [*body.packs, *(inputs + at for at in cells)]
+    place_of = {at: len(arrays) + k for k, at in enumerate(stood_for)}
+    file = [in_loop_order(array, cut.layout) for array in arrays]
+    for at, kind in zip(stood_for, between, strict=True):
+        file[at] = np.empty(*kind)
+
+    jobs: list[tuple[Any, list[int], int]] = []
+    for at, product in body.packs.items():
+        pack = product.pack_work(arrays[at], threads, _start(at, arrays, shown))
+        jobs.append((pack, [at, place_of[at]], threads))
+    left = {at: start for at, start in shown.items() if at not in body.packs}
+    work, places = _panels_as_job(kernel, cut, file, left)
+    jobs.append((work, [place_of.get(at, at) for at in places], threads))
     for at, (node, shape, dtype) in cells.items():
-        join = body.join_work(node, dtype, shape[0])
+        join = body.engine.join_work(node, dtype, shape[0])
         jobs.append((join, [place_of[inputs + at], inputs + at], 1))
-    return _Jobs(jobs, [(shape, dtype) for _, shape, dtype in cells.values()])
+    return None if any(work is None for work, _, _ in jobs) else _Jobs(jobs, between)
 
 
-def _jobs_of_product(kernel: Kernel, arrays: list[Array], shown: Shown) -> _Jobs | None:
-    """A product: its right side is packed, then all rows are multiplied by it."""
-    starts = [a.ctypes.data - shown.get(at, a).ctypes.data for at, a in enumerate(arrays[:2])]
-    product, (left, right, result), packed = kernel.body.whole_product, range(3), 3
-    works = product.works(*arrays, kernel.threads, tuple(starts))
-    if works is None:
-        return None
-    places = [right, packed], [left, packed, result]
-    jobs = [(work, at, kernel.threads) for work, at in zip(works, places, strict=True)]
-    return _Jobs(jobs, [((product.packed_elements,), arrays[result].dtype)])
+def _panels_as_job(
+    kernel: Kernel, cut: Panels, file: list[Array], shown: Shown
+) -> tuple[Any, Sequence[int]]:
+    """All panels as a job, or None; and the places of its operands."""
+    body, threads = kernel.body, kernel.threads
+    if body.whole_product is not None:
+        start = _start(0, file, shown)
+        return body.whole_product.rows_work(file[0], file[-1], threads, start), range(len(file))
+    if body.whole_stage is not None:
+        places, keys = panel_parts(kernel, cut)
+        begins = {k: shown[at] for k, at in enumerate(places) if at in shown}
+        file, keys = _from_starts([file[at] for at in places], keys, begins)
+        return body.whole_stage.body.part_work(file, keys, threads), places
+    if body.chain is None:
+        return None, ()
+    keys, own = chain_parts(kernel, cut)
+    operands = len(file)
+    file, keys = _from_starts([*file, *own], keys, shown)
+    return body.chain.work(file, keys, operands, threads), range(operands)
+
+
+def _start(at: int, arrays: list[Array], shown: Shown) -> int:
+    """Bytes by which an operand begins behind the array that it shows."""
+    return int(arrays[at].ctypes.data - shown[at].ctypes.data) if at in shown else 0

@@ -166,6 +166,8 @@ def panels(kernel: Kernel) -> Loop:
     loop = blocks(kernel, _placer(taken), [_extent(key, cut.rows) for key in keys])
     if body.whole_stage is not None:
         loop = _shared(_stage_in_parts(kernel, cut), loop)
+    elif body.chain is not None:
+        loop = _shared(_in_chain(kernel, cut), loop)
     if body.packs:
         loop = _packing(body.packs, kernel.threads, loop)
     if body.uses_blas:
@@ -188,6 +190,35 @@ def _stage_in_parts(kernel: Kernel, cut: Panels) -> Callable[[list[Array]], bool
     places, keys = panel_parts(kernel, cut)
     share, threads = kernel.body.whole_stage.body.share_parts, kernel.threads
     return lambda arrays: bool(share([arrays[at] for at in places], keys, threads))
+
+
+def _in_chain(kernel: Kernel, cut: Panels) -> Callable[[list[Array]], bool]:
+    """How panels whose calls are a chain are shared."""
+    keys, own = chain_parts(kernel, cut)
+    chain, threads = kernel.body.chain, kernel.threads
+    return lambda arrays: bool(chain.share([*arrays, *own], keys, len(arrays), threads))
+
+
+def chain_parts(kernel: Kernel, cut: Panels) -> tuple[list[Keys], list[Array]]:
+    """What each panel takes of operands, results and temporaries; and these, as a thread has them.
+
+    They have the shape of a whole panel, and no memory: what counts is how they lie.
+    """
+    body, keys = kernel.body, list(block_keys(cut.rows, cut.block))
+    taken = _taken(kernel, cut, keys)
+    for at in body.packs:
+        taken[at] = [(...,)] * len(keys)
+    extents, own = [_extent(key, cut.rows) for key in keys], []
+    for register, (shape, dtype) in zip(body.scratch, body.scratch_shapes(cut.block), strict=True):
+        own.append(ghost(shape, dtype))
+        taken.append([tuple(map(slice, body.shape_of(register, extent))) for extent in extents])
+    return taken, own
+
+
+def ghost(shape: Shape, dtype: DType) -> Array:
+    """An array in C order, with the memory of one element."""
+    strides = [math.prod(shape[axis + 1 :]) * dtype.itemsize for axis in range(len(shape))]
+    return np.lib.stride_tricks.as_strided(np.empty(1, dtype), shape, strides)
 
 
 def panel_parts(kernel: Kernel, cut: Panels) -> tuple[list[int], list[Keys]]:

@@ -50,6 +50,7 @@ LAYERS = (
     ("engines.llvm.row_code",),
     ("engines.llvm.short_code",),
     ("engines.llvm.sharing", "engines.llvm.packing_code"),
+    ("engines.llvm.chains",),
     ("engines.llvm.product_code",),
     ("engines.llvm.multiply",),
     ("engines.llvm.row_body", "engines.llvm.elementwise_body"),

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from fusegraph.graph import Node, Shape
+from fusegraph.graph import DType, Node, Shape
 from fusegraph.machine import Machine
 
 Array = Any  # numpy.ndarray of any dtype: the hot path does not look
@@ -91,6 +91,7 @@ class Body(Protocol):
 class Multiply(Protocol):
     """A product of an engine's own: of one panel, or of all that have one right side."""
 
+    dtype: DType
     packed: bool  # is its right side what ``pack`` gave?
     compile_seconds: float
 
@@ -121,13 +122,32 @@ class Multiply(Protocol):
     def share(self, a: Array, b: Array, out: Array, threads: int) -> None:
         """The same of all panels on several threads, where ``b`` is not packed yet."""
 
-    def works(
-        self, a: Array, b: Array, out: Array, threads: int, starts: tuple[int, int] = (0, 0)
-    ) -> Sequence[Any] | None:
-        """That as jobs for arrays that lie as these do, or None: one packs ``b``, one multiplies.
+    def pack_work(self, b: Array, threads: int, start: int = 0) -> Any:
+        """The job that packs, for ``(b, packed)``, or None.
 
-        ``starts``: bytes by which ``a`` and ``b`` begin behind what the jobs are given for them.
+        ``start``: bytes by which ``b`` begins behind what the job is given for it.
         """
+
+    def rows_work(self, a: Array, out: Array, threads: int, start: int = 0) -> Any:
+        """The job that multiplies, for ``(a, packed, out)``, or None; ``start`` is that of ``a``."""
+
+
+class Chain(Protocol):
+    """Calls of an engine that follow each other on a panel, as a job with a task for each panel.
+
+    ``file`` has whole operands and results, then what each thread has of its own, ``keys`` what of each
+    belongs to each panel.
+    """
+
+    def work(
+        self, file: Sequence[Array], keys: Sequence[Sequence[Any]], operands: int, threads: int
+    ) -> Any:
+        """The job, for arrays that lie as these do; None where a call cannot take them so."""
+
+    def share(
+        self, file: Sequence[Array], keys: Sequence[Sequence[Any]], operands: int, threads: int
+    ) -> bool:
+        """Run it on several threads; False where there is none."""
 
 
 class DirectCall(Protocol):
@@ -195,6 +215,14 @@ class Engine(Protocol):
     def compile_seconds(self, region: Region) -> float:
         """Predicted seconds of making the body ready to run; 0.0 where planning has done it."""
         return 0.0
+
+    def join_work(self, node: Node, kept: DType, count: int) -> Any:
+        """The job that puts ``count`` partial results of a reduction, of dtype ``kept``, together."""
+        return None
+
+    def chain(self, calls: Sequence[tuple[Any, Sequence[int]]]) -> Chain | None:
+        """Its bodies and products as a chain, each with the places of its arrays, or None."""
+        return None
 
     def direct_call(
         self,

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
-from fusegraph.engines.base import Engine, Extent, Multiply, Region
+from fusegraph.engines.base import Chain, Engine, Extent, Multiply, Region
 from fusegraph.engines.blocks import Call, NumpyBody, Register, Stage
 from fusegraph.engines.reductions import reorders, to_partial, whole_axes
 from fusegraph.engines.temporaries import temporary_bytes
 from fusegraph.graph import DType, Node, Shape, iteration_space, make, reduced_axes
 from fusegraph.ops import OPS
 from fusegraph.panels import Panels, partial_dtype
+from fusegraph.properties import lazy_property
 
 
 class PanelBody(NumpyBody):
@@ -86,6 +89,24 @@ class PanelBody(NumpyBody):
     def whole_product(self) -> Multiply | None:
         """The product that is all there is to a panel and has one right side, or None."""
         return next(iter(self.packs.values()), None) if len(self.nodes) == 1 else None
+
+    @lazy_property
+    def chain(self) -> Chain | None:
+        """Its calls as one job, or None where one of them cannot be part of it.
+
+        Their places are among operands, results and scratch: there are no constants between these.
+        """
+        gap, calls = len(self.constants), []
+        products = [product for product in self.products.values() if product.available]
+        for function, _, a, b, _, out in self.steps:
+            called: tuple[Any, Sequence[int]] = function, (a, b, out)
+            if isinstance(function, Stage) and function.body.shares_parts:
+                called = function.body, function.places
+            elif function not in products:
+                return None
+            places = [at if at < self.first_output else at - gap for at in called[1]]
+            calls.append((called[0], places))
+        return self.engine.chain(calls) if self.engine and not self.panels.narrow else None
 
     @property
     def engine_stages(self) -> list[Stage]:

@@ -13,13 +13,16 @@ from typing import Any
 
 from fusegraph.engines.base import DirectCall, Engine, Extent, Region
 from fusegraph.engines.llvm import codegen, row_phases, short_code
+from fusegraph.engines.llvm.chains import Chain
 from fusegraph.engines.llvm.columns import has_column
 from fusegraph.engines.llvm.direct import direct_call
 from fusegraph.engines.llvm.elementwise_body import ElementwiseBody, ImitatingBody
 from fusegraph.engines.llvm.headers import arrays_lie_as_expected
+from fusegraph.engines.llvm.jobs import Work
+from fusegraph.engines.llvm.joining import join_work
 from fusegraph.engines.llvm.multiply import DTYPES, Product
 from fusegraph.engines.llvm.row_body import RowBody
-from fusegraph.graph import Node, reduced_axes
+from fusegraph.graph import DType, Node, reduced_axes
 from fusegraph.machine import Machine
 
 MAX_OPERANDS = 256  # inputs and outputs: what a block's stack frame and packed tiles are made for
@@ -145,6 +148,12 @@ class LlvmEngine(Engine):
             + functions * COMPILE_SECONDS_A_FUNCTION
             + plain * COMPILE_SECONDS_A_PLAIN_NODE
         )
+
+    def join_work(self, node: Node, kept: DType, count: int) -> Work:
+        return join_work(node.op.name, kept, node.dtype, count, node.size)
+
+    def chain(self, calls: Sequence[tuple[Any, Sequence[int]]]) -> Chain:
+        return Chain(calls)
 
     def direct_call(self, *work: Any) -> DirectCall | None:
         return direct_call(*work)

@@ -14,7 +14,7 @@ import ctypes
 import itertools
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from fusegraph.buffers import POOL, whole_lines
 from fusegraph.engines.base import Array
 from fusegraph.engines.llvm import compiler
 from fusegraph.engines.llvm.jobs import JOB_OWN, Work
+from fusegraph.engines.llvm.layouts import Layout, Operand, aligned_strides, joined
 from fusegraph.engines.llvm.memory import BUFFER
 from fusegraph.engines.llvm.packing_code import Blocking
 from fusegraph.engines.llvm.product_code import (
@@ -30,7 +31,7 @@ from fusegraph.engines.llvm.product_code import (
     WIDTHS,
     ProductWriter,
 )
-from fusegraph.engines.llvm.sharing import run_work
+from fusegraph.engines.llvm.sharing import Division, run_on
 from fusegraph.graph import DType
 from fusegraph.machine import Machine
 from fusegraph.workers import Task, run_tasks
@@ -64,8 +65,9 @@ class Calls(NamedTuple):
 
     products: Callable[..., None]
     pack: Callable[..., None]
-    pack_task: int  # addresses of the tasks of jobs
+    pack_task: int  # addresses of the tasks of jobs, and of what a part of a chain calls
     rows_task: int
+    part: int
     form: Blocking
 
 
@@ -84,6 +86,7 @@ def _calls(dtype: str) -> Calls | None:
         compiler.function(pack, text, "fg_pack"),
         compiler.address_of(text, "fg_pack_task"),
         compiler.address_of(text, "fg_rows_task"),
+        compiler.address_of(text, "fg_products_part"),
         form,
     )
 
@@ -105,6 +108,7 @@ class Product:
     def __init__(self, dtype: DType, columns: int, inner: int, packed: bool) -> None:
         self.dtype, self.columns, self.inner = dtype, columns, inner
         self.packed = packed
+        self.division = Division(self.layout, None)
 
     @property
     def available(self) -> bool:
@@ -156,43 +160,86 @@ class Product:
         run_tasks(make_task, -(-self.columns // step), parts)
         return packed
 
-    def works(
-        self, a: Array, b: Array, out: Array, threads: int, starts: tuple[int, int] = (0, 0)
-    ) -> tuple[Work, Work] | None:
-        """The jobs that pack ``b`` and multiply all rows by it, for arrays that lie as these do.
+    def pack_work(self, b: Array, threads: int, start: int = 0) -> Work | None:
+        """The job that packs a right side that lies as ``b`` does, for ``(b, packed)``.
 
-        ``starts``: bytes by which ``a`` and ``b`` begin behind what the jobs are given for them. None
-        where left side and result do not lie dense, or this processor has no code for them.
+        ``start``: bytes by which ``b`` begins behind what the job is given for it. None where this
+        processor has no code for it.
+        """
+        calls = _calls(self.dtype.name)
+        if calls is None or not b.size:
+            return None
+        parts = threads if self.packed_bytes >= SHARED_BYTES else 1
+        step = _columns_a_part(self.columns, parts, calls.form.lanes)
+        words = (start, *b.strides[-2:], self.columns, self.inner, step, 0)
+        return Work(calls.pack_task, -(-self.columns // step), words, PACK_SCRATCH, 0, calls)
+
+    def rows_work(self, a: Array, out: Array, threads: int, start: int = 0) -> Work | None:
+        """The job that multiplies all rows, for ``(a, packed, out)`` that lie as these do.
+
+        ``start`` is that of ``a``. None where they do not lie dense, too.
         """
         calls = _calls(self.dtype.name)
         dense = a.flags.c_contiguous and out.flags.c_contiguous and a.flags.aligned
         if calls is None or not dense or not a.size or not out.size:
             return None
         (lines, lanes), size, rows = calls.form, a.itemsize, a.size // self.inner
-        parts = threads if self.packed_bytes >= SHARED_BYTES else 1
-        step = _columns_a_part(self.columns, parts, lanes)
-        pack = (starts[1], *b.strides[-2:], self.columns, self.inner, step, 0)
         height = min(MOST_ROWS, lines * -(-rows // (lines * threads * ROWS_SHARES)))
         room = whole_lines(height * lanes * size)
-        multiply = (starts[0], rows, self.columns, self.inner, height, room, 0)
+        words = (start, rows, self.columns, self.inner, height, room, 0)
         tasks, scratch = -(-rows // height), room * threads
-        return (
-            Work(calls.pack_task, -(-self.columns // step), pack, PACK_SCRATCH, 0, calls),
-            Work(calls.rows_task, tasks, multiply, ROWS_SCRATCH, scratch, calls),
-        )
+        return Work(calls.rows_task, tasks, words, ROWS_SCRATCH, scratch, calls)
+
+    def part_work(
+        self, file: list[Array], keys: Sequence[Sequence[Any]], threads: int
+    ) -> Work | None:
+        """The product of parts of ``(a, b, out)``; see ``Division.work``."""
+        calls = _calls(self.dtype.name)
+        return calls and self.division.work(calls.part, file, keys, threads)
+
+    def layout(self, file: list[Array]) -> Layout | None:
+        """How the arrays of a part lie; None where ``fg_products_part`` cannot take them."""
+        (a, b, out), calls = file, _calls(self.dtype.name)
+        if calls is None or not out.size or not self.inner:
+            return None
+        lead, size = out.shape[:-1], a.itemsize
+        if (
+            a.strides[-1] != size
+            or out.strides[-1] != size
+            or not all(x.flags.aligned for x in file)
+        ):
+            return None
+        left, to = (aligned_strides(x, (*lead, x.shape[-1]))[:-1] for x in (a, out))
+        right, inside = (0,) * len(lead), (0, 0)
+        if not self.packed:
+            right = (*aligned_strides(b, (*lead[:-1], *b.shape[-2:]))[:-2], 0)
+            inside = b.strides[-2:]
+        shape, found = joined(lead, [Operand(size, s, False) for s in (left, right, to)])
+        if found[1].strides[-1]:  # matrices of one row
+            shape, found = (*shape, 1), [o._replace(strides=(*o.strides, 0)) for o in found]
+        if len(shape) > 2:
+            return None
+        count, rows = (1, *shape)[-2:]
+        (a_step, a_row), (b_step, _), (c_step, c_row) = ((0, *o.strides)[-2:] for o in found)
+        edge = whole_lines(rows * calls.form.lanes * size)
+        words = (
+            count, rows, self.columns, self.inner, a_step, a_row // size, b_step, *inside,
+            c_step, c_row // size, 0 if self.packed else edge,
+        )  # fmt: skip
+        return Layout.of(words, edge + self.own_bytes)
 
     def share(self, a: Array, b: Array, out: Array, threads: int) -> None:
         """``a @ b`` into ``out``, all rows of it, on several threads."""
-        works = self.works(a, b, out, threads)
-        if works is None:
+        pack, multiply = self.pack_work(b, threads), self.rows_work(a, out, threads)
+        if pack is None or multiply is None:
             packed = self.pack(b, threads)
             for at in range(0, out.shape[-2], MOST_ROWS):
                 rows = (..., slice(at, at + MOST_ROWS), slice(None))
                 self(a[rows], packed, out[rows])
             return
         packed = POOL.empty((self.packed_elements,), self.dtype)
-        for work, operands in zip(works, ((b, packed), (a, packed, out)), strict=True):
-            _run(work, operands, threads)
+        run_on(pack, (b, packed), threads)
+        run_on(multiply, (a, packed, out), threads)
 
     def __call__(self, a: Array, b: Array, out: Array) -> None:
         calls = _calls(self.dtype.name)
@@ -222,18 +269,6 @@ class Product:
                 to, steps[2][-1], out.strides[-2] // size,
                 rows, self.columns, self.inner, work, room,
             )  # fmt: skip
-
-
-def _run(work: Work, operands: Sequence[Array], threads: int) -> None:
-    """Run a job on arrays, whose addresses stand behind its words."""
-    addresses = [array.ctypes.data for array in operands]
-    first = JOB_OWN + len(work.words)
-
-    def describe(job: int) -> None:
-        words = (ctypes.c_int64 * (first + len(addresses))).from_address(job)
-        words[first:] = addresses
-
-    run_work(work, list(operands), threads, describe)
 
 
 def _columns_a_part(columns: int, parts: int, lanes: int) -> int:

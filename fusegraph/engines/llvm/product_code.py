@@ -28,6 +28,12 @@ WIDTHS = (3, 2, 1)  # vectors of a strip
 # of what the left side is part of, that, and the result.
 PACK_WORDS = ("b_start", "b_row", "b_column", "columns", "inner", "step", "scratch")
 ROWS_WORDS = ("a_start", "rows", "columns", "inner", "height", "room", "scratch")
+# Words of a product in a chain, as ``fg_products`` takes them. It packs its right side behind ``edge``
+# bytes of scratch; 0: that is packed already.
+PRODUCT_WORDS = (
+    "count", "rows", "columns", "inner", "a_step", "a_row", "b_step", "b_row", "b_column", "c_step",
+    "c_row", "edge",
+)  # fmt: skip
 
 
 class ProductWriter(PackWriter):
@@ -49,6 +55,7 @@ class ProductWriter(PackWriter):
                 self.multiply(),
                 self.pack(),
                 self.batch(),
+                self.part(),
                 self.tasks(),
                 f"declare {self.vector} @{self.fma}({arguments})",
                 "declare i64 @llvm.smin.i64(i64, i64)",
@@ -272,11 +279,27 @@ done:
 }
 """
 
+    def part(self) -> str:
+        """``fg_products_part``: ``fg_products`` as a call of a chain."""
+        return f"""
+define void @fg_products_part(ptr %words, ptr %pointers, ptr %scratch) {{
+{_words("words", 0, PRODUCT_WORDS)}
+{_words("pointers", 0, (), "a", "b", "c")}
+  %is.packed = icmp eq i64 %edge, 0
+  %room = getelementptr i8, ptr %scratch, i64 %edge
+  %work = select i1 %is.packed, ptr null, ptr %room
+  call void @fg_products(i64 %count, ptr %a, i64 %a_step, i64 %a_row, ptr %b, i64 %b_step, i64 %b_row,
+      i64 %b_column, ptr %c, i64 %c_step, i64 %c_row, i64 %rows, i64 %columns, i64 %inner, ptr %scratch,
+      ptr %work)
+  ret void
+}}
+"""
+
     def tasks(self) -> str:
         """``fg_pack_task`` and ``fg_rows_task``: parts of a product's two jobs."""
         return f"""
 define void @fg_pack_task(ptr %job, i64 %index, i64 %slot) {{
-{_words(PACK_WORDS, "b", "packed")}
+{_words("job", JOB_OWN, PACK_WORDS, "b", "packed")}
   %first = mul i64 %index, %step
   %left = sub i64 %columns, %first
   %count = call i64 @llvm.smin.i64(i64 %left, i64 %step)
@@ -290,7 +313,7 @@ define void @fg_pack_task(ptr %job, i64 %index, i64 %slot) {{
 }}
 
 define void @fg_rows_task(ptr %job, i64 %index, i64 %slot) {{
-{_words(ROWS_WORDS, "a", "packed", "c")}
+{_words("job", JOB_OWN, ROWS_WORDS, "a", "packed", "c")}
   %first = mul i64 %index, %height
   %left = sub i64 %rows, %first
   %count = call i64 @llvm.smin.i64(i64 %left, i64 %height)
@@ -309,11 +332,11 @@ define void @fg_rows_task(ptr %job, i64 %index, i64 %slot) {{
 """
 
 
-def _words(names: Sequence[str], *pointers: str) -> str:
-    """Lines that load a job's words by their names, and the addresses behind them."""
+def _words(source: str, first: int, names: Sequence[str], *pointers: str) -> str:
+    """Lines that load words by their names, from the ``first`` on, and the addresses behind them."""
     kinds = [(name, "i64") for name in names] + [(name, "ptr") for name in pointers]
     return "\n".join(
-        f"  %{name}.at = getelementptr i64, ptr %job, i64 {at}\n"
+        f"  %{name}.at = getelementptr i64, ptr %{source}, i64 {at}\n"
         f"  %{name} = load {kind}, ptr %{name}.at"
-        for at, (name, kind) in enumerate(kinds, JOB_OWN)
+        for at, (name, kind) in enumerate(kinds, first)
     )

@@ -19,7 +19,6 @@ from fusegraph.engines.llvm.compiler import MachineCode
 from fusegraph.engines.llvm.halves import converts_halves
 from fusegraph.engines.llvm.headers import arrays_lie_as_expected
 from fusegraph.engines.llvm.jobs import Work
-from fusegraph.engines.llvm.joining import join_work
 from fusegraph.engines.llvm.layouts import (
     Layout,
     Operand,
@@ -29,7 +28,7 @@ from fusegraph.engines.llvm.layouts import (
 )
 from fusegraph.engines.llvm.row_text import SYMBOL, RowCode
 from fusegraph.engines.llvm.sharing import Division, call_on
-from fusegraph.graph import DType, Node, Shape, common_shape
+from fusegraph.graph import Shape, common_shape
 from fusegraph.properties import lazy_property
 
 COPIED_BYTES = 128 << 10  # of rows that are copied at a time, where one of them needs no more
@@ -101,10 +100,6 @@ class RowBody:
     ) -> Work | None:
         """The same, as a job; see ``Division.work``."""
         return self.division.work(self.function or self.load(), file, keys, threads)
-
-    def join_work(self, node: Node, kept: DType, count: int) -> Work:
-        """The job that puts ``count`` partial results of a reduction, of dtype ``kept``, together."""
-        return join_work(node.op.name, kept, node.dtype, count, node.size)
 
     def layout(self, file: list[Array]) -> Layout | None:
         """How the arrays lie; None where the function cannot read them in place."""

@@ -149,6 +149,18 @@ def run_work(
     return True
 
 
+def run_on(work: Work, operands: Sequence[Array], threads: int) -> None:
+    """Run a job on whole arrays, whose addresses stand behind its words."""
+    addresses = [array.ctypes.data for array in operands]
+    first = JOB_OWN + len(work.words)
+
+    def describe(job: int) -> None:
+        words = (ctypes.c_int64 * (first + len(addresses))).from_address(job)
+        words[first:] = addresses
+
+    run_work(work, list(operands), threads, describe)
+
+
 class Parts(NamedTuple):
     """How arrays are divided: a record a part, and scratch a thread."""
 
