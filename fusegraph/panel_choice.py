@@ -109,7 +109,9 @@ def _fastest(
     machine, bound = setting.machine, setting.threads
     compute = _compute_seconds(body, region, machine)
     # Compiled code goes through all panels by itself: none of them is a call from Python.
-    alone = body.whole_stage is not None or body.whole_product is not None
+    alone = body.chained or body.whole_product is not None
+    if body.chained:
+        bound = min(bound, body.most_threads)
     calls = 0 if alone else body.panels.count * len(body.steps)
 
     def timed(threads: int) -> Prediction:

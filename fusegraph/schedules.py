@@ -204,12 +204,13 @@ def chain_parts(kernel: Kernel, cut: Panels) -> tuple[list[Keys], list[Array]]:
 
     They have the shape of a whole panel, and no memory: what counts is how they lie.
     """
-    body, keys = kernel.body, list(block_keys(cut.rows, cut.block))
+    body, block = kernel.body, kernel.body.shared_block(kernel.threads)
+    keys = list(block_keys(cut.rows, block))
     taken = _taken(kernel, cut, keys)
     for at in body.packs:
         taken[at] = [(...,)] * len(keys)
     extents, own = [_extent(key, cut.rows) for key in keys], []
-    for register, (shape, dtype) in zip(body.scratch, body.scratch_shapes(cut.block), strict=True):
+    for register, (shape, dtype) in zip(body.scratch, body.scratch_shapes(block), strict=True):
         own.append(ghost(shape, dtype))
         taken.append([tuple(map(slice, body.shape_of(register, extent))) for extent in extents])
     return taken, own

@@ -217,6 +217,7 @@ def attention(q, k, v):
 CHAINS = {
     "a layer": (lambda x, w, b: fg.gelu(x @ w + b), [(600, 90), (90, 200), (200,)]),
     "uneven panels": (lambda x, w, b: fg.gelu(x @ w + b), [(1003, 65), (65, 129), (129,)]),
+    "few rows": (lambda x, w, b: fg.gelu(x @ w + b), [(70, 300), (300, 500), (500,)]),
     "one row": (lambda x, w: fg.tanh(x @ w) + 1, [(1, 700), (700, 90)]),
     "one column": (lambda x, w: fg.tanh(x @ w) + 1, [(500, 70), (70, 1)]),
     "two layers": (
@@ -271,6 +272,23 @@ def test_products_and_what_surrounds_them_are_one_task_a_panel(case, threads, dt
         *([x] if isinstance(x, np.ndarray) else x for x in (first, plain)), strict=True
     ):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3 * np.abs(b).max())
+
+
+def test_threads_cut_few_rows_finer_than_the_plan_does():
+    x, w = values(70, 300), values(300, 500)
+    machine = fg.default_machine()
+    plans = [
+        fg.jit(
+            lambda x, w: fg.tanh(x @ w) + 1, engine="llvm", threads=threads, machine=machine
+        ).plan(x, w)
+        for threads in (1, 2)
+    ]
+    (one,), (two,) = (plan.kernels for plan in plans)
+    assert one.panels == two.panels
+    assert one.panels.count == one.threads == 1
+    assert two.threads == 2
+    assert two.body.shared_block(2) == (16,)
+    assert 0.4 * one.seconds < two.seconds < 0.8 * one.seconds
 
 
 def test_a_chain_holds_no_more_than_its_plan_says():

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from fusegraph.engines.base import Chain, Engine, Extent, Multiply, Region
 from fusegraph.engines.blocks import Call, NumpyBody, Register, Stage
@@ -18,8 +16,11 @@ from fusegraph.engines.reductions import reorders, to_partial, whole_axes
 from fusegraph.engines.temporaries import temporary_bytes
 from fusegraph.graph import DType, Node, Shape, iteration_space, make, reduced_axes
 from fusegraph.ops import OPS
-from fusegraph.panels import Panels, partial_dtype
+from fusegraph.panels import Panels, blocked_shape, partial_dtype
 from fusegraph.properties import lazy_property
+
+SHARES = 4  # tasks of a thread at least, where rows are cut for them
+ROWS_TOGETHER = 16  # that they are cut to, or multiples of that: products take some rows at a time
 
 
 class PanelBody(NumpyBody):
@@ -90,23 +91,51 @@ class PanelBody(NumpyBody):
         """The product that is all there is to a panel and has one right side, or None."""
         return next(iter(self.packs.values()), None) if len(self.nodes) == 1 else None
 
+    @property
+    def chained(self) -> bool:
+        """Are all its calls the engine's, which one job may run in order?"""
+        products = list(self.products.values())
+        return not self.panels.narrow and all(
+            call.body.shares_parts if isinstance(call, Stage) else call in products
+            for call, *_ in self.steps
+        )
+
+    @property
+    def splits(self) -> bool:
+        """Are there rows that threads may cut finer? Not where a panel packs, or is a partial result."""
+        return not self.panels.partial and len(self.packs) == len(self.products)
+
+    @property
+    def most_threads(self) -> int:
+        """How many threads at most have something to do, where its calls are one job."""
+        if not self.splits:
+            return self.panels.count
+        return max(1, math.prod(self.panels.rows) // ROWS_TOGETHER)
+
+    def shared_block(self, threads: int) -> Shape:
+        """The extent of a panel where threads share the job that it is a task of."""
+        if threads == 1 or not self.splits:
+            return self.panels.block
+        rows = self.panels.rows
+        few = -(-math.prod(rows) // (threads * SHARES * ROWS_TOGETHER)) * ROWS_TOGETHER
+        return blocked_shape(rows, min(self.panels.height, few))
+
     @lazy_property
     def chain(self) -> Chain | None:
-        """Its calls as one job, or None where one of them cannot be part of it.
+        """That job, or None where there is none.
 
-        Their places are among operands, results and scratch: there are no constants between these.
+        Places in it are among operands, results and scratch: there are no constants between these.
         """
+        available = all(product.available for product in self.products.values())
+        if self.engine is None or not self.chained or not available:
+            return None
         gap, calls = len(self.constants), []
-        products = [product for product in self.products.values() if product.available]
-        for function, _, a, b, _, out in self.steps:
-            called: tuple[Any, Sequence[int]] = function, (a, b, out)
-            if isinstance(function, Stage) and function.body.shares_parts:
-                called = function.body, function.places
-            elif function not in products:
-                return None
-            places = [at if at < self.first_output else at - gap for at in called[1]]
-            calls.append((called[0], places))
-        return self.engine.chain(calls) if self.engine and not self.panels.narrow else None
+        for call, _, a, b, _, out in self.steps:
+            body, places = (
+                (call.body, call.places) if isinstance(call, Stage) else (call, (a, b, out))
+            )
+            calls.append((body, [at if at < self.first_output else at - gap for at in places]))
+        return self.engine.chain(calls)
 
     @property
     def engine_stages(self) -> list[Stage]:
