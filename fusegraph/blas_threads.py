@@ -12,6 +12,12 @@ from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from fusegraph import forks
 
+# Multiply-adds of a real matrix and a vector that OpenBLAS runs on the calling thread, whatever its
+# bound is: since the release whose threads' processor time was looked at, and before.
+SERIAL_SINCE = (0, 3, 31)
+SERIAL_VECTOR_SINCE = 460_000
+SERIAL_VECTOR = 2**13
+
 
 class BlasThreads:
     """Bounds the threads of every BLAS in the process while products run.
@@ -30,12 +36,30 @@ class BlasThreads:
         """A ``with`` block in which no product runs on more threads."""
         return _Bound(self, bound)
 
+    @property
+    def serial_vector(self) -> int:
+        """Multiply-adds up to which no library runs a real matrix and a vector on several threads."""
+        with self._lock:
+            libraries = self._libraries
+        recent = all(
+            lib.internal_api == "openblas" and _release(lib.version) >= SERIAL_SINCE
+            for lib in libraries
+        )
+        return SERIAL_VECTOR_SINCE if recent else SERIAL_VECTOR
+
+    @property
+    def _libraries(self) -> list[Any]:
+        if self._controller is None:
+            self._controller = ThreadpoolController().select(user_api="blas")
+        return list(self._controller.lib_controllers)
+
     def enter(self, entry: weakref.ref[_Bound], bound: int) -> None:
         with self._lock:
-            if self._controller is None:
-                self._controller = ThreadpoolController().select(user_api="blas")
-            if not self._outer:
-                self._outer = [(lib, lib.num_threads) for lib in self._controller.lib_controllers]
+            if not self._active:
+                outer = [(lib, lib.num_threads) for lib in self._libraries]
+                if all(number <= bound for _, number in outer):
+                    return  # there is nothing to set, nor to restore
+                self._outer = outer
             self._active.append((entry, bound))
             self._apply(self._active)
 
@@ -59,6 +83,11 @@ class BlasThreads:
             wanted = min([outer, *[bound for _, bound in active]])
             if library.num_threads != wanted:
                 library.set_num_threads(wanted)
+
+
+def _release(version: str | None) -> tuple[int, ...]:
+    """The numbers of a library's version, those that are numbers."""
+    return tuple(int(part) for part in (version or "").split(".")[:3] if part.isdecimal())
 
 
 class _Bound:

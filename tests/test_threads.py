@@ -561,6 +561,36 @@ def test_products_share_the_smallest_bound_and_the_last_one_restores(blas):
     assert threads_of(blas) == [2, 3]
 
 
+def test_a_bound_that_holds_anyway_is_not_set(blas, monkeypatch):
+    monkeypatch.setattr(Library, "set_num_threads", None)  # calling it raises
+    with blas.at_most(4):
+        assert threads_of(blas) == [4, 3]
+    monkeypatch.undo()
+    loose = blas.at_most(2)
+    with blas.at_most(2):
+        loose.__enter__()  # holds because of the other one, which ends first
+    assert threads_of(blas) == [2, 2]
+    loose.__exit__()
+    assert threads_of(blas) == [4, 3]
+
+
+@pytest.mark.parametrize(
+    ("libraries", "most"),
+    [
+        ([("openblas", "0.3.31.188.0")], blas_threads.SERIAL_VECTOR_SINCE),
+        ([("openblas", "0.4.0")], blas_threads.SERIAL_VECTOR_SINCE),
+        ([("openblas", "0.3.31"), ("openblas", "0.3.29")], blas_threads.SERIAL_VECTOR),
+        ([("openblas", None)], blas_threads.SERIAL_VECTOR),
+        ([("mkl", "2025.1")], blas_threads.SERIAL_VECTOR),
+    ],
+)
+def test_what_runs_on_one_thread_anyway_is_known_of_recent_releases(libraries, most, blas):
+    blas._controller.lib_controllers = [
+        SimpleNamespace(internal_api=name, version=version) for name, version in libraries
+    ]
+    assert blas.serial_vector == most
+
+
 @pytest.mark.parametrize("others", [[], [3]])
 def test_an_interrupt_at_any_instruction_ends_the_bound_of_a_product(
     others, blas, after_instructions

@@ -43,9 +43,10 @@ FEWEST_LINES = 128
 LINES_TOGETHER = 16  # in registers of a BLAS: parts are whole multiples
 PANEL_PRODUCTS = 2**22  # multiply-adds of a panel at least
 # OpenBLAS runs products up to these sizes (multiply-adds) on the calling thread whatever its bound
-# is, so the 10 us that setting the bound costs are saved.
+# is, so the 6 us that setting the bound costs are saved; vectors of a complex dtype, too.
 SERIAL_MATRIX = 2**18
-SERIAL_VECTOR = 2**13
+SERIAL_DOT = 2**13
+SERIAL_COMPLEX = 2**12 - 1
 # Tiles of a dtype that BLAS has are only packed: BLAS itself blocks them for L2, so they are sized for
 # a share of L3 (1024**3 float32, one thread: tiles of 128 31 ms, of 256 26, of 512 26, which
 # leaves threads without work on smaller products).
@@ -144,7 +145,7 @@ def _whole(
     node: Node, extents: Extents, machine: Machine, threads: int, engine: str, why: str
 ) -> SingleCall:
     """One call of NumPy's matmul."""
-    bounded = not _serial(extents)
+    bounded = not _serial(node.dtype, extents)
     seconds = _library_seconds(node, extents, machine, threads)
 
     def body(inputs: list[Array], out: Array) -> None:
@@ -161,7 +162,7 @@ def _whole(
 def _library_seconds(node: Node, extents: Extents, machine: Machine, threads: int) -> float:
     if node.dtype.kind in "iub" or node.dtype == np.float16:
         return extents.products * LIBRARY_NANOSECONDS[node.dtype.kind] * 1e-9
-    return _blas_seconds(node, extents, machine, 1 if _serial(extents) else threads)
+    return _blas_seconds(node, extents, machine, 1 if _serial(node.dtype, extents) else threads)
 
 
 def _blas_seconds(node: Node, extents: Extents, machine: Machine, threads: int) -> float:
@@ -186,9 +187,14 @@ def _stride_bytes(node: Node, orders: Mapping[Node, Any]) -> int:
     return sum(math.prod(i.shape[-2:]) * node.dtype.itemsize for i in copied)
 
 
-def _serial(extents: Extents) -> bool:
-    limit = SERIAL_MATRIX if min(extents.rows, extents.columns) > 1 else SERIAL_VECTOR
-    return extents.each <= limit
+def _serial(dtype: DType, extents: Extents) -> bool:
+    """Does BLAS run each matrix of a product on the calling thread, whatever its bound?"""
+    narrow, wide = sorted((extents.rows, extents.columns))
+    if narrow > 1:
+        return extents.each <= SERIAL_MATRIX
+    if dtype.kind == "c":
+        return extents.each <= SERIAL_COMPLEX
+    return extents.each <= (SERIAL_DOT if wide == 1 else BLAS_THREADS.serial_vector)
 
 
 # --- can BLAS take the operands as they lie? ------------------------------------------------------
