@@ -203,11 +203,7 @@ class Product:
         if calls is None or not out.size or not self.inner:
             return None
         lead, size = out.shape[:-1], a.itemsize
-        if (
-            a.strides[-1] != size
-            or out.strides[-1] != size
-            or not all(x.flags.aligned for x in file)
-        ):
+        if out.strides[-1] != size or not all(x.flags.aligned for x in file):
             return None
         left, to = (aligned_strides(x, (*lead, x.shape[-1]))[:-1] for x in (a, out))
         right, inside = (0,) * len(lead), (0, 0)
@@ -222,11 +218,18 @@ class Product:
         count, rows = (1, *shape)[-2:]
         (a_step, a_row), (b_step, _), (c_step, c_row) = ((0, *o.strides)[-2:] for o in found)
         edge = whole_lines(rows * calls.form.lanes * size)
+        room = edge + whole_lines(self.own_bytes)
+        copied = (0, 0, 0)
+        if a.strides[-1] != size:
+            if count > 1:
+                return None
+            copied, a_row = (room, a_row, a.strides[-1]), self.inner * size
+            room += rows * a_row
         words = (
             count, rows, self.columns, self.inner, a_step, a_row // size, b_step, *inside,
-            c_step, c_row // size, 0 if self.packed else edge,
+            c_step, c_row // size, 0 if self.packed else edge, *copied,
         )  # fmt: skip
-        return Layout.of(words, edge + self.own_bytes)
+        return Layout.of(words, room)
 
     def share(self, a: Array, b: Array, out: Array, threads: int) -> None:
         """``a @ b`` into ``out``, all rows of it, on several threads."""

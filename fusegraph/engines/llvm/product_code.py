@@ -29,10 +29,11 @@ WIDTHS = (3, 2, 1)  # vectors of a strip
 PACK_WORDS = ("b_start", "b_row", "b_column", "columns", "inner", "step", "scratch")
 ROWS_WORDS = ("a_start", "rows", "columns", "inner", "height", "room", "scratch")
 # Words of a product in a chain, as ``fg_products`` takes them. It packs its right side behind ``edge``
-# bytes of scratch; 0: that is packed already.
+# bytes of scratch; 0: that is packed already. A left side whose rows are not dense is copied behind
+# ``copy`` bytes of it, from strides in bytes; 0: they are.
 PRODUCT_WORDS = (
     "count", "rows", "columns", "inner", "a_step", "a_row", "b_step", "b_row", "b_column", "c_step",
-    "c_row", "edge",
+    "c_row", "edge", "copy", "from_row", "from_column",
 )  # fmt: skip
 
 
@@ -283,12 +284,39 @@ done:
         """``fg_products_part``: ``fg_products`` as a call of a chain."""
         return f"""
 define void @fg_products_part(ptr %words, ptr %pointers, ptr %scratch) {{
+entry:
 {_words("words", 0, PRODUCT_WORDS)}
 {_words("pointers", 0, (), "a", "b", "c")}
+  %to = getelementptr i8, ptr %scratch, i64 %copy
+  %in.place = icmp eq i64 %copy, 0
+  %left = select i1 %in.place, ptr %a, ptr %to
+  br i1 %in.place, label %multiply, label %row
+row:
+  %r = phi i64 [0, %entry], [%r1, %row.end]
+  %r.off = mul i64 %r, %from_row
+  %r.from = getelementptr i8, ptr %a, i64 %r.off
+  %r.to.off = mul i64 %r, %inner
+  %r.to = getelementptr {self.kind}, ptr %to, i64 %r.to.off
+  br label %element
+element:
+  %k = phi i64 [0, %row], [%k1, %element]
+  %k.off = mul i64 %k, %from_column
+  %k.from = getelementptr i8, ptr %r.from, i64 %k.off
+  %value = load {self.kind}, ptr %k.from
+  %k.to = getelementptr {self.kind}, ptr %r.to, i64 %k
+  store {self.kind} %value, ptr %k.to
+  %k1 = add nuw nsw i64 %k, 1
+  %k.more = icmp slt i64 %k1, %inner
+  br i1 %k.more, label %element, label %row.end{AS_WRITTEN}
+row.end:
+  %r1 = add nuw nsw i64 %r, 1
+  %r.more = icmp slt i64 %r1, %rows
+  br i1 %r.more, label %row, label %multiply{AS_WRITTEN}
+multiply:
   %is.packed = icmp eq i64 %edge, 0
   %room = getelementptr i8, ptr %scratch, i64 %edge
   %work = select i1 %is.packed, ptr null, ptr %room
-  call void @fg_products(i64 %count, ptr %a, i64 %a_step, i64 %a_row, ptr %b, i64 %b_step, i64 %b_row,
+  call void @fg_products(i64 %count, ptr %left, i64 %a_step, i64 %a_row, ptr %b, i64 %b_step, i64 %b_row,
       i64 %b_column, ptr %c, i64 %c_step, i64 %c_row, i64 %rows, i64 %columns, i64 %inner, ptr %scratch,
       ptr %work)
   ret void
