@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,8 @@ from fusegraph.machine_file import default_machine
 
 pytest.importorskip("llvmlite")
 
-from fusegraph.engines.llvm import compiler, jobs
+from fusegraph.engines.llvm import codegen, compiler, jobs
+from fusegraph.engines.llvm.halves import converts_halves
 from fusegraph.engines.llvm.jobs import (
     JOB_DONE,
     JOB_LEFT,
@@ -29,6 +31,7 @@ from fusegraph.engines.llvm.jobs import (
     JOB_THREADS,
     run_job,
 )
+from fusegraph.engines.llvm.streaming import PAST
 
 # A task that counts itself: word JOB_OWN of the job is the address of its counters.
 COUNTER = f"""
@@ -249,7 +252,7 @@ def test_values_do_not_depend_on_threads(build, shape, assert_same):
 
 
 @pytest.mark.parametrize("size", [1 << 20, (1 << 20) + 77, 16385 * 7 + 3])
-@pytest.mark.parametrize("dtype", ["f4", "f8", "i1", "c16", "?"])
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i1", "c16", "?"])
 def test_results_that_go_past_the_caches(size, dtype, assert_same):
     """Whole lines by non-temporal stores, and what is before and behind them; several results."""
     x = (np.random.default_rng(0).standard_normal(size) * 9).astype(dtype)
@@ -264,6 +267,16 @@ def test_results_that_go_past_the_caches(size, dtype, assert_same):
         assert_same(plan.run()[1], x == x[:1])
         out = np.empty(size + 1, x.dtype)[1:]  # begins within a line
         assert_same((t + x[:1]).compute(out=out), x + x[:1])
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i1", "c16"])
+def test_kernels_past_the_caches_store_every_vector_so(dtype):
+    x = fg.asarray(np.ones(1 << 20, dtype))
+    (region,) = (kernel.region for kernel in (x + x).plan(engine="llvm").kernels)
+    text = codegen.generate(region).text(converts_halves())
+    vectors = re.findall(r"store <\d+ x ", compiler.optimised(text))
+    assert len(vectors) == compiler.optimised(PAST + text).count("!nontemporal") > 0
+    assert "!nontemporal" not in compiler.optimised(text)
 
 
 @pytest.mark.parametrize("shape", [(3000, 401), (401, 3000), (90_000, 7), (5, 300, 411)], ids=str)

@@ -19,6 +19,7 @@ from weakref import WeakValueDictionary
 
 from fusegraph import forks
 from fusegraph.engines.llvm import objects
+from fusegraph.engines.llvm.streaming import PAST, past_caches
 
 # Whatever calls LLVM holds this: it has locks of its own, which a forked child would find taken.
 _compiling = forks.lock()
@@ -179,6 +180,8 @@ class Compiler:
         tuning.slp_vectorization = False
         builder = self.binding.create_pass_builder(self.machine, tuning)
         builder.getModulePassManager().run(module, builder)
+        if text.startswith(PAST):
+            module = self.binding.parse_assembly(past_caches(str(module)))
         return module
 
     def code(self, text: str, sizes: tuple[int, ...]) -> MachineCode:

@@ -18,12 +18,13 @@ from fusegraph import forks
 from fusegraph.engines.base import Array, Body, Region
 from fusegraph.engines.llvm import codegen, compiler
 from fusegraph.engines.llvm.compiler import MachineCode
-from fusegraph.engines.llvm.flat import FLAT, JOB_SCRATCH, STREAMED_BYTES
+from fusegraph.engines.llvm.flat import FLAT, JOB_SCRATCH, PLAN_PAST, STREAMED_BYTES
 from fusegraph.engines.llvm.halves import converts_halves
 from fusegraph.engines.llvm.headers import imitation
 from fusegraph.engines.llvm.jobs import Work
 from fusegraph.engines.llvm.layouts import Layout, Operand, Remembered, aligned_strides
 from fusegraph.engines.llvm.sharing import Division, call_on, run_work
+from fusegraph.engines.llvm.streaming import PAST
 from fusegraph.engines.llvm.strided import (
     SMALL_ROW,
     STRIDED,
@@ -62,6 +63,7 @@ class ElementwiseBody(Body):
         self.plan = 0  # address of the words that it reads
         self.words: Array = np.empty(0, np.int64)
         self.kernels: dict[tuple[tuple[bool, ...], bool], MachineCode] = {}
+        self.past: MachineCode | None = None
         self.works: dict[tuple[int, int, int, bool], Work] = {}  # a plan meets one
         self.layouts = {
             streams: Remembered(partial(self.lay_out, streams=streams)) for streams in (False, True)
@@ -108,9 +110,10 @@ class ElementwiseBody(Body):
             each = sum(value.dtype.itemsize for value in self.region.outputs)
             tile = max(64, STREAMED_BYTES // each // 64 * 64)
             scratch = tile * each
+            self.load_past()
         task = jobs.streamed if streams else jobs.task
         words = (size, block, self.plan, tile, 0, scratch)  # from JOB_SIZE on
-        held = (self.words, self.kernels)
+        held = (self.words, self.kernels, self.past)
         return Work(task, -(-size // block), words, JOB_SCRATCH, scratch * threads, held)
 
     def share_parts(
@@ -143,10 +146,17 @@ class ElementwiseBody(Body):
             0 if one else v.dtype.itemsize for v, one in zip(operands, self.scalars, strict=True)
         ]
         places = [word for place in enumerate(steps) for word in place]
-        self.words = np.array([kernel, self.count, self.first_output, *places], np.int64)
+        self.words = np.array([kernel, self.count, self.first_output, 0, *places], np.int64)
         self.plan = self.words.ctypes.data
         self.flat = flat  # last: other threads look at it first
         return flat
+
+    def load_past(self) -> None:
+        """Make the flat kernel that stores past the caches results that begin with cache lines."""
+        if self.past is None:
+            written = codegen.generate(self.region)
+            self.past = compiler.code_of(PAST + written.text(converts_halves()), written.sizes)
+            self.words[PLAN_PAST] = self.past[codegen.SYMBOL]
 
     def kernel_for(self, fixed: tuple[bool, ...], by_rows: bool) -> int:
         """The address of the kernel to which ``fixed`` operands are one element a call, or a row."""
