@@ -252,7 +252,7 @@ class Product:
             np.matmul(a, b, out=out)
             return
         if a.strides[-1] != a.itemsize or a.strides[-2] % a.itemsize or not a.flags.aligned:
-            a = np.ascontiguousarray(a)
+            a = np.require(a, requirements=("C", "A"))
         rows, size = a.shape[-2], a.itemsize
         edge = whole_lines(rows * calls.form.lanes * size)
         work = BUFFER.address_of(edge + self.own_bytes)

@@ -145,7 +145,7 @@ def run_work(
         return False
     if work.scratch_bytes:
         job[work.scratch_word] = BUFFER.address_of(work.scratch_bytes)
-    run_job(job, threads, (file, work.held))
+    run_job(job, threads, (file, work.held, BUFFER.memory))
     return True
 
 
